@@ -1,0 +1,95 @@
+"""Checks of what a user hands in, with errors that say what was expected and what came."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = [
+    "check_auxiliary",
+    "check_choice",
+    "check_energy_shape",
+    "check_nonnegative",
+    "check_positive",
+    "check_positive_integer",
+    "check_sites",
+]
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Return ``value`` as a float; raise unless it is a finite number above zero."""
+    if not _is_number(value) or not value > 0:
+        raise ValueError(f"Expected `{name}` to be a positive number, got {value!r}.")
+    return float(value)
+
+
+def check_nonnegative(name: str, value: Any) -> float:
+    """Return ``value`` as a float; raise unless it is a finite number, zero or above."""
+    if not _is_number(value) or not value >= 0:
+        raise ValueError(f"Expected `{name}` to be a number of at least 0, got {value!r}.")
+    return float(value)
+
+
+def check_positive_integer(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return ``value`` as an int; raise unless it is an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        raise ValueError(
+            f"Expected `{name}` to be an integer of at least {minimum}, got {value!r}."
+        )
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return ``value``; raise unless it is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"Expected `{name}` to be one of {choices}, got {value!r}.")
+    return value
+
+
+def check_energy_shape(energies: Any, num_values: int) -> None:
+    """Raise unless an energy gave one number for each of the ``num_values`` values it was given.
+
+    A column ``(N, 1)`` would broadcast against ``(N,)`` without a word, so nothing is squeezed.
+    """
+    shape = getattr(energies, "shape", None)
+    if shape is None or tuple(shape) != (num_values,):
+        got = f"shape {tuple(shape)}" if shape is not None else f"{type(energies).__name__}"
+        raise ValueError(
+            f"Expected the energy to map ({num_values}, *event_shape) to shape ({num_values},), "
+            f"got {got}."
+        )
+
+
+def check_sites(expected: Iterable[str], found: Iterable[str]) -> None:
+    """Raise if an objective was given for a site that is not an energy-based site of the model."""
+    found = sorted(found)
+    for site in expected:
+        if site not in found:
+            raise ValueError(
+                f"Expected objectives for energy-based sites of the model ({found}), got {site!r}."
+            )
+
+
+def check_auxiliary(site: str, loss: Callable[..., Any], declared: Iterable[str]) -> None:
+    """Raise unless the guide declared what an objective's ``loss`` asks for, and no more.
+
+    What ``auxiliary(site, name=...)`` declares reaches ``loss`` as keyword-only arguments.
+    """
+    wanted = {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(loss).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    required = {name for name, is_required in wanted.items() if is_required}
+    declared = set(declared)
+    if not required <= declared <= set(wanted):
+        raise ValueError(
+            f"Expected the guide to declare {sorted(wanted) or 'nothing'} for the objective of "
+            f"site {site!r} by auxiliary({site!r}, ...), got {sorted(declared) or 'nothing'}."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

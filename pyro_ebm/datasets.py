@@ -1,0 +1,263 @@
+"""Toy distributions with exact log-densities where they exist, and small real images.
+
+Every toy draws exactly as many points as asked for, from `numpy.random.default_rng(seed)` alone.
+The two-dimensional toys keep the constants under which energy-based models are usually compared:
+FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models (Grathwohl et al.,
+2019), https://arxiv.org/abs/1810.01367; Energy Discrepancies: A Score-Independent Loss for
+Energy-Based Models (Schröder et al., 2023), https://arxiv.org/abs/2307.06431.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from pyro_ebm._extras import require
+
+Array = np.ndarray
+
+# The published mixtures divide by this, not by the square root of two.
+_SHRINK = 1.414
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    """A distribution over vectors that one can draw from exactly and reproducibly.
+
+    Attributes:
+        name: What the distribution is called.
+        draw: Maps a generator and a number of points `n` to points, shape `(n, dimension)`.
+        density: Exact log-density of points of shape `(*batch, dimension)`, shape `(*batch)`, in
+            nats; None where no closed form exists.
+        dimension: Length of one point.
+    """
+
+    name: str
+    draw: Callable[[Generator, int], Array]
+    density: Callable[[Array], Array] | None = None
+    dimension: int = 2
+
+    def sample(self, num_samples: int, seed: int = 0) -> Array:
+        """Draws points.
+
+        Args:
+            num_samples: How many.
+            seed: The same seed gives the same points.
+
+        Returns:
+            Points, float64 of shape `(num_samples, dimension)`.
+
+        Raises:
+            ValueError: If `num_samples` is negative.
+        """
+        if num_samples < 0:
+            raise ValueError(f"Expected `num_samples` to be at least 0, got {num_samples}.")
+        return self.draw(np.random.default_rng(seed), num_samples)
+
+    def log_density(self, x: Array) -> Array:
+        """Evaluates the exact, normalised log-density.
+
+        Args:
+            x: Points, shape `(*batch, dimension)`.
+
+        Returns:
+            Log-densities in nats, shape `(*batch)`.
+
+        Raises:
+            ValueError: If there is no closed form, or `x` has another last dimension.
+        """
+        if self.density is None:
+            raise ValueError(f"Expected a toy with an exact log-density, got {self.name!r}.")
+        x = np.asarray(x, dtype=np.float64)
+        if x.shape[-1:] != (self.dimension,):
+            raise ValueError(f"Expected `x` of shape (*batch, {self.dimension}), got {x.shape}.")
+        return self.density(x)
+
+
+def _mixture(name: str, centers: Array, std: float, weights: Array | None = None) -> Toy:
+    """A mixture of Gaussians, centers `(K, dimension)`, that share one standard deviation."""
+    num_components, dimension = centers.shape
+    weights = np.full(num_components, 1 / num_components) if weights is None else weights
+
+    def draw(rng: Generator, n: int) -> Array:
+        component = rng.choice(num_components, size=n, p=weights)
+        return centers[component] + std * rng.standard_normal((n, dimension))
+
+    def density(x: Array) -> Array:
+        squares = np.sum((x[..., None, :] - centers) ** 2, axis=-1)
+        with np.errstate(divide="ignore"):
+            terms = np.log(weights) - 0.5 * squares / std**2
+        log_scale = 0.5 * dimension * np.log(2 * np.pi * std**2)
+        return np.logaddexp.reduce(terms, axis=-1) - log_scale
+
+    return Toy(name=name, draw=draw, density=density, dimension=dimension)
+
+
+def bimodal(rho: float = 0.5) -> Toy:
+    r"""Two well-separated Gaussians on the line, for the weights of modes.
+
+    .. math:: \rho\, N(-5, 1) + (1 - \rho)\, N(5, 1)
+
+    Args:
+        rho: Weight of the left mode, between 0 and 1.
+
+    Returns:
+        A one-dimensional toy: points of shape `(n, 1)`.
+
+    Raises:
+        ValueError: If `rho` is not a probability.
+
+    References:
+        Energy Discrepancies (Schröder et al., 2023), https://arxiv.org/abs/2307.06431
+    """
+    if not 0 <= rho <= 1:
+        raise ValueError(f"Expected `rho` to be between 0 and 1, got {rho}.")
+    return _mixture("bimodal", np.array([[-5.0], [5.0]]), 1.0, np.array([rho, 1 - rho]))
+
+
+def _on_circle(angle: Array) -> Array:
+    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def _noise(rng: Generator, n: int, std: float) -> Array:
+    return std * rng.standard_normal((n, 2))
+
+
+def _draw_checkerboard(rng: Generator, n: int) -> Array:
+    column = rng.integers(-2, 2, size=n)
+    row = column % 2 + 2 * rng.integers(-1, 1, size=n)
+    return 2 * (np.stack([column, row], axis=-1) + rng.random((n, 2)))
+
+
+def _checkerboard_density(x: Array) -> Array:
+    """Uniform on the eight dark squares of side 2 in the square from -4 to 4."""
+    dark = np.sum(np.floor(x / 2), axis=-1) % 2 == 0
+    inside = np.all((x >= -4) & (x < 4), axis=-1)
+    return np.where(dark & inside, -np.log(32.0), -np.inf)
+
+
+def _draw_two_spirals(rng: Generator, n: int) -> Array:
+    angle = 3 * np.pi * np.sqrt(rng.random(n))
+    arm = angle[:, None] * _on_circle(np.pi - angle) + 0.5 * rng.random((n, 2))
+    return rng.choice([-1, 1], size=(n, 1)) * arm / 3 + _noise(rng, n, 0.1)
+
+
+def _draw_pinwheel(rng: Generator, n: int) -> Array:
+    """Composing graphical models with neural networks (Johnson et al., 2016), its five blades."""
+    radial = 1 + 0.3 * rng.standard_normal(n)
+    tangential = 0.1 * rng.standard_normal(n)
+    angle = 2 * np.pi * rng.integers(5, size=n) / 5 + 0.25 * np.exp(radial)
+    # The blade (radial, tangential), turned further the further out it is.
+    turned = (radial + 1j * tangential) * np.exp(-1j * angle)
+    return 2 * np.stack([turned.real, turned.imag], axis=-1)
+
+
+def _draw_rings(rng: Generator, n: int) -> Array:
+    radius = 0.75 * rng.integers(1, 5, size=(n, 1))
+    return radius * _on_circle(2 * np.pi * rng.random(n)) + _noise(rng, n, 0.08)
+
+
+def _draw_two_moons(rng: Generator, n: int) -> Array:
+    moon = _on_circle(np.pi * rng.random(n))
+    lower = rng.integers(2, size=(n, 1))
+    moon = np.where(lower, np.array([1.0, 0.5]) - moon, moon)
+    return 2 * (moon + _noise(rng, n, 0.1)) - np.array([1.0, 0.2])
+
+
+def _draw_swiss_roll(rng: Generator, n: int) -> Array:
+    angle = 1.5 * np.pi * (1 + 2 * rng.random(n))
+    return (angle[:, None] * _on_circle(angle) + _noise(rng, n, 1.0)) / 5
+
+
+_GRID = np.stack(np.meshgrid(*2 * [np.arange(-4.0, 5.0, 2.0)], indexing="ij"), axis=-1)
+_COMPASS = 4 * _on_circle(2 * np.pi * np.arange(8) / 8)
+
+TOYS: Mapping[str, Toy] = {
+    toy.name: toy
+    for toy in (
+        _mixture("25_gaussians", _GRID.reshape(25, 2) / _SHRINK, 0.2 / _SHRINK),
+        _mixture("8_gaussians", _COMPASS / _SHRINK, 0.5 / _SHRINK),
+        Toy(name="checkerboard", draw=_draw_checkerboard, density=_checkerboard_density),
+        Toy(name="pinwheel", draw=_draw_pinwheel),
+        Toy(name="rings", draw=_draw_rings),
+        Toy(name="swiss_roll", draw=_draw_swiss_roll),
+        Toy(name="two_moons", draw=_draw_two_moons),
+        Toy(name="two_spirals", draw=_draw_two_spirals),
+    )
+}
+"""The two-dimensional toys by name."""
+
+
+def toy(name: str) -> Toy:
+    """Looks up a two-dimensional toy.
+
+    Args:
+        name: One of the names in `TOYS`.
+
+    Returns:
+        The toy.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those there are.
+
+    Example:
+        >>> toy("25_gaussians").sample(1000, seed=0).shape
+        (1000, 2)
+    """
+    if name not in TOYS:
+        raise ValueError(f"Expected `name` to be one of {', '.join(TOYS)}, got {name!r}.")
+    return TOYS[name]
+
+
+class Split(NamedTuple):
+    """Images and what they show.
+
+    Attributes:
+        images: Pixels in [0, 1], float32 of shape `(n, 64)`, rows of an 8 x 8 image in turn.
+        labels: Digits 0 to 9, integers of shape `(n,)`.
+    """
+
+    images: Array
+    labels: Array
+
+
+class Digits(NamedTuple):
+    """Handwritten digits in three parts that share no image.
+
+    Attributes:
+        train: 1197 images to fit parameters on.
+        validation: 200 images to choose settings on.
+        test: 400 images to report numbers on, once.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+def digits(seed: int = 0) -> Digits:
+    """Loads the 1797 real 8 x 8 digits that scikit-learn ships, split at random.
+
+    Args:
+        seed: The same seed gives the same split.
+
+    Returns:
+        Training, validation and test images with their labels.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+
+    References:
+        Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998),
+        https://doi.org/10.24432/C50P49
+    """
+    with require("scikit-learn"):
+        from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(images))
+    parts = np.split(order, [1197, 1397])
+    pixels = (images / 16).astype(np.float32)
+    return Digits(*(Split(pixels[part], labels[part]) for part in parts))

@@ -1,0 +1,245 @@
+"""From chains and posterior draws of either host to ArviZ."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+Group = Mapping[str, Array]
+
+_PER_DRAW = ("posterior_predictive", "predictions", "log_likelihood")
+_PRIOR = ("prior", "prior_predictive")
+_DATA = ("observed_data", "constant_data", "predictions_constant_data")
+
+# NumPyro's names for what ArviZ calls otherwise; of two that mean one thing the later one wins.
+_NUMPYRO_NAMES = {
+    "mean_accept_prob": "acceptance_rate",
+    "accept_prob": "acceptance_rate",
+    "adapt_state.step_size": "step_size",
+    "num_steps": "n_steps",
+    "potential_energy": "lp",
+}
+
+
+class Chains(NamedTuple):
+    """What a sampler of energies returns: draws of several chains, arrays of the host.
+
+    Attributes:
+        samples: Draws, shape `(chain, draw, *event_shape)`.
+        statistics: What was recorded at each draw, shapes `(chain, draw)`; `lp` is the
+            unnormalised log-density in nats.
+        state: The sampler's last state, to go on from.
+    """
+
+    samples: Array
+    statistics: dict[str, Array]
+    state: Any
+
+    def to_arviz(self, name: str = "x", **kwargs: Any) -> Any:
+        """Hands the chains to ArviZ; see :func:`to_arviz` for the other arguments.
+
+        Args:
+            name: What to call the variable.
+            **kwargs: Passed on to :func:`to_arviz`.
+
+        Returns:
+            An `InferenceData` (ArviZ 0.x) or an xarray `DataTree` (ArviZ 1.x).
+        """
+        return to_arviz(self, name=name, **kwargs)
+
+
+def to_arviz(
+    draws: Any,
+    *,
+    name: str | None = None,
+    num_chains: int | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, list[str]] | None = None,
+    sample_stats: Group | None = None,
+    **groups: Group,
+) -> Any:
+    """Converts posterior draws to what the installed ArviZ works on.
+
+    R-hat and effective sample sizes mean something for draws of Markov chains only, not for
+    independent draws from a guide. An observed energy-based site has a log-likelihood up to an
+    unknown constant only: leave it out of `log_likelihood`.
+
+    Args:
+        draws: :class:`Chains`; an `MCMC` object of Pyro or NumPyro that has run; or a dictionary
+            from names to arrays of shape `(chain, draw, *shape)`.
+        name: What to call the variable of `Chains`, by default `"x"`.
+        num_chains: Set it if the arrays of a dictionary are flat, shape
+            `(num_chains * draw, *shape)`, as both hosts' `get_samples()` returns them.
+        coords: Labels of dimensions, by dimension.
+        dims: Names of the dimensions of `shape`, by variable.
+        sample_stats: Statistics of the sampler under ArviZ's names, shape `(chain, draw)` or flat;
+            added to those that `draws` brings.
+        **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
+            `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
+            them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
+            `constant_data` and `predictions_constant_data` stay as they are.
+
+    Returns:
+        An `InferenceData` (ArviZ 0.x) or an xarray `DataTree` (ArviZ 1.x).
+
+    Raises:
+        TypeError: If `draws` is of another kind.
+        ValueError: If shapes disagree, a group has an unknown name, or a statistic of an
+            energy-based model is called `energy`, by which ArviZ means the Hamiltonian's.
+
+    Example:
+        >>> draws = {"z": np.random.default_rng(0).normal(size=(4, 100, 2))}
+        >>> to_arviz(draws).posterior["z"].shape
+        (4, 100, 2)
+    """
+    posterior, statistics = _read(draws, name, num_chains)
+    chain, draw = _chain_and_draw(posterior)
+    statistics |= sample_stats or {}
+    if not _is_mcmc(draws):
+        _refuse_energy(statistics)
+    contents = {"posterior": posterior, "sample_stats": _folded(statistics, chain, draw)}
+    contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
+    data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
+    if "lp" in statistics and not isinstance(draws, Mapping):
+        # An integer, for a netCDF file stores no Boolean attributes.
+        data["sample_stats"]["lp"].attrs["lp_normalized"] = 0
+    return data
+
+
+def _read(
+    draws: Any, name: str | None, num_chains: int | None
+) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
+    """Posterior draws, shapes `(chain, draw, *shape)`, and the statistics that come with them."""
+    if name is not None and not isinstance(draws, Chains):
+        raise ValueError(f"Expected `name` with Chains only, got it with {_kind(draws)}.")
+    if num_chains is not None and not isinstance(draws, Mapping):
+        raise ValueError(f"Expected `num_chains` with a dictionary only, got {_kind(draws)}.")
+    if isinstance(draws, Chains):
+        return {name or "x": _to_numpy(draws.samples)}, dict(draws.statistics)
+    if isinstance(draws, Mapping):
+        return _split_chains(draws, num_chains), {}
+    if _is_mcmc(draws):
+        return _read_mcmc(draws)
+    raise TypeError(
+        "Expected `draws` to be Chains, a dictionary of arrays or an MCMC object of Pyro or "
+        f"NumPyro, got {_kind(draws)}."
+    )
+
+
+def _split_chains(draws: Group, num_chains: int | None) -> dict[str, np.ndarray]:
+    arrays = {name: _to_numpy(value) for name, value in draws.items()}
+    if num_chains is None:
+        return arrays
+    for name, array in arrays.items():
+        if num_chains < 1 or not array.ndim or len(array) % num_chains:
+            raise ValueError(
+                f"Expected {name!r} to have a first dimension divisible by "
+                f"`num_chains`={num_chains}, got shape {array.shape}."
+            )
+    return {
+        name: array.reshape(num_chains, len(array) // num_chains, *array.shape[1:])
+        for name, array in arrays.items()
+    }
+
+
+def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
+    samples = mcmc.get_samples(group_by_chain=True)
+    posterior = {name: _to_numpy(value) for name, value in samples.items()}
+    if _is_from(mcmc, "numpyro"):
+        return posterior, _numpyro_statistics(mcmc.get_extra_fields(group_by_chain=True))
+    return posterior, _pyro_statistics(mcmc.diagnostics(), *_chain_and_draw(posterior))
+
+
+def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Extra fields that are one number a draw, under ArviZ's names."""
+    arrays = {k: _to_numpy(v) for k, v in fields.items() if not isinstance(v, dict | tuple)}
+    arrays = {name: array for name, array in arrays.items() if array.ndim == 2}
+    if "potential_energy" in arrays:
+        arrays["potential_energy"] = -arrays["potential_energy"]
+    known = {new: arrays.pop(old) for old, new in _NUMPYRO_NAMES.items() if old in arrays}
+    return arrays | known
+
+
+def _pyro_statistics(diagnostics: Mapping[str, Any], chain: int, draw: int) -> dict[str, Array]:
+    """Pyro keeps no statistic a draw but the indices of divergent transitions, by chain."""
+    if "divergences" not in diagnostics:
+        return {}
+    diverging = np.zeros((chain, draw), dtype=bool)
+    for index in range(chain):
+        diverging[index, list(diagnostics["divergences"][f"chain {index}"])] = True
+    return {"diverging": diverging}
+
+
+def _chain_and_draw(posterior: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    shapes = {name: array.shape for name, array in posterior.items()}
+    leading = {shape[:2] for shape in shapes.values()}
+    if len(leading) != 1 or len(min(leading)) != 2:
+        raise ValueError(f"Expected variables of one shape (chain, draw, ...), got {shapes}.")
+    chain, draw = leading.pop()
+    return chain, draw
+
+
+def _shaped(group: str, arrays: Group, chain: int, draw: int) -> dict[str, np.ndarray]:
+    if group in _PER_DRAW:
+        return _folded(arrays, chain, draw)
+    if group in _PRIOR:
+        return _split_chains(arrays, num_chains=1)
+    if group in _DATA:
+        return {name: _to_numpy(value) for name, value in arrays.items()}
+    known = ", ".join(_PER_DRAW + _PRIOR + _DATA)
+    raise ValueError(f"Expected groups out of {known}, got {group!r}.")
+
+
+def _folded(arrays: Group, chain: int, draw: int) -> dict[str, np.ndarray]:
+    """Arrays of one value a draw as `(chain, draw, *shape)`; flat ones are folded."""
+    return {name: _fold(name, _to_numpy(value), chain, draw) for name, value in arrays.items()}
+
+
+def _fold(name: str, array: np.ndarray, chain: int, draw: int) -> np.ndarray:
+    if array.shape[:2] == (chain, draw):
+        return array
+    if array.shape[:1] == (chain * draw,):
+        return array.reshape(chain, draw, *array.shape[1:])
+    raise ValueError(
+        f"Expected {name!r} of shape ({chain}, {draw}, ...) or ({chain * draw}, ...) like the "
+        f"posterior, got {array.shape}."
+    )
+
+
+def _refuse_energy(statistics: Group) -> None:
+    if "energy" in statistics:
+        raise ValueError(
+            "Expected an energy-based model's energy under the name 'ebm_energy', got 'energy', "
+            "by which ArviZ means the energy of the sampler's Hamiltonian."
+        )
+
+
+def _from_dict(contents: dict[str, dict[str, np.ndarray]], **kwargs: Any) -> Any:
+    import arviz
+
+    # ArviZ's own version decides: arviz-base may be installed beside ArviZ 0.x.
+    if int(arviz.__version__.split(".")[0]) >= 1:
+        return arviz.from_dict(contents, **kwargs)
+    return arviz.from_dict(**contents, **kwargs)
+
+
+def _to_numpy(array: Array) -> np.ndarray:
+    if _is_from(array, "torch"):
+        array = array.detach().cpu()
+    return np.asarray(array)
+
+
+def _is_mcmc(draws: Any) -> bool:
+    return type(draws).__name__ == "MCMC" and (
+        _is_from(draws, "pyro") or _is_from(draws, "numpyro")
+    )
+
+
+def _is_from(value: Any, package: str) -> bool:
+    """Whether a class of the package made the value, without importing the package."""
+    return any(base.__module__.split(".")[0] == package for base in type(value).__mro__)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__qualname__

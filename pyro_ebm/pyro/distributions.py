@@ -1,0 +1,260 @@
+"""Energy-based distributions for Pyro's sample sites."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions.util import broadcast_shape
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
+from torch.distributions import Distribution, biject_to
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pyro_ebm.pyro.energies import (
+    evaluate_energy,
+    freeze_module,
+    score_only,
+    trainable_parameters,
+)
+from pyro_ebm.pyro.samplers import Langevin, Sampler, draw, unconstrained_potential
+
+__all__ = ["EnergyBased", "trained_by_objective"]
+
+# Parameters that a user has been told about: once is enough.
+_warned_of = WeakIdKeyDictionary()
+_trained_by_objective: ContextVar[bool] = ContextVar("trained_by_objective", default=False)
+
+
+class EnergyBased(TorchDistribution):
+    r"""A distribution given by an energy, known up to its normalizing constant.
+
+    .. math:: p(x) = \frac1Z e^{-E(x)} p_0(x), \qquad Z = \int e^{-E(x)} p_0(x)\, dx
+
+    :meth:`log_prob` is a *score*: it leaves out :math:`\log Z` and is differentiable in the value
+    alone, the parameters of energy and base being constants in it. So every stock ELBO, guide
+    and MCMC kernel is right for everything but these parameters, which are trained by an
+    objective: see :class:`~pyro_ebm.pyro.EnergyELBO`. Objectives use :meth:`potential`.
+
+    Args:
+        energy: :math:`E`, any callable from ``(N, *event_shape)`` to ``(N,)``: an ``nn.Module``
+            registered by ``pyro.module`` or as a child of a ``PyroModule``, or a function. Low
+            where values are likely. Rows must not influence each other (no batch norm).
+        base: :math:`p_0`, a distribution with ``log_prob``, and with ``sample`` where draws or
+            the log-normalizer are wanted. Default: the flat measure.
+        event_shape: Shape of one value; needed without a base only.
+        support: Constraint on the values. Default: that of the base, else all real numbers.
+        sampler: Sampler that :meth:`sample` runs for ``sampler.num_steps`` steps from the base.
+            Default: short-run Langevin, an approximation.
+        log_normalizer: Function without arguments that gives :math:`\log Z` where it is known,
+            a number or a tensor that broadcasts with ``batch_shape``. Then ``log_prob`` is the
+            exact density, with gradients in everything.
+        validate_args: As in any Pyro distribution.
+
+    Raises:
+        TypeError: If the energy is not callable or the base is not a distribution.
+        ValueError: If shapes are missing or disagree.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        >>> prior = EnergyBased(lambda x: x.pow(4).sum(-1), base)
+        >>> prior.log_prob(torch.ones(5, 2)).shape
+        torch.Size([5])
+    """
+
+    arg_constraints: ClassVar[Any] = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        energy: Callable[[Tensor], Tensor],
+        base: Any = None,
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        support: Any = None,
+        sampler: Sampler | None = None,
+        log_normalizer: Callable[[], Tensor | float] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        _check_arguments(energy, base, event_shape, sampler, log_normalizer)
+        if base is not None:
+            batch_shape, event_shape = base.batch_shape, base.event_shape
+        else:
+            batch_shape = torch.Size()
+        self.energy = energy
+        self.base: Any = base
+        self.sampler: Sampler = sampler if sampler is not None else Langevin(0.05)
+        self.log_normalizer = log_normalizer
+        self._support = support
+        super().__init__(batch_shape, torch.Size(event_shape or ()), validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        energy = getattr(self.energy, "__name__", type(self.energy).__name__)
+        return (
+            f"EnergyBased({energy}, base={self.base}, batch_shape={tuple(self.batch_shape)}, "
+            f"event_shape={tuple(self.event_shape)})"
+        )
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """Constraint on the values."""
+        if self._support is not None:
+            return self._support
+        if self.base is not None:
+            return self.base.support
+        if not self.event_shape:
+            return constraints.real
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyBased":
+        """The same distribution with a larger batch shape; energy and base are shared."""
+        new: Any = self._get_checked_instance(EnergyBased, _instance)
+        for name in ("energy", "base", "sampler", "log_normalizer", "_support"):
+            setattr(new, name, getattr(self, name))
+        super(EnergyBased, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    def potential(self, value: Tensor) -> Tensor:
+        """Energy minus log-density of the base, differentiable in value *and* parameters.
+
+        Args:
+            value: Shape ``(*sample, *batch_shape, *event_shape)``.
+
+        Returns:
+            Shape ``(*sample, *batch_shape)``.
+        """
+        return self._potential(self.energy, value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r"""Log-density up to :math:`-\log Z`, differentiable in the value alone.
+
+        With a known ``log_normalizer``: the log-density, differentiable in everything.
+
+        Raises:
+            ValueError: Where arguments are validated, if the value lies outside the support or
+                the energy is NaN.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        if self.log_normalizer is not None:
+            log_prob = -self.potential(value) - self.log_normalizer()
+        else:
+            energy = freeze_module(self.energy)
+            potential, held = score_only(lambda value: self._potential(energy, value), value)
+            log_prob = -potential
+            _warn_if_untrained(self, held + trainable_parameters(self.energy))
+        if self._validate_args and bool(torch.isnan(log_prob).any()):
+            raise ValueError("Expected the energy and its base to give numbers, got NaN.")
+        return log_prob
+
+    def start(self, sample_shape: torch.Size) -> Tensor:
+        """Values for chains to start from: draws from the base, else standard normal.
+
+        Shape ``(*sample_shape, *batch_shape, *event_shape)``. Standard normal means in
+        unconstrained space.
+        """
+        if self.base is not None:
+            return self.base.expand(self.batch_shape).sample(sample_shape).detach()
+        bijection = biject_to(self.support)
+        shape = bijection.inverse_shape(sample_shape + self.batch_shape + self.event_shape)
+        like = next(self.energy.parameters(), None) if isinstance(self.energy, nn.Module) else None
+        options = {} if like is None else {"dtype": like.dtype, "device": like.device}
+        return bijection(torch.randn(shape, **options))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws that the sampler makes, started at the base; detached.
+
+        Raises:
+            ValueError: Where arguments are validated, if the chains diverged.
+        """
+        bijection = biject_to(self.support)
+        position = bijection.inv(self.start(torch.Size(sample_shape)))
+        position = draw(self.sampler, unconstrained_potential(self), position)
+        if self._validate_args and not bool(torch.isfinite(position).all()):
+            raise ValueError(
+                f"Expected {self.sampler} to give finite draws, got NaN or infinity: "
+                "lower its `step_size`, or look at the energy."
+            )
+        return bijection(position)
+
+    def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: Pyro asks this of guide sites only."""
+        raise ValueError(
+            "Expected a guide of normalized distributions, got an EnergyBased site: its "
+            "log-normalizer is unknown, and the gradient of its draws too. Use it in the model."
+        )
+
+    def evaluate(self, value: Tensor) -> Tensor:
+        """Energies, without the base; shape ``(*sample, *batch)`` of the value."""
+        return evaluate_energy(self.energy, value, self.event_shape)
+
+    @torch.no_grad()
+    def importance_log_weights(self, num_samples: int) -> Tensor:
+        """Minus the energies of draws from the base; shape ``(num_samples, *base.batch_shape)``.
+
+        The mean of their exponentials estimates the normalizing constant.
+        """
+        return -self.evaluate(self.base.sample((num_samples,)))
+
+    def _potential(self, energy: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        potential = evaluate_energy(energy, value, self.event_shape)
+        if self.base is not None:
+            potential = potential - self.base.log_prob(value)
+        return potential.expand(broadcast_shape(potential.shape, self.batch_shape))
+
+
+@contextmanager
+def trained_by_objective() -> Iterator[None]:
+    """Say that an objective trains the energies meanwhile, so that ``log_prob`` need not warn."""
+    token = _trained_by_objective.set(True)
+    try:
+        yield
+    finally:
+        _trained_by_objective.reset(token)
+
+
+def _warn_if_untrained(distribution: EnergyBased, held: list[Tensor]) -> None:
+    if _trained_by_objective.get() or not torch.is_grad_enabled():
+        return
+    new = [parameter for parameter in held if parameter not in _warned_of]
+    if not new:
+        return
+    # SVI traces nothing but parameters while it takes a step; MCMC and Predictive do not.
+    if any(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK):
+        _warned_of.update(dict.fromkeys(new, True))
+        warnings.warn(
+            f"Nothing trains the parameters of {distribution}: a stock ELBO holds those of the "
+            "energy and its base constant. To train them, use EnergyELBO(objective, elbo) as the "
+            "loss; if they are meant to stay as they are, say so with requires_grad_(False).",
+            stacklevel=3,
+        )
+
+
+def _check_arguments(
+    energy: Any, base: Any, event_shape: Any, sampler: Any, log_normalizer: Any
+) -> None:
+    if not callable(energy):
+        raise TypeError(f"Expected `energy` to be callable, got {type(energy).__name__}.")
+    if base is not None and not isinstance(base, Distribution):
+        raise TypeError(f"Expected `base` to be a distribution, got {type(base).__name__}.")
+    if base is None and event_shape is None:
+        raise ValueError("Expected a `base` or an `event_shape`, got neither.")
+    if base is not None and event_shape is not None and base.event_shape != tuple(event_shape):
+        raise ValueError(
+            f"Expected `event_shape` to be that of the base, {tuple(base.event_shape)}, "
+            f"got {tuple(event_shape)}."
+        )
+    if sampler is not None and not isinstance(sampler, Sampler):
+        raise TypeError(f"Expected `sampler` to have init and step, got {type(sampler).__name__}.")
+    if log_normalizer is not None and not callable(log_normalizer):
+        raise TypeError(
+            f"Expected `log_normalizer` to be callable, got {type(log_normalizer).__name__}."
+        )

@@ -1,0 +1,190 @@
+"""The ELBO of a model with energy-based sites, around any ELBO that Pyro has."""
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer.elbo import ELBOModule
+from pyro.infer.enum import get_importance_trace
+from pyro.poutine.runtime import effectful
+from torch import Tensor, nn
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.pyro.distributions import trained_by_objective
+from pyro_ebm.pyro.sites import EnergySites
+
+__all__ = ["EnergyELBO", "auxiliary"]
+
+
+def auxiliary(site: str, **learners: Any) -> None:
+    """Declare, in a guide, what the objective of a site learns beside the energy.
+
+    Modules are registered with Pyro, so that the host's ``SVI`` trains them.
+
+    Args:
+        site: Name of the energy-based site of the model.
+        **learners: By the names that the objective's ``loss`` asks for, for example
+            ``critic=module``.
+    """
+    for name, learner in learners.items():
+        if isinstance(learner, nn.Module):
+            pyro.module(f"{site}${name}", learner)
+    _declare(learners, name=site)
+
+
+@effectful(type="auxiliary")
+def _declare(learners: dict[str, Any]) -> dict[str, Any]:
+    return learners
+
+
+class EnergyELBO(ELBO):
+    r"""A loss for ``SVI`` that trains energies beside everything that a stock ELBO trains.
+
+    The stock ELBO runs on the model as it stands; at each energy-based site it meets a factor of
+    value zero whose gradient is that of minus the objective's loss, so that Pyro itself applies
+    plates, subsampling, masks and particles to it, and importance weights are untouched. With no
+    energy-based site this *is* the stock ELBO, to the last bit.
+
+    The number it reports is the stock loss plus :math:`\log \hat Z` of each site: an estimate of
+    the negative ELBO. :math:`\log \hat Z` comes from draws of the site's base and is low on
+    average, by about half its variance; it never touches a gradient.
+
+    Args:
+        objective: What trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or
+            a dictionary from the name of a site to its objective.
+        elbo: The stock ELBO. Default: ``Trace_ELBO()``.
+        num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
+
+    Raises:
+        TypeError: If an objective has no ``loss`` or ``elbo`` is not an ELBO of Pyro.
+        ValueError: At the first step: if an objective is given for a site that is not there, a
+            guide samples an energy-based distribution, a site's energy depends on another latent
+            variable, or a batch dimension of a site is no plate.
+
+    Example:
+        >>> loss = EnergyELBO(EnergyDiscrepancy(variance=0.25))  # doctest: +SKIP
+        >>> svi = SVI(model, guide, Adam({"lr": 1e-3}), loss=loss)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        elbo: ELBO | None = None,
+        *,
+        num_normalizer_samples: int = 128,
+    ) -> None:
+        self.objective = objective
+        self.elbo = elbo if elbo is not None else Trace_ELBO()
+        _check_objectives(objective)
+        if not isinstance(self.elbo, ELBO):
+            raise TypeError(f"Expected `elbo` to be an ELBO of Pyro, got {type(elbo).__name__}.")
+        self.num_normalizer_samples = check_positive_integer(
+            "num_normalizer_samples", num_normalizer_samples, minimum=0
+        )
+        # Sites whose gradients, and whose log-normalizers, a user has been told about.
+        self._checked_sites: set[str] = set()
+        self._reported_sites: set[str] = set()
+        super().__init__(
+            num_particles=self.elbo.num_particles,
+            vectorize_particles=self.elbo.vectorize_particles,
+            retain_graph=self.elbo.retain_graph,
+        )
+
+    def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
+        """The module form ``elbo(model, guide)``, where the stock ELBO has it."""
+        self._check_differentiable()
+        return super().__call__(model, guide)
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Estimate of the negative ELBO."""
+        with trained_by_objective():
+            sites = EnergySites(self.objective, emits=False)
+            loss = self.elbo.loss(sites.model(model), sites.guide(guide), *args, **kwargs)
+        return self._report(loss, sites)
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Estimate of the negative ELBO; adds its gradients and the objectives' to parameters."""
+        with trained_by_objective(), poutine.trace(param_only=True) as params:
+            sites = EnergySites(self.objective, emits=True, checked=self._checked_sites)
+            loss = self.elbo.loss_and_grads(sites.model(model), sites.guide(guide), *args, **kwargs)
+        for record in sites.records:
+            if record.name not in self._checked_sites:
+                record.warn_if_untrained(params.trace)
+                self._checked_sites.add(record.name)
+        return self._report(loss, sites)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The same as a tensor to call ``backward`` on."""
+        self._check_differentiable()
+        with trained_by_objective():
+            sites = EnergySites(self.objective, emits=True, checked=self._checked_sites)
+            loss = self.elbo.differentiable_loss(
+                sites.model(model), sites.guide(guide), *args, **kwargs
+            )
+        return self._report(loss, sites)
+
+    def objective_values(
+        self, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Objective of each site, its mean over batch elements: read it during training.
+
+        Model and guide are run once more, with fresh noise and without touching parameters.
+        """
+        with trained_by_objective(), torch.no_grad(), poutine.block():
+            sites = EnergySites(self.objective, emits=False)
+            get_importance_trace(
+                "flat", inf, sites.model(model), sites.guide(guide), args, kwargs, detach=True
+            )
+            trained = [record for record in sites.records if record.objective is not None]
+            return {record.name: record.mean(record.loss()) for record in trained}
+
+    def check_finite(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> None:
+        """Raise if the objective of a site is NaN or infinite on these data.
+
+        Raises:
+            ValueError: Naming the sites.
+        """
+        values = self.objective_values(model, guide, *args, **kwargs)
+        broken = {name: float(value) for name, value in values.items() if not value.isfinite()}
+        if broken:
+            raise ValueError(
+                f"Expected finite objectives, got {broken}. Look at the values of these sites "
+                "and at their energies; a smaller learning rate may help."
+            )
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        return self.elbo._get_trace(model, guide, args, kwargs)
+
+    def _report(self, loss: Any, sites: EnergySites) -> Any:
+        if not self.num_normalizer_samples or not sites.records:
+            return loss
+        for record in sites.records:
+            if record.name not in self._reported_sites:
+                self._reported_sites.add(record.name)
+                record.warn_if_unnormalized()
+        total = sum(
+            record.total(record.log_normalizer(self.num_normalizer_samples))
+            for record in sites.records
+        )
+        if isinstance(loss, tuple):  # ReweightedWakeSleep: the model's loss, then the guide's
+            return type(loss)((loss[0] + total, *loss[1:]))
+        return loss + total if isinstance(loss, Tensor) else loss + float(total)
+
+    def _check_differentiable(self) -> None:
+        if not callable(getattr(self.elbo, "differentiable_loss", None)):
+            raise NotImplementedError(
+                "Expected a stock ELBO with a differentiable loss, got "
+                f"{type(self.elbo).__name__}, which has none in Pyro: use SVI.step, or "
+                "Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO."
+            )
+
+
+def _check_objectives(objective: Any) -> None:
+    objectives = objective.values() if isinstance(objective, Mapping) else [objective]
+    for one in objectives:
+        if not callable(getattr(one, "loss", None)):
+            raise TypeError(f"Expected an objective with a `loss`, got {type(one).__name__}.")

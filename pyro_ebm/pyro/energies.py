@@ -1,0 +1,188 @@
+"""Calling an energy: one batch dimension, and its parameters held constant where they must be."""
+
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+import pyro
+import torch
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from pyro_ebm.core.checks import check_energy_shape
+
+__all__ = [
+    "evaluate_energy",
+    "freeze_module",
+    "graph_leaves",
+    "graph_nodes",
+    "score_only",
+    "trainable_parameters",
+]
+
+Function = Callable[[Tensor], Tensor]
+
+
+def evaluate_energy(energy: Function, value: Tensor, event_shape: torch.Size) -> Tensor:
+    """Energies of any number of values, in one call with exactly one batch dimension.
+
+    Args:
+        energy: Maps ``(N, *event_shape)`` to ``(N,)``.
+        value: Shape ``(*batch, *event_shape)``.
+        event_shape: Shape of one value.
+
+    Returns:
+        Shape ``(*batch,)``.
+
+    Raises:
+        ValueError: If the value has another event shape, or the energy gives anything but one
+            number for each value.
+    """
+    batch_ndim = value.ndim - len(event_shape)
+    if batch_ndim < 0 or value.shape[batch_ndim:] != event_shape:
+        raise ValueError(
+            f"Expected a value of event shape {tuple(event_shape)}, "
+            f"got a value of shape {tuple(value.shape)}."
+        )
+    batch_shape = value.shape[:batch_ndim]
+    # Not -1: a batch of no values has no shape to infer it from.
+    num_values = prod(batch_shape)
+    energies = energy(value.reshape((num_values, *event_shape)))
+    check_energy_shape(energies, num_values)
+    return energies.reshape(batch_shape)
+
+
+def trainable_parameters(energy: Function) -> list[Tensor]:
+    """Parameters of a module that ask for a gradient; none for any other callable."""
+    parameters = energy.parameters() if isinstance(energy, nn.Module) else ()
+    return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def freeze_module(energy: Function) -> Function:
+    """The same energy with constant parameters and untouched buffers, where it is a module.
+
+    This is the fast way to hold parameters constant. It does not reach parameters that a module
+    fetches from elsewhere (a ``PyroParam``, a plain tensor attribute, another closure):
+    :func:`score_only` finds what is left.
+    """
+    if not isinstance(energy, nn.Module):
+        return energy
+    constants = {name: parameter.detach() for name, parameter in energy.named_parameters()}
+    # Spectral norm and its like write to their buffers: a score must leave no trace in them.
+    constants |= {name: buffer.clone() for name, buffer in energy.named_buffers()}
+    return lambda value: torch.func.functional_call(energy, constants, (value,))
+
+
+def score_only(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """``function(value)``, differentiable in the value to every order and in nothing else.
+
+    Args:
+        function: Any function of tensors that may use trainable parameters.
+        value: Where it is evaluated.
+
+    Returns:
+        The result, and the parameters that were found and held constant in it.
+
+    Raises:
+        ValueError: If the function depends on a differentiable tensor that is no parameter. Such
+            a tensor is a latent variable of the model (as NUTS and HMC hand them in), whose
+            log-normalizer would be missing from the density.
+    """
+    if not torch.is_grad_enabled():
+        return function(value), []
+    # A node of its own marks where the graph leaves the function and enters the value's past.
+    inside = value.view_as(value) if value.requires_grad else value
+    result = function(inside)
+    leaves = list(graph_leaves(result, until=inside))
+    if not leaves:
+        return result, []
+    for leaf in leaves:
+        _check_is_parameter(leaf)
+    constant = result.detach()
+    if not value.requires_grad:
+        return constant, leaves
+    # TraceGraph_ELBO tracks which latents a term depends on; the operation itself would lose it.
+    plain = _ScoreOnly.apply(function, detach_provenance(constant), detach_provenance(value))
+    return track_provenance(plain, get_provenance(constant)), leaves
+
+
+def graph_leaves(result: Tensor, until: Tensor | None = None) -> Iterator[Tensor]:
+    """Tensors that ``result`` would send a gradient to, not looking behind ``until``."""
+    stop = until.grad_fn if until is not None else None
+    for node in graph_nodes(result, stop):
+        variable = getattr(node, "variable", None)
+        if variable is not None and variable is not until:
+            yield variable
+
+
+def graph_nodes(result: Tensor, stop: Node | None = None) -> Iterator[Node]:
+    """Nodes of the autograd graph of ``result``, not looking behind ``stop``."""
+    seen = {stop}
+    waiting = [result.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(parent for parent, _ in node.next_functions)
+
+
+class _ScoreOnly(torch.autograd.Function):
+    """A scalar field whose every derivative in its inputs forgets its parameters.
+
+    Backward is the same operation again, applied to the vector-Jacobian product; so second and
+    higher derivatives are right too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], result: Tensor, *inputs: Tensor
+    ) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
+        return result.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        (gradient,) = gradients
+        inputs = ctx.saved_tensors
+        vjps = [
+            _vjp(ctx.function, index, gradient, inputs) if needed else None
+            for index, needed in enumerate(ctx.needs_input_grad[2:])
+        ]
+        return (None, None, *vjps)
+
+
+def _vjp(
+    function: Callable[..., Tensor], index: int, gradient: Tensor, inputs: tuple[Tensor, ...]
+) -> Tensor:
+    higher = torch.is_grad_enabled()
+
+    def vjp(gradient: Tensor, *inputs: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inputs = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in inputs)
+            result = function(*inputs)
+            (product,) = torch.autograd.grad(
+                result, inputs[index], gradient, create_graph=higher, materialize_grads=True
+            )
+        return product
+
+    if not higher:
+        return vjp(gradient, *inputs)
+    with torch.no_grad():
+        product = vjp(gradient, *inputs).detach()
+    return _ScoreOnly.apply(vjp, product, gradient, *inputs)
+
+
+def _check_is_parameter(leaf: Tensor) -> None:
+    if isinstance(leaf, nn.Parameter) or pyro.get_param_store().param_name(leaf) is not None:
+        return
+    raise ValueError(
+        "Expected an energy and its base to depend on the value and on parameters only "
+        f"(`nn.Parameter` or `pyro.param`), got a differentiable tensor of shape "
+        f"{tuple(leaf.shape)}. If it is a latent variable, the density's log-normalizer depends "
+        "on it (the model is doubly intractable) and inference would be silently wrong: give "
+        "`log_normalizer` if it is known. If it is meant to be a parameter, make it one."
+    )

@@ -1,0 +1,293 @@
+"""Energy-based sites of a model: found, checked, and given the gradient of their objective."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, cast
+
+import pyro
+import torch
+from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
+from pyro.distributions.torch_distribution import ExpandedDistribution
+from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
+from pyro.ops.provenance import detach_provenance
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from pyro_ebm.core.checks import check_auxiliary, check_sites
+from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.pyro.distributions import EnergyBased
+from pyro_ebm.pyro.energies import graph_leaves, graph_nodes, trainable_parameters
+
+__all__ = ["EnergySite", "EnergySites", "find_energy", "map_energy"]
+
+_WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
+# Plates that Pyro itself puts around a model to draw many particles at once.
+_PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized")
+
+
+def find_energy(fn: Any) -> EnergyBased | None:
+    """The energy-based distribution of a site, looking through masks, plates and transforms.
+
+    Raises:
+        ValueError: If an energy-based distribution is a component of a mixture.
+    """
+    wrapped = fn
+    while isinstance(wrapped, _WRAPPERS):
+        wrapped = wrapped.base_dist
+    if isinstance(wrapped, EnergyBased):
+        return wrapped
+    for part in getattr(wrapped, "__dict__", {}).values():
+        if isinstance(part, Distribution) and find_energy(part) is not None:
+            raise ValueError(
+                f"Expected normalized components of {type(wrapped).__name__}, got EnergyBased: "
+                "with an unknown log-normalizer, weights and responsibilities would be wrong."
+            )
+    return None
+
+
+def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
+    """Treat a site's density as Pyro would, with ``function`` in the place of ``log_prob``.
+
+    Args:
+        fn: The distribution of a site, an energy-based one in any number of wrappers.
+        value: Value of the site.
+        function: Maps the energy-based distribution and its value, of shape
+            ``(*batch, *event)``, to shape ``(*batch,)``, or to one that broadcasts with it.
+
+    Returns:
+        One number for each batch element of ``fn``: masked-out ones are zero, dimensions that
+        ``to_event`` made dependent are summed.
+    """
+    if isinstance(fn, Independent):
+        mapped = map_energy(fn.base_dist, value, function)
+        return cast(Tensor, sum_rightmost(mapped, fn.reinterpreted_batch_ndims))
+    if isinstance(fn, MaskedDistribution):
+        mapped = map_energy(fn.base_dist, value, function)
+        return cast(Tensor, scale_and_mask(mapped, mask=fn._mask))
+    if isinstance(fn, TransformedDistribution):
+        for transform in reversed(fn.transforms):
+            value = transform.inv(value)
+        return map_energy(fn.base_dist, value, function)
+    if isinstance(fn, ExpandedDistribution):
+        mapped = map_energy(fn.base_dist, value, function)
+    else:
+        mapped = function(fn, value)
+    return mapped.expand(broadcast_shape(mapped.shape, fn.batch_shape))
+
+
+@dataclass
+class EnergySite:
+    """An energy-based site as one run of a model met it.
+
+    Attributes:
+        name: Name of the site.
+        fn: Its distribution, with its wrappers.
+        value: Its value, held constant.
+        scale: Factor on its log-density, from plates that subsample and the like.
+        mask: Which batch elements count; None for all.
+        plates: The plates around it.
+        objective: What trains it, or None.
+        learners: What the guide declared for it.
+        loss_leaves: What the objective sent gradients to; None where nobody asked.
+    """
+
+    name: str
+    fn: Any
+    value: Tensor
+    scale: Any
+    mask: Any
+    plates: tuple[Any, ...]
+    objective: Any
+    learners: dict[str, Any]
+    loss_leaves: list[Tensor] | None = None
+
+    def loss(self) -> Tensor:
+        """The objective's loss of each batch element."""
+        return map_energy(
+            self.fn, self.value, lambda fn, x: self.objective.loss(fn, x, **self.learners)
+        )
+
+    def log_normalizer(self, num_samples: int) -> Tensor:
+        """Estimate for each batch element, from draws of the base; zero if there is no base."""
+        energy = find_energy(self.fn)
+        assert energy is not None
+        if energy.base is None:
+            estimate = self.value.new_zeros(())
+        else:
+            estimate = log_mean_exp(energy.importance_log_weights(num_samples))
+        return map_energy(self.fn, self.value, lambda fn, x: estimate)
+
+    def warn_if_unnormalized(self) -> None:
+        """Warn that the log-normalizer will be missing from the reported number."""
+        energy = find_energy(self.fn)
+        if energy is not None and energy.base is None:
+            warnings.warn(
+                f"The reported loss leaves out the log-normalizer of site {self.name!r}, which "
+                "has no base to estimate it from; num_normalizer_samples=0 says that this is "
+                "meant.",
+                stacklevel=5,
+            )
+
+    def total(self, per_element: Tensor) -> Tensor:
+        """Sum over batch elements as Pyro weighs them; a mean over particles."""
+        num_particles = prod(plate.size for plate in self.plates if plate.name in _PARTICLE_PLATES)
+        return scale_and_mask(per_element, self.scale, self.mask).sum() / num_particles
+
+    def mean(self, per_element: Tensor) -> Tensor:
+        """Mean over batch elements as Pyro weighs them."""
+        ones = map_energy(self.fn, self.value, lambda fn, x: x.new_ones(()))
+        return self.total(per_element) / self.total(ones.expand(per_element.shape))
+
+    def check(self) -> None:
+        """Raise if a batch dimension is no plate, or the guide declared the wrong learners."""
+        batch_shape = self.fn.batch_shape
+        plate_dims = {plate.dim for plate in self.plates if plate.vectorized}
+        for dim in range(-len(batch_shape), 0):
+            if batch_shape[dim] > 1 and dim not in plate_dims:
+                raise ValueError(
+                    f"Expected every batch dimension of energy-based site {self.name!r} to be a "
+                    f"plate, got batch shape {tuple(batch_shape)} with no plate at {dim}. An "
+                    "enumerated variable upstream needs the log-normalizer of each of its values; "
+                    "independent values belong in a plate or in to_event."
+                )
+        if self.objective is not None:
+            check_auxiliary(self.name, self.objective.loss, self.learners)
+
+    def check_graph(self, loss: Tensor, latents: Mapping[str, Tensor]) -> None:
+        """Raise if the loss depends on another latent variable; keep what it does depend on."""
+        self.loss_leaves = list(graph_leaves(loss))
+        reached = {id(node) for node in graph_nodes(loss)} | {id(x) for x in self.loss_leaves}
+        for name, latent in latents.items():
+            origin = latent if latent.grad_fn is None else latent.grad_fn
+            if latent.requires_grad and id(origin) in reached:
+                raise ValueError(
+                    f"Expected the energy and base of site {self.name!r} to depend on parameters "
+                    f"only, got a dependence on the latent variable {name!r}: the log-normalizer "
+                    "depends on it too, and inference would be silently wrong. Give "
+                    "`log_normalizer` if it is known."
+                )
+
+    def warn_if_untrained(self, trace: Any) -> None:
+        """Warn of parameters in the energy that no optimizer will see, once for a site."""
+        energy = find_energy(self.fn)
+        assert energy is not None
+        if self.objective is None:
+            unseen = trainable_parameters(energy.energy)
+            reason = "EnergyELBO has no objective for this site"
+        else:
+            # Names cannot be trusted: one that the store holds already stands for other tensors.
+            seen = {id(node["value"].unconstrained()) for node in trace.nodes.values()}
+            unseen = [leaf for leaf in self.loss_leaves or () if id(leaf) not in seen]
+            reason = (
+                "they are not registered, or another module is registered under their name: use "
+                "pyro.module with a name of its own, or make the energy a child of a PyroModule "
+                "(to train again from new weights, pyro.clear_param_store() first)"
+            )
+        if unseen:
+            warnings.warn(
+                f"No optimizer will see these parameters of site {self.name!r}: "
+                f"{_describe(energy.energy, unseen)}; {reason}. If they are meant to stay as they "
+                "are, say so with requires_grad_(False).",
+                stacklevel=4,
+            )
+
+
+class EnergySites(Messenger):
+    """Runs in a model: emits a factor at each energy-based site, and keeps what it met.
+
+    Args:
+        objective: One objective for all sites, or a dictionary from a site's name to its own.
+        emits: Whether to emit the factors that train the energies.
+        checked: Names of sites whose gradients were looked at in an earlier step.
+    """
+
+    def __init__(self, objective: Any, *, emits: bool, checked: set[str] | None = None) -> None:
+        super().__init__()
+        self.objective = objective
+        self.emits = emits
+        self.checked = checked if checked is not None else set()
+        self.records: list[EnergySite] = []
+        self.latents: dict[str, Tensor] = {}
+        self.learners: dict[str, dict[str, Any]] = {}
+
+    def model(self, model: Any) -> Callable[..., Any]:
+        """The model with this handler around it."""
+
+        def handled(*args: Any, **kwargs: Any) -> Any:
+            # Several particles are several runs: what they met differs in nothing that we report.
+            self.records.clear()
+            self.latents.clear()
+            with self:
+                result = model(*args, **kwargs)
+            if isinstance(self.objective, Mapping):
+                check_sites(self.objective, {record.name for record in self.records})
+            return result
+
+        return handled
+
+    def guide(self, guide: Any) -> Callable[..., Any]:
+        """The guide, watched for declared learners and for energies that are out of place."""
+
+        def handled(*args: Any, **kwargs: Any) -> Any:
+            self.learners.clear()
+            with _GuideSites(self.learners):
+                return guide(*args, **kwargs)
+
+        return handled
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        energy = find_energy(msg["fn"])
+        # With a known log-normalizer it is a distribution like any other.
+        if energy is not None and energy.log_normalizer is None:
+            self._meet(msg, energy)
+        if not msg["is_observed"]:
+            self.latents[msg["name"]] = msg["value"]
+
+    def _meet(self, msg: Any, energy: EnergyBased) -> None:
+        name = msg["name"]
+        site = EnergySite(
+            name=name,
+            fn=msg["fn"],
+            value=detach_provenance(msg["value"]).detach(),
+            scale=msg["scale"],
+            mask=msg["mask"],
+            plates=msg["cond_indep_stack"],
+            objective=(
+                self.objective.get(name) if isinstance(self.objective, Mapping) else self.objective
+            ),
+            learners=self.learners.get(name, {}),
+        )
+        site.check()
+        self.records.append(site)
+        if self.emits and site.objective is not None:
+            loss = site.loss()
+            if energy._validate_args and not bool(torch.isfinite(loss).all()):
+                raise ValueError(f"Expected finite energies at site {name!r}, got NaN or infinity.")
+            if name not in self.checked:
+                site.check_graph(loss, self.latents)
+            pyro.factor(f"{name}$energy", loss.detach() - loss)
+
+
+class _GuideSites(Messenger):
+    def __init__(self, learners: dict[str, dict[str, Any]]) -> None:
+        super().__init__()
+        self.learners = learners
+
+    def _pyro_post_auxiliary(self, msg: Any) -> None:
+        self.learners.setdefault(msg["name"], {}).update(msg["value"])
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if find_energy(msg["fn"]) is not None:
+            raise ValueError(
+                "Expected a guide of normalized distributions, got EnergyBased at site "
+                f"{msg['name']!r} of the guide. Use it in the model."
+            )
+
+
+def _describe(energy: Any, tensors: list[Tensor]) -> str:
+    named = energy.named_parameters() if isinstance(energy, nn.Module) else ()
+    names = {id(parameter): name for name, parameter in named}
+    return ", ".join(names.get(id(x), f"a tensor of shape {tuple(x.shape)}") for x in tensors)

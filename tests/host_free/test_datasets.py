@@ -1,0 +1,150 @@
+"""Toys: sizes, seeds, densities against draws; the split of the digits."""
+
+import numpy as np
+import pytest
+
+from pyro_ebm.datasets import TOYS, Toy, bimodal, digits, toy
+
+ALL = [*TOYS.values(), bimodal(0.3)]
+WITH_DENSITY = [t for t in ALL if t.density is not None]
+
+
+def by_name(value):
+    return value.name if isinstance(value, Toy) else None
+
+
+def grid(distribution, extent=8.0, step=0.04):
+    """Cell centers of a square grid, shape (n, ..., dimension), and the volume of a cell."""
+    axis = np.arange(-extent, extent, step) + step / 2
+    axes = np.meshgrid(*[axis] * distribution.dimension, indexing="ij")
+    return np.stack(axes, axis=-1), step**distribution.dimension
+
+
+def test_issue_toys_are_there():
+    assert set(TOYS) == {
+        *("25_gaussians", "8_gaussians", "checkerboard", "pinwheel"),
+        *("rings", "swiss_roll", "two_moons", "two_spirals"),
+    }
+    assert {t.name for t in WITH_DENSITY} == {
+        *("25_gaussians", "8_gaussians", "checkerboard", "bimodal"),
+    }
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=by_name)
+@pytest.mark.parametrize("n", [0, 1, 7, 1003])
+def test_sample_has_exact_size(distribution, n):
+    x = distribution.sample(n, seed=1)
+    assert x.shape == (n, distribution.dimension)
+    assert x.dtype == np.float64
+    assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=by_name)
+def test_sample_depends_on_the_seed_alone(distribution):
+    first = distribution.sample(50, seed=3)
+    np.random.default_rng().random(10)
+    np.testing.assert_array_equal(first, distribution.sample(50, seed=3))
+    assert not np.array_equal(first, distribution.sample(50, seed=4))
+
+
+@pytest.mark.parametrize("distribution", WITH_DENSITY, ids=by_name)
+def test_density_integrates_to_one(distribution):
+    points, volume = grid(distribution, extent=12.0 if distribution.dimension == 1 else 8.0)
+    total = np.exp(distribution.log_density(points)).sum() * volume
+    assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("distribution", WITH_DENSITY, ids=by_name)
+def test_draws_have_the_moments_and_entropy_of_the_density(distribution):
+    """Means, products and -log p of draws within five standard errors of the grid's integrals."""
+    n = 40_000
+    points, volume = grid(distribution, extent=12.0 if distribution.dimension == 1 else 8.0)
+    log_density = distribution.log_density(points)
+    weight = np.exp(log_density) * volume
+    draws = distribution.sample(n, seed=0)
+
+    def statistics(x):
+        pairs = x[..., :, None] * x[..., None, :]
+        return np.concatenate([x, pairs.reshape(*x.shape[:-1], -1), np.abs(np.sin(5 * x))], axis=-1)
+
+    expected = np.tensordot(weight, statistics(points), axes=weight.ndim)
+    observed = statistics(draws)
+    errors = 5 * observed.std(axis=0) / np.sqrt(n) + 2e-3
+    assert (np.abs(observed.mean(axis=0) - expected) < errors).all()
+
+    entropy = -np.sum(weight * np.where(weight > 0, log_density, 0.0))
+    surprise = -distribution.log_density(draws)
+    assert np.isfinite(surprise).all()
+    assert abs(surprise.mean() - entropy) < 5 * surprise.std() / np.sqrt(n) + 2e-3
+
+
+def test_25_gaussians_are_where_they_are_published():
+    centers = np.array([(a, b) for a in range(-4, 5, 2) for b in range(-4, 5, 2)]) / 1.414
+    log_density = toy("25_gaussians").log_density(centers)
+    std = 0.2 / 1.414
+    np.testing.assert_allclose(log_density, -np.log(25 * 2 * np.pi * std**2), rtol=1e-12)
+
+
+def test_8_gaussians_lie_on_a_circle():
+    x = toy("8_gaussians").sample(4000, seed=0)
+    # The mean square of a shifted Gaussian: squared radius plus two variances.
+    assert np.mean(np.sum(x**2, axis=1)) == pytest.approx((16 + 0.5) / 1.414**2, rel=0.02)
+
+
+def test_rings_have_their_radii():
+    radius = np.linalg.norm(toy("rings").sample(4000, seed=0), axis=1)
+    nearest = np.abs(radius[:, None] - 0.75 * np.arange(1, 5))
+    assert (nearest.min(axis=1) < 0.4).all()
+    np.testing.assert_allclose(np.bincount(nearest.argmin(axis=1)) / 4000, 0.25, atol=0.04)
+
+
+def test_two_spirals_are_symmetric():
+    x = toy("two_spirals").sample(20_000, seed=0)
+    assert np.abs(x.mean(axis=0)).max() < 5 * x.std() / np.sqrt(20_000)
+    assert np.linalg.norm(x, axis=1).max() < 4
+
+
+def test_pinwheel_has_five_blades():
+    x = toy("pinwheel").sample(20_000, seed=0)
+    angle = np.angle(x[:, 0] + 1j * x[:, 1])
+    harmonics = [abs(np.exp(1j * k * angle).mean()) for k in range(1, 6)]
+    assert max(harmonics[:4]) < 0.03
+    assert harmonics[4] > 0.2
+
+
+def test_bimodal_weights_its_modes():
+    x = bimodal(0.2).sample(20_000, seed=0)
+    assert np.mean(x < 0) == pytest.approx(0.2, abs=0.015)
+    assert bimodal(1.0).log_density(np.array([-5.0])) == pytest.approx(-0.5 * np.log(2 * np.pi))
+
+
+def test_log_density_keeps_the_batch_shape():
+    assert toy("checkerboard").log_density(np.zeros((4, 3, 2))).shape == (4, 3)
+    assert toy("checkerboard").log_density(np.array([9.0, 9.0])) == -np.inf
+
+
+def test_bad_input_says_what_was_expected():
+    with pytest.raises(ValueError, match="one of 25_gaussians, .*got 'spiral'"):
+        toy("spiral")
+    with pytest.raises(ValueError, match="exact log-density, got 'pinwheel'"):
+        toy("pinwheel").log_density(np.zeros(2))
+    with pytest.raises(ValueError, match=r"shape \(\*batch, 2\), got \(5, 3\)"):
+        toy("25_gaussians").log_density(np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        toy("rings").sample(-1)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1.5"):
+        bimodal(1.5)
+
+
+def test_digits_are_split_once_and_for_all():
+    data = digits()
+    assert [part.images.shape for part in data] == [(1197, 64), (200, 64), (400, 64)]
+    assert [part.labels.shape for part in data] == [(1197,), (200,), (400,)]
+    images = np.concatenate([part.images for part in data])
+    assert images.dtype == np.float32
+    assert images.min() == 0
+    assert images.max() == 1
+    assert len(np.unique(images, axis=0)) == 1797
+    assert all(len(np.unique(part.labels)) == 10 for part in data)
+    np.testing.assert_array_equal(data.test.images, digits().test.images)
+    assert not np.array_equal(data.test.images, digits(seed=1).test.images)

@@ -1,0 +1,202 @@
+"""Conversion to both generations of ArviZ, without a host in the process."""
+
+import sys
+from types import SimpleNamespace
+
+import arviz
+import arviz_base
+import numpy as np
+import pytest
+import xarray
+
+from pyro_ebm.diagnostics import Chains, to_arviz
+
+CHAIN, DRAW = 2, 50
+
+
+@pytest.fixture(params=["0.x", "1.x"])
+def generation(request, monkeypatch):
+    """Runs a test with ArviZ as installed, then with the converter of the DataTree generation."""
+    if request.param == "1.x":
+        new = SimpleNamespace(__version__="1.3.0", from_dict=arviz_base.from_dict)
+        monkeypatch.setitem(sys.modules, "arviz", new)
+    return request.param
+
+
+def draws(*shape, chain=CHAIN, draw=DRAW):
+    return np.random.default_rng(0).normal(size=(chain, draw, *shape))
+
+
+def chains(**statistics):
+    return Chains(draws(3), {"lp": draws(), "ebm_energy": draws(), **statistics}, state=None)
+
+
+class FakeMCMC:
+    """What both hosts' `MCMC` objects offer; a subclass names its host as its module."""
+
+    def get_samples(self, group_by_chain=False):
+        assert group_by_chain
+        return {"z": draws(3)}
+
+
+NumPyroMCMC = type(
+    "MCMC",
+    (FakeMCMC,),
+    {
+        "__module__": "numpyro.infer.mcmc",
+        "get_extra_fields": lambda self, group_by_chain: {
+            "accept_prob": np.full((CHAIN, DRAW), 0.8),
+            "adapt_state": {"inverse_mass_matrix": draws(3, 3)},
+            "adapt_state.step_size": np.full((CHAIN, DRAW), 0.1),
+            "diverging": np.zeros((CHAIN, DRAW), dtype=bool),
+            "energy": draws() + 3,
+            "mean_accept_prob": np.full((CHAIN, DRAW), 0.7),
+            "num_steps": np.full((CHAIN, DRAW), 7),
+            "potential_energy": draws() + 1,
+            "z_grad": draws(3),
+        },
+    },
+)
+PyroMCMC = type(
+    "MCMC",
+    (FakeMCMC,),
+    {
+        "__module__": "pyro.infer.mcmc.api",
+        "diagnostics": lambda self: {
+            "z": {"n_eff": 1.0},
+            "divergences": {"chain 0": [], "chain 1": [3, 49]},
+            "acceptance rate": {"chain 0": 0.9, "chain 1": 0.9},
+        },
+    },
+)
+
+
+def test_container_of_each_generation(generation):
+    data = chains().to_arviz()
+    assert type(data).__name__ == {"0.x": "InferenceData", "1.x": "DataTree"}[generation]
+
+
+def test_chains(generation):
+    data = chains().to_arviz("z", dims={"z": ["latent"]}, coords={"latent": ["a", "b", "c"]})
+    z = data["posterior"]["z"]
+    assert z.dims == ("chain", "draw", "latent")
+    np.testing.assert_array_equal(z, draws(3))
+    assert list(z["latent"].values) == ["a", "b", "c"]
+    assert set(data["sample_stats"]) == {"lp", "ebm_energy"}
+    assert data["sample_stats"]["lp"].attrs["lp_normalized"] == 0
+
+
+def test_chains_are_called_x_by_default(generation):
+    assert set(to_arviz(chains())["posterior"]) == {"x"}
+
+
+def test_dictionary_by_chain_and_flat_agree(generation):
+    by_chain = to_arviz({"z": draws(3), "w": draws()}, sample_stats={"lp": draws()})
+    flat = {"z": draws(3).reshape(-1, 3), "w": draws().reshape(-1)}
+    folded = to_arviz(flat, num_chains=CHAIN, sample_stats={"lp": draws().reshape(-1)})
+    for group, name in [("posterior", "z"), ("posterior", "w"), ("sample_stats", "lp")]:
+        np.testing.assert_array_equal(by_chain[group][name], folded[group][name])
+    assert "lp_normalized" not in by_chain["sample_stats"]["lp"].attrs
+
+
+def test_further_groups(generation):
+    data = to_arviz(
+        chains(),
+        posterior_predictive={"y": draws(5).reshape(-1, 5)},
+        log_likelihood={"y": draws(5)},
+        prior={"x": np.zeros((70, 3))},
+        observed_data={"y": np.zeros(5)},
+    )
+    assert data["posterior_predictive"]["y"].shape == (CHAIN, DRAW, 5)
+    np.testing.assert_array_equal(data["posterior_predictive"]["y"], draws(5))
+    assert data["log_likelihood"]["y"].shape == (CHAIN, DRAW, 5)
+    assert data["prior"]["x"].shape == (1, 70, 3)
+    assert data["observed_data"]["y"].shape == (5,)
+
+
+def test_numpyro_statistics_get_the_names_of_arviz(generation):
+    data = to_arviz(NumPyroMCMC())
+    statistics = data["sample_stats"]
+    assert set(statistics) == {
+        *("acceptance_rate", "diverging", "energy", "lp", "n_steps", "step_size"),
+    }
+    np.testing.assert_array_equal(statistics["lp"], -(draws() + 1))
+    np.testing.assert_array_equal(statistics["energy"], draws() + 3)
+    assert (statistics["acceptance_rate"] == 0.8).all()
+    np.testing.assert_array_equal(data["posterior"]["z"], draws(3))
+
+
+def test_pyro_divergences_become_a_statistic(generation):
+    diverging = to_arviz(PyroMCMC())["sample_stats"]["diverging"].values
+    np.testing.assert_array_equal(np.argwhere(diverging), [[1, 3], [1, 49]])
+
+
+def test_torch_tensors_are_detached():
+    """A stand-in for a tensor that requires a gradient: numpy may read it only once detached."""
+
+    class Tensor:
+        __module__ = "torch"
+
+        def detach(self):
+            return self
+
+        def cpu(self):
+            return draws(3)
+
+    np.testing.assert_array_equal(to_arviz({"z": Tensor()})["posterior"]["z"], draws(3))
+
+
+@pytest.mark.parametrize("source", [chains, NumPyroMCMC, PyroMCMC])
+def test_file_round_trip_and_summary(source, tmp_path):
+    to_arviz(source()).to_netcdf(str(tmp_path / "posterior.nc"))
+    data = arviz.from_netcdf(str(tmp_path / "posterior.nc"))
+    summary = arviz.summary(data)
+    assert len(summary) == 3
+    assert {"mean", "sd", "ess_bulk", "ess_tail", "r_hat"} <= set(summary.columns)
+    assert np.isfinite(summary.to_numpy()).all()
+
+
+def test_data_tree_round_trip(tmp_path, monkeypatch):
+    new = SimpleNamespace(__version__="1.3.0", from_dict=arviz_base.from_dict)
+    monkeypatch.setitem(sys.modules, "arviz", new)
+    data = to_arviz(chains())
+    data.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
+    read = xarray.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf")
+    np.testing.assert_array_equal(read["posterior"]["x"], draws(3))
+    assert read["sample_stats"]["lp"].attrs["lp_normalized"] == 0
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda: chains(energy=draws()).to_arviz(),
+        lambda: to_arviz(chains(), sample_stats={"energy": draws()}),
+        lambda: to_arviz({"z": draws()}, sample_stats={"energy": draws()}),
+    ],
+)
+def test_energy_of_a_model_is_never_the_hamiltonians(convert):
+    with pytest.raises(ValueError, match="'ebm_energy', got 'energy'"):
+        convert()
+
+
+def test_bad_input_says_what_was_expected():
+    with pytest.raises(TypeError, match="an MCMC object of Pyro or NumPyro, got ndarray"):
+        to_arviz(draws())
+    with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got .*\(2, 49, 3\)"):
+        to_arviz({"z": draws(3), "w": draws(3, draw=49)})
+    with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got {'z': \(100,\)}"):
+        to_arviz({"z": np.zeros(100)})
+    with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got {}"):
+        to_arviz({})
+    with pytest.raises(ValueError, match=r"divisible by `num_chains`=3, got shape \(100, 2\)"):
+        to_arviz({"z": np.zeros((100, 2))}, num_chains=3)
+    with pytest.raises(ValueError, match="divisible by `num_chains`=0"):
+        to_arviz({"z": np.zeros((100, 2))}, num_chains=0)
+    with pytest.raises(ValueError, match="with a dictionary only, got Chains"):
+        to_arviz(chains(), num_chains=2)
+    with pytest.raises(ValueError, match="with Chains only, got it with dict"):
+        to_arviz({"z": draws()}, name="z")
+    with pytest.raises(ValueError, match=r"\(2, 50, ...\) or \(100, ...\) .* got \(99, 5\)"):
+        to_arviz(chains(), posterior_predictive={"y": np.zeros((99, 5))})
+    with pytest.raises(ValueError, match="groups out of posterior_predictive, .*got 'posteriors'"):
+        to_arviz(chains(), posteriors={"y": draws()})

@@ -1,0 +1,59 @@
+"""What an import loads, and what it says when something is not installed."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "jax", "pyro", "numpyro", "arviz", "matplotlib", "sklearn"}
+
+BLOCK = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("module", ["", ".datasets", ".diagnostics"])
+def test_import_loads_no_framework(module):
+    result = run(f"import sys, pyro_ebm{module}; print(*(m.split('.')[0] for m in sys.modules))")
+    assert result.returncode == 0, result.stderr
+    assert "pyro_ebm" in result.stdout
+    assert HEAVY & set(result.stdout.split()) == set()
+
+
+@pytest.mark.parametrize(("extra", "blocked"), [("pyro", "torch"), ("numpyro", "jax")])
+def test_missing_extra_is_named(extra, blocked):
+    code = f"from pyro_ebm._extras import require_extra\nwith require_extra({extra!r}):\n"
+    result = run(BLOCK.format(blocked={blocked}) + code + f"    import {blocked}")
+    assert f"No module named '{blocked}'" in result.stderr
+    assert f"pip install pyro-ebm[{extra}]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "blocked"),
+    [("pyro", "torch"), ("pyro", "pyro"), ("numpyro", "jax"), ("numpyro", "numpyro")],
+)
+def test_front_end_names_its_missing_extra(extra, blocked):
+    result = run(BLOCK.format(blocked={blocked}) + f"import pyro_ebm.{extra}")
+    assert f"No module named '{blocked}" in result.stderr
+    assert f"pip install pyro-ebm[{extra}]" in result.stderr
+
+
+@pytest.mark.parametrize(("extra", "other"), [("pyro", {"jax", "numpyro"}), ("numpyro", {"torch"})])
+def test_front_end_needs_only_its_own_host(extra, other):
+    result = run(BLOCK.format(blocked=other) + f"import pyro_ebm.{extra}")
+    assert result.returncode == 0, result.stderr
+
+
+def test_missing_package_is_named():
+    code = "from pyro_ebm.datasets import digits; digits()"
+    result = run(BLOCK.format(blocked={"sklearn"}) + code)
+    assert "pip install scikit-learn" in result.stderr

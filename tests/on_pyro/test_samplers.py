@@ -1,0 +1,152 @@
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+
+import pyro_ebm.pyro as ebm
+from pyro_ebm.pyro.samplers import unconstrained_potential
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_langevin_has_the_variance_of_its_closed_form():
+    variance, step_size = 1.0, 0.4
+    chains = ebm.run_chains(
+        ebm.Langevin(step_size),
+        dist.Normal(0.0, math.sqrt(variance)),
+        num_chains=20000,
+        num_samples=1,
+        num_warmup=60,
+        progress_bar=False,
+    )
+    expected = variance / (1 - step_size / (2 * variance))
+    assert chains.samples.var().item() == pytest.approx(expected, rel=0.03)
+
+
+def cooled(factor):
+    """The density exp(-factor (x^2/2 + x^4/4))."""
+    return ebm.EnergyBased(
+        lambda x: factor * (x.square() / 2 + x.pow(4) / 4), event_shape=(), validate_args=False
+    )
+
+
+def test_mala_keeps_exact_draws_exact_and_the_test_can_fail():
+    grid = torch.linspace(-4, 4, 40001)
+    cdf = torch.cumsum(cooled(1.0).log_prob(grid).exp(), 0)
+    cdf = cdf / cdf[-1]
+    exact = grid[torch.searchsorted(cdf, torch.rand(50000)).clamp(max=len(grid) - 1)]
+
+    def p_value(factor):
+        chains = ebm.run_chains(
+            ebm.MALA(0.2),
+            cooled(factor),
+            num_chains=len(exact),
+            num_samples=1,
+            num_warmup=19,
+            init=exact,
+            progress_bar=False,
+        )
+        draws = chains.samples[:, 0]
+        position = torch.searchsorted(grid, draws.contiguous()).clamp(max=len(grid) - 1)
+        return stats.kstest(cdf[position].numpy(), "uniform").pvalue
+
+    assert p_value(1.0) > 0.01
+    assert p_value(1.1) < 1e-3
+
+
+def test_one_gradient_a_step():
+    calls = []
+
+    def energy(x):
+        calls.append(len(x))
+        return x.square().sum(-1)
+
+    distribution = ebm.EnergyBased(energy, event_shape=(2,))
+    for sampler in (ebm.Langevin(0.1), ebm.MALA(0.1)):
+        calls.clear()
+        ebm.run_chains(sampler, distribution, num_chains=3, num_samples=10, progress_bar=False)
+        assert calls == [3] * 11
+
+
+def test_chains_of_batched_and_constrained_distributions():
+    distribution = dist.Gamma(torch.tensor([2.0, 20.0]), 2.0)
+    chains = ebm.run_chains(
+        ebm.MALA(0.05),
+        distribution,
+        num_chains=500,
+        num_samples=40,
+        num_warmup=100,
+        thinning=5,
+        progress_bar=False,
+    )
+    assert chains.samples.shape == (500, 40, 2)
+    assert chains.samples.mean((0, 1)).tolist() == pytest.approx([1.0, 10.0], rel=0.05)
+    torch.testing.assert_close(chains.statistics["lp"], distribution.log_prob(chains.samples))
+    assert chains.statistics["acceptance_rate"].shape == (500, 40, 2)
+    assert not chains.statistics["diverging"].any()
+
+
+def test_a_run_goes_on_from_its_state():
+    distribution = dist.Normal(0.0, 1.0)
+    first = ebm.run_chains(
+        ebm.MALA(0.1), distribution, num_chains=3, num_samples=5, progress_bar=False
+    )
+    second = ebm.run_chains(
+        ebm.Langevin(1e-12),
+        distribution,
+        num_chains=3,
+        num_samples=1,
+        init=first.state,
+        progress_bar=False,
+    )
+    torch.testing.assert_close(second.samples[:, 0], first.samples[:, -1], atol=1e-4, rtol=0)
+
+
+def test_divergences_are_counted():
+    steep = ebm.EnergyBased(lambda x: 1e3 * x.pow(4), dist.Normal(0.0, 1.0))
+    chains = ebm.run_chains(
+        ebm.Langevin(0.5), steep, num_chains=4, num_samples=30, progress_bar=False
+    )
+    assert chains.statistics["diverging"][:, -1].all()
+    exact = ebm.run_chains(ebm.MALA(0.5), steep, num_chains=4, num_samples=30, progress_bar=False)
+    assert torch.isfinite(exact.samples).all()
+
+
+def test_progress_bar_can_be_turned_off(capsys):
+    arguments = {"num_chains": 2, "num_samples": 3}
+    ebm.run_chains(ebm.MALA(0.1), dist.Normal(0.0, 1.0), **arguments)
+    assert "MALA" in capsys.readouterr().err
+    ebm.run_chains(ebm.MALA(0.1), dist.Normal(0.0, 1.0), progress_bar=False, **arguments)
+    assert capsys.readouterr().err == ""
+
+
+def test_change_of_variables():
+    distribution = dist.Dirichlet(torch.tensor([2.0, 3.0, 4.0]))
+    position = torch.randn(5, 2)
+    bijection = torch.distributions.biject_to(distribution.support)
+    value = bijection(position)
+    expected = -distribution.log_prob(value) - bijection.log_abs_det_jacobian(position, value)
+    torch.testing.assert_close(unconstrained_potential(distribution)(position), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ebm.Langevin(0.0), "`step_size` to be a positive number, got 0.0"),
+        (lambda: ebm.MALA(-1.0), "`step_size` to be a positive number, got -1.0"),
+        (lambda: ebm.MALA(0.1, num_steps=0), "`num_steps` to be an integer of at least 1, got 0"),
+        (
+            lambda: ebm.run_chains(ebm.MALA(0.1), dist.Normal(0.0, 1.0), num_chains=0),
+            "`num_chains` to be an integer of at least 1, got 0",
+        ),
+        (
+            lambda: ebm.run_chains(ebm.MALA(0.1), dist.Normal(0.0, 1.0), init=torch.zeros(3)),
+            r"`init` of shape \(4,\) .*, got \(3,\)",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
