@@ -3,6 +3,7 @@ import math
 import pyro
 import pyro.distributions as dist
 import pytest
+import shared_noise
 import torch
 from oracles import (
     FITTED_PRECISIONS,
@@ -198,3 +199,39 @@ def test_perturbation_shares_one_hop_among_negatives():
     assert negatives.var().item() == pytest.approx(0.5, rel=0.03)
     covariance = (negatives[0] * negatives[1]).mean().item()
     assert covariance == pytest.approx(0.25, rel=0.05)
+
+
+class GivenNoise:
+    """The noise that both hosts are given."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def forward(self, x):
+        return torch.as_tensor(shared_noise.Y, dtype=self.dtype)
+
+    def backward(self, y, num_negatives):
+        return torch.as_tensor(shared_noise.NEGATIVES, dtype=self.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_value_and_gradients_are_those_of_the_other_host(dtype, tolerance):
+    w, b, v = (
+        torch.tensor(array, dtype=dtype, requires_grad=True)
+        for array in (shared_noise.W, shared_noise.B, shared_noise.V)
+    )
+    base = dist.Normal(torch.zeros(3, dtype=dtype), shared_noise.BASE_SCALE).to_event(1)
+    prior = ebm.EnergyBased(lambda x: torch.tanh(x @ w.T + b) @ v, base)
+    objective = ebm.EnergyDiscrepancy(
+        num_negatives=shared_noise.NUM_NEGATIVES,
+        stabilization=shared_noise.STABILIZATION,
+        perturbation=GivenNoise(dtype),
+    )
+    loss = objective.loss(prior, torch.as_tensor(shared_noise.X, dtype=dtype))
+    expected = torch.as_tensor(shared_noise.losses(), dtype=dtype)
+    torch.testing.assert_close(loss, expected, atol=tolerance, rtol=tolerance)
+    expected = shared_noise.gradients()
+    for name, gradient in zip("wbv", torch.autograd.grad(loss.mean(), (w, b, v)), strict=True):
+        torch.testing.assert_close(
+            gradient, torch.as_tensor(expected[name], dtype=dtype), atol=tolerance, rtol=tolerance
+        )
