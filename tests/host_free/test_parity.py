@@ -18,6 +18,8 @@ NUMPYRO_ARGUMENTS = {"rng_key", "key", "param_map"}
 HOST_NAMES: dict[str, set[str]] = {
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
     "energies.py": {"freeze_module", "graph_leaves", "graph_nodes", "trainable_parameters"},
+    # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
+    "sites.py": {"EnergySite", "EnergySites"},
 }
 
 # Methods that one host's protocol asks for and the other's lacks or spells otherwise.
@@ -35,6 +37,8 @@ HOST_METHODS = {
     "tree_unflatten",
     "sample_with_intermediates",
     "loss_with_mutable_state",
+    "infer_shapes",
+    "log_prob",
     "is_discrete",
     # Both, with other arguments
     "sample",

@@ -451,3 +451,14 @@ def test_declarations_are_harmless_elsewhere_and_must_fit():
         step(latent_model(Bowl()), guide)
     with pytest.raises(ValueError, match=r"declare \['critic'\] for .* site 'z' .*, got nothing"):
         step(latent_model(Bowl()), mean_field_guide, objective=WithCritic())
+
+
+def test_objectives_are_given_constant_values():
+    class Watching:
+        def loss(self, distribution, value):
+            seen.append(value.requires_grad)
+            return distribution.potential(value)
+
+    seen = []
+    step(latent_model(Bowl()), mean_field_guide, objective=Watching())
+    assert seen == [False]

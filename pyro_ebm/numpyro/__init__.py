@@ -1,0 +1,28 @@
+"""Energy-based models for NumPyro: ``import pyro_ebm.numpyro as ebm``."""
+
+from pyro_ebm._extras import require_extra
+
+with require_extra("numpyro"):
+    import jax as _jax  # noqa: F401
+    import numpyro as _numpyro  # noqa: F401
+
+from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.numpyro.distributions import EnergyBased
+from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
+from pyro_ebm.numpyro.evidence import log_normalizer
+from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
+from pyro_ebm.numpyro.perturbations import GaussianPerturbation
+from pyro_ebm.numpyro.samplers import MALA, Langevin, run_chains
+
+__all__ = [
+    "EnergyBased",
+    "EnergyDiscrepancy",
+    "EnergyELBO",
+    "GaussianPerturbation",
+    "Langevin",
+    "LogNormalizer",
+    "MALA",
+    "auxiliary",
+    "log_normalizer",
+    "run_chains",
+]

@@ -1,0 +1,289 @@
+"""Energy-based distributions for NumPyro's sample sites."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jax.custom_derivatives import SymbolicZero
+from numpyro.distributions import Distribution, biject_to, constraints
+from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
+from numpyro.util import not_jax_tracer
+
+from pyro_ebm.numpyro.energies import (
+    _as_pytree,
+    _ScannedEnergy,
+    evaluate_energy,
+    score_only,
+)
+from pyro_ebm.numpyro.samplers import Langevin, Sampler, draw, unconstrained_potential
+
+__all__ = ["EnergyBased", "trained_by_objective"]
+
+_trained_by_objective: ContextVar[bool] = ContextVar("trained_by_objective", default=False)
+
+
+class EnergyBased(Distribution):
+    r"""A distribution given by an energy, known up to its normalizing constant.
+
+    .. math:: p(x) = \frac1Z e^{-E(x)} p_0(x), \qquad Z = \int e^{-E(x)} p_0(x)\, dx
+
+    :meth:`log_prob` is a *score*: it leaves out :math:`\log Z` and is differentiable in the value
+    alone, the parameters of energy and base being constants in it. So every stock ELBO, guide
+    and MCMC kernel is right for everything but these parameters, which are trained by an
+    objective: see :class:`~pyro_ebm.numpyro.EnergyELBO`. Objectives use :meth:`potential`.
+
+    Args:
+        energy: :math:`E`, any callable from ``(N, *event_shape)`` to ``(N,)``: what
+            ``eqx_module``, ``nnx_module`` or ``flax_module`` return, or a function. Low where
+            values are likely. Rows must not influence each other (no batch norm). Equinox
+            modules and ``jax.tree_util.Partial`` of top-level functions are compiled once; a
+            new closure, also that of ``nnx_module`` and ``flax_module``, once each time.
+        base: :math:`p_0`, a distribution with ``log_prob``, and with ``sample`` where draws or
+            the log-normalizer are wanted. Default: the flat measure.
+        event_shape: Shape of one value; needed without a base only.
+        support: Constraint on the values. Default: that of the base, else all real numbers.
+        sampler: Sampler that :meth:`sample` runs for ``sampler.num_steps`` steps from the base.
+            Default: short-run Langevin, an approximation.
+        log_normalizer: Function without arguments that gives :math:`\log Z` where it is known,
+            a number or an array that broadcasts with ``batch_shape``. Then ``log_prob`` is the
+            exact density, with gradients in everything.
+        validate_args: As in any NumPyro distribution.
+
+    Raises:
+        TypeError: If the energy is not callable or the base is not a distribution.
+        ValueError: If shapes are missing or disagree.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> base = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
+        >>> prior = EnergyBased(lambda x: (x**4).sum(-1), base)
+        >>> prior.log_prob(jnp.ones((5, 2))).shape
+        (5,)
+    """
+
+    arg_constraints = {}
+    pytree_data_fields = ("energy", "base", "log_normalizer", "_support")
+    pytree_aux_fields = ("sampler",)
+    has_rsample = False
+
+    def __init__(
+        self,
+        energy: Callable[[Array], Array],
+        base: Any = None,
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        support: Any = None,
+        sampler: Sampler | None = None,
+        log_normalizer: Callable[[], Array | float] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        _check_arguments(energy, base, event_shape, sampler, log_normalizer)
+        batch_shape = base.batch_shape if base is not None else ()
+        event_shape = base.event_shape if base is not None else event_shape
+        self.energy = _as_pytree(energy)
+        self.base: Any = base
+        self.sampler = sampler if sampler is not None else Langevin(0.05)
+        self.log_normalizer = None if log_normalizer is None else _as_pytree(log_normalizer)
+        self._support = support
+        super().__init__(batch_shape, tuple(event_shape or ()), validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return (
+            f"EnergyBased({self.energy}, base={type(self.base).__name__}, "
+            f"batch_shape={self.batch_shape}, event_shape={self.event_shape})"
+        )
+
+    @property
+    def support(self) -> Any:
+        """Constraint on the values."""
+        if self._support is not None:
+            return self._support
+        if self.base is not None:
+            return self.base.support
+        if not self.event_shape:
+            return constraints.real
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    @classmethod
+    def infer_shapes(cls, *args: Any, **kwargs: Any) -> Any:
+        """Not possible: shapes are those of the base, not of arguments."""
+        raise NotImplementedError
+
+    def expand(self, batch_shape: Sequence[int]) -> "EnergyBased":
+        """The same distribution with a larger batch shape; energy and base are shared."""
+        new = copy.copy(self)
+        new._batch_shape = jnp.broadcast_shapes(self.batch_shape, tuple(batch_shape))
+        return new
+
+    def potential(self, value: Array) -> Array:
+        """Energy minus log-density of the base, differentiable in value *and* parameters.
+
+        Args:
+            value: Shape ``(*sample, *batch_shape, *event_shape)``.
+
+        Returns:
+            Shape ``(*sample, *batch_shape)``.
+        """
+        potential = self.evaluate(value)
+        if self.base is not None:
+            potential = potential - self.base.log_prob(value)
+        shape = jnp.broadcast_shapes(potential.shape, self.batch_shape)
+        return jnp.broadcast_to(potential, shape)
+
+    def log_prob(self, value: Array) -> Array:
+        r"""Log-density up to :math:`-\log Z`, differentiable in the value alone.
+
+        With a known ``log_normalizer``: the log-density, differentiable in everything.
+
+        Raises:
+            ValueError: Where arguments are validated, outside ``jit``, if the energy is NaN.
+        """
+        value = jnp.asarray(value)
+        if self.log_normalizer is not None:
+            log_prob = -self.potential(value) - self.log_normalizer()
+        else:
+            potential, held = score_only(self.potential, value)
+            log_prob = -(potential if _trained_by_objective.get() else _watch(potential, held))
+        if not self._validate_args:
+            return log_prob
+        log_prob = jnp.where(self._validate_sample(value), log_prob, -jnp.inf)
+        if not_jax_tracer(log_prob) and jnp.isnan(log_prob).any():
+            raise ValueError("Expected the energy and its base to give numbers, got NaN.")
+        return log_prob
+
+    def start(self, rng_key: Array, sample_shape: tuple[int, ...]) -> Array:
+        """Values for chains to start from: draws from the base, else standard normal.
+
+        Shape ``(*sample_shape, *batch_shape, *event_shape)``. Standard normal means in
+        unconstrained space.
+        """
+        if self.base is not None:
+            return self.base.expand(self.batch_shape).sample(rng_key, tuple(sample_shape))
+        bijection = biject_to(self.support)
+        shape = bijection.inverse_shape((*sample_shape, *self.batch_shape, *self.event_shape))
+        return bijection(random.normal(rng_key, shape))
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws that the sampler makes, started at the base; detached.
+
+        Raises:
+            ValueError: Where arguments are validated, outside ``jit``, if the chains diverged.
+        """
+        draws = _sample(lax.stop_gradient(self), key, tuple(sample_shape))
+        if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
+            raise ValueError(
+                f"Expected {self.sampler} to give finite draws, got NaN or infinity: "
+                "lower its `step_size`, or look at the energy."
+            )
+        return lax.stop_gradient(draws)
+
+    def evaluate(self, value: Array) -> Array:
+        """Energies, without the base; shape ``(*sample, *batch)`` of the value."""
+        return evaluate_energy(self.energy, value, self.event_shape)
+
+    def importance_log_weights(self, rng_key: Array, num_samples: int) -> Array:
+        """Minus the energies of draws from the base; shape ``(num_samples, *base.batch_shape)``.
+
+        The mean of their exponentials estimates the normalizing constant. Detached.
+
+        Raises:
+            NotImplementedError: If there is no base, or it cannot be sampled.
+        """
+        if self.base is None:
+            raise NotImplementedError("Expected a base to draw from, got base=None.")
+        values = self.base.sample(rng_key, (num_samples,))
+        return lax.stop_gradient(-self.evaluate(values))
+
+
+@contextmanager
+def trained_by_objective() -> Iterator[None]:
+    """Say that an objective trains the energies meanwhile, so that ``log_prob`` need not warn."""
+    token = _trained_by_objective.set(True)
+    try:
+        yield
+    finally:
+        _trained_by_objective.reset(token)
+
+
+@partial(jax.jit, static_argnames="sample_shape")
+def _sample(distribution: EnergyBased, key: Array, sample_shape: tuple[int, ...]) -> Array:
+    start_key, chain_key = random.split(key)
+    bijection = biject_to(distribution.support)
+    position = bijection.inv(distribution.start(start_key, sample_shape))
+    potential = unconstrained_potential(distribution)
+    return bijection(draw(chain_key, distribution.sampler, potential, position))
+
+
+@jax.custom_jvp
+def _watch(potential: Array, held: list[Array]) -> Array:
+    """The potential itself; warns when something asks for a derivative in what was held."""
+    del held
+    return potential
+
+
+@partial(_watch.defjvp, symbolic_zeros=True)
+def _watch_jvp(primals: Any, tangents: Any) -> Any:
+    if not all(isinstance(tangent, SymbolicZero) for tangent in tangents[1]):
+        warnings.warn(
+            "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds "
+            "those of the energy and its base constant, yet a gradient in them was asked for. To "
+            "train them, use EnergyELBO(objective, elbo) as the loss, with an objective for this "
+            "site; if they are meant to stay as they are, say so with jax.lax.stop_gradient. If "
+            "the energy or its base depends on a latent variable, inference is wrong: the "
+            "log-normalizer depends on it too (the model is doubly intractable).",
+            stacklevel=2,
+        )
+    return primals[0], tangents[0]
+
+
+@vmap_over.register
+def _vmap_over_energy_based(
+    dist: EnergyBased, energy: Any = None, base: Any = None, log_normalizer: Any = None
+) -> Any:
+    axes: Any = copy.copy(dist)
+    axes.energy, axes.base, axes.log_normalizer, axes._support = energy, base, log_normalizer, None
+    return axes
+
+
+@promote_batch_shape.register
+def _promote_energy_based(dist: EnergyBased) -> EnergyBased:
+    # A scan has stacked every array, so that each step comes with an energy of its own.
+    new = copy.copy(dist)
+    arrays = jax.tree.leaves(dist.energy)
+    if arrays:
+        new.energy = _ScannedEnergy(dist.energy, prod(dist.batch_shape))
+        new._batch_shape = (arrays[0].shape[0], *dist.batch_shape)
+    if dist.base is not None:
+        new.base = promote_batch_shape(dist.base.expand(dist.batch_shape))
+        new._batch_shape = new.base.batch_shape
+    return new
+
+
+def _check_arguments(
+    energy: Any, base: Any, event_shape: Any, sampler: Any, log_normalizer: Any
+) -> None:
+    if not callable(energy):
+        raise TypeError(f"Expected `energy` to be callable, got {type(energy).__name__}.")
+    if base is not None and not isinstance(base, Distribution):
+        raise TypeError(f"Expected `base` to be a distribution, got {type(base).__name__}.")
+    if base is None and event_shape is None:
+        raise ValueError("Expected a `base` or an `event_shape`, got neither.")
+    if base is not None and event_shape is not None and base.event_shape != tuple(event_shape):
+        raise ValueError(
+            f"Expected `event_shape` to be that of the base, {tuple(base.event_shape)}, "
+            f"got {tuple(event_shape)}."
+        )
+    if sampler is not None and not isinstance(sampler, Sampler):
+        raise TypeError(f"Expected `sampler` to have init and step, got {type(sampler).__name__}.")
+    if log_normalizer is not None and not callable(log_normalizer):
+        raise TypeError(
+            f"Expected `log_normalizer` to be callable, got {type(log_normalizer).__name__}."
+        )

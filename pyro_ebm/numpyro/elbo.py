@@ -1,0 +1,189 @@
+"""The ELBO of a model with energy-based sites, around any ELBO that NumPyro has."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from numpyro.handlers import replay, seed, substitute, trace
+from numpyro.infer import ELBO, Trace_ELBO
+from numpyro.primitives import _PYRO_STACK, apply_stack
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.numpyro.distributions import trained_by_objective
+from pyro_ebm.numpyro.sites import EnergySite, EnergySites
+
+__all__ = ["EnergyELBO", "auxiliary"]
+
+
+def auxiliary(site: str, **learners: Any) -> None:
+    """Declare, in a guide, what the objective of a site learns beside the energy.
+
+    Their parameters come from ``eqx_module``, ``nnx_module``, ``flax_module`` or
+    ``numpyro.param``, so that the host's ``SVI`` trains them.
+
+    Args:
+        site: Name of the energy-based site of the model.
+        **learners: By the names that the objective's ``loss`` asks for, for example
+            ``critic=eqx_module("critic", module)``.
+    """
+    if not _PYRO_STACK:
+        return
+    # The value stays None, as Predictive and others expect of a message they do not know.
+    message: Any = {"type": "auxiliary", "site": site, "learners": learners, "value": None}
+    apply_stack(message | {"fn": lambda: None, "args": (), "kwargs": {}})
+
+
+class EnergyELBO(ELBO):
+    r"""A loss for ``SVI`` that trains energies beside everything that a stock ELBO trains.
+
+    The stock ELBO runs on the model as it stands; at each energy-based site it meets a factor of
+    value zero whose gradient is that of minus the objective's loss, so that NumPyro itself
+    applies plates, subsampling, masks and particles to it, and importance weights are untouched.
+    With no energy-based site this *is* the stock ELBO, to the last bit.
+
+    The number it reports is the stock loss plus :math:`\log \hat Z` of each site: an estimate of
+    the negative ELBO. :math:`\log \hat Z` comes from draws of the site's base and is low on
+    average, by about half its variance; it never touches a gradient.
+
+    Args:
+        objective: What trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or
+            a dictionary from the name of a site to its objective.
+        elbo: The stock ELBO. Default: ``Trace_ELBO()``.
+        num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
+
+    Raises:
+        TypeError: If an objective has no ``loss`` or ``elbo`` is not an ELBO of NumPyro.
+        ValueError: At the first step: if an objective is given for a site that is not there, a
+            guide samples an energy-based distribution, a site's energy depends on another latent
+            variable, or a batch dimension of a site is no plate.
+
+    Example:
+        >>> loss = EnergyELBO(EnergyDiscrepancy(variance=0.25))  # doctest: +SKIP
+        >>> svi = SVI(model, guide, optax.adam(1e-3), loss=loss)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        elbo: ELBO | None = None,
+        *,
+        num_normalizer_samples: int = 128,
+    ) -> None:
+        self.objective = objective
+        self.elbo = elbo if elbo is not None else Trace_ELBO()
+        _check_objectives(objective)
+        _check_elbo(self.elbo)
+        self.num_normalizer_samples = check_positive_integer(
+            "num_normalizer_samples", num_normalizer_samples, minimum=0
+        )
+        self.can_infer_discrete = self.elbo.can_infer_discrete
+        super().__init__(self.elbo.num_particles, self.elbo.vectorize_particles)
+
+    def loss(
+        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Estimate of the negative ELBO; its gradient is that of the objectives too."""
+        loss, log_normalizer = self._run(
+            self.elbo.loss, rng_key, param_map, model, guide, args, kwargs
+        )
+        return loss if log_normalizer is None else loss + log_normalizer
+
+    def loss_with_mutable_state(
+        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The same with the values of ``mutable`` sites, where the stock ELBO has that."""
+        result, log_normalizer = self._run(
+            self.elbo.loss_with_mutable_state, rng_key, param_map, model, guide, args, kwargs
+        )
+        if log_normalizer is None:
+            return result
+        return {**result, "loss": result["loss"] + log_normalizer}
+
+    def objective_values(
+        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Objective of each site, its mean over batch elements: read it during training.
+
+        Model and guide are run once more, with fresh noise. ``param_map`` is what
+        ``SVI.get_params`` gives.
+        """
+        sites = self._meet(rng_key, param_map, model, guide, args, kwargs)
+        trained = [site for site in sites if site.objective is not None]
+        keys = random.split(rng_key, len(trained) + 1)[1:]
+        return {
+            site.name: site.mean(site.loss(key)) for site, key in zip(trained, keys, strict=True)
+        }
+
+    def check_finite(
+        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Raise if the objective of a site is NaN or infinite: call it after ``SVI.run``.
+
+        Inside a compiled run nothing can raise.
+
+        Raises:
+            ValueError: Naming the sites.
+        """
+        values = self.objective_values(rng_key, param_map, model, guide, *args, **kwargs)
+        broken = {name: float(value) for name, value in values.items() if not jnp.isfinite(value)}
+        if broken:
+            raise ValueError(
+                f"Expected finite objectives, got {broken}. Look at the values of these sites "
+                "and at their energies; a smaller learning rate may help."
+            )
+
+    def _run(
+        self, loss: Any, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
+    ) -> tuple[Any, Array | None]:
+        """What the stock ELBO gives, and the sum of log-normalizers; None without energies."""
+        # Drawn from keys of its own: those that the stock ELBO splits off stay as they are.
+        meet_key, normalizer_key = random.split(random.fold_in(rng_key, 0))
+        met = self._meet(meet_key, params, model, guide, args, kwargs)
+        if met:
+            sites = EnergySites(self.objective, emits=True)
+            model, guide = sites.model(model), sites.guide(guide)
+        with trained_by_objective():
+            result = loss(rng_key, params, model, guide, *args, **kwargs)
+        if not met or not self.num_normalizer_samples:
+            return result, None
+        keys = random.split(normalizer_key, len(met))
+        totals = [
+            site.total(site.log_normalizer(key, self.num_normalizer_samples))
+            for site, key in zip(met, keys, strict=True)
+        ]
+        return result, jnp.stack(totals).sum()
+
+    def _meet(
+        self, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
+    ) -> list[EnergySite]:
+        """Energy-based sites of one run outside the particles; XLA leaves out what is not used."""
+        guide_key, model_key = random.split(rng_key)
+        # Copied, for a mutable site writes into its dictionary.
+        copied = jax.tree.map(lambda leaf: leaf, params)
+        sites = EnergySites(self.objective, emits=False)
+        guide = substitute(seed(sites.guide(guide), guide_key), data=copied)
+        guide_trace = trace(guide).get_trace(*args, **kwargs)
+        model = replay(seed(sites.model(model), model_key), guide_trace)
+        substitute(model, data=copied)(*args, **kwargs)
+        return sites.records
+
+
+def _check_objectives(objective: Any) -> None:
+    objectives = objective.values() if isinstance(objective, Mapping) else [objective]
+    for one in objectives:
+        if not callable(getattr(one, "loss", None)):
+            raise TypeError(f"Expected an objective with a `loss`, got {type(one).__name__}.")
+
+
+def _check_elbo(elbo: Any) -> None:
+    if not isinstance(elbo, ELBO):
+        raise TypeError(f"Expected `elbo` to be an ELBO of NumPyro, got {type(elbo).__name__}.")
+    if not getattr(elbo, "sum_sites", True):
+        raise ValueError(
+            "Expected an ELBO with sum_sites=True, got False: one loss for each site cannot "
+            "train an energy."
+        )
+    if isinstance(elbo, Trace_ELBO) and elbo.multi_sample_guide:
+        raise ValueError("Expected an ELBO with multi_sample_guide=False, got True.")

@@ -1,0 +1,1 @@
+"""One file an objective, named as in the core: draw, differentiate, call the formula."""

@@ -1,0 +1,46 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import pytest
+
+import pyro_ebm.numpyro as ebm
+
+
+class Quartic(eqx.Module):
+    """E(x) = sum of weight x^4, an energy with a parameter."""
+
+    weight: jax.Array
+
+    def __call__(self, x):
+        return (self.weight * x**4).reshape(x.shape[0], -1).sum(-1)
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    # Compiling takes most of the time of a small test.
+    optimize = "optimized" in request.fixturenames
+    jax.config.update("jax_disable_most_optimizations", not optimize)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def optimized():
+    """For tests with long loops."""
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def quartic():
+    return Quartic(jnp.array(0.25))
+
+
+@pytest.fixture
+def prior(quartic):
+    return ebm.EnergyBased(quartic, dist.Normal(jnp.zeros(2), 1.0).to_event(1))

@@ -1,0 +1,187 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from numpyro.distributions import constraints
+from scipy import stats
+
+import pyro_ebm.numpyro as ebm
+from pyro_ebm.numpyro.samplers import _run_block, unconstrained_potential
+
+NUM_CHAINS = 50_000
+
+
+def walk(sampler, potential, position, num_steps, key=1):
+    @jax.jit
+    def run(position):
+        def step(state, key):
+            return sampler.step(key, potential, state)
+
+        keys = random.split(random.key(key), num_steps)
+        return jax.lax.scan(step, sampler.init(potential, position), keys)
+
+    return run(position)
+
+
+def p_value(draws, scale):
+    return stats.kstest(np.asarray(draws), stats.norm(scale=scale).cdf).pvalue
+
+
+@pytest.mark.usefixtures("optimized")
+def test_mala_leaves_the_density_invariant_and_the_test_could_tell():
+    exact = random.normal(random.key(0), (NUM_CHAINS,))
+    state, info = walk(ebm.MALA(0.5), lambda x: 0.5 * x**2, exact, 20)
+    assert p_value(state.position, 1.0) > 1e-3
+    assert 0.5 < info.acceptance_rate.mean() < 0.99
+    cooled, _ = walk(ebm.MALA(0.5), lambda x: 1.1 * 0.5 * x**2, exact, 20)
+    assert p_value(cooled.position, 1.0) < 1e-4
+
+
+@pytest.mark.usefixtures("optimized")
+def test_langevin_has_the_bias_that_theory_gives():
+    step_size = 0.4
+    state, info = walk(ebm.Langevin(step_size), lambda x: 0.5 * x**2, jnp.zeros(NUM_CHAINS), 60)
+    assert (info.acceptance_rate == 1).all()
+    assert p_value(state.position, (1 / (1 - step_size / 2)) ** 0.5) > 1e-3
+    assert p_value(state.position, 1.0) < 1e-6
+
+
+@pytest.mark.parametrize("sampler", [ebm.Langevin(0.1), ebm.MALA(0.1)])
+def test_state_holds_what_the_next_step_needs(sampler):
+    gradients = []
+
+    def potential(x):
+        gradients.append(None)
+        return (x**4).sum(-1)
+
+    state = sampler.init(potential, jnp.ones((3, 2)))
+    assert len(gradients) == 1
+    state, info = sampler.step(random.key(0), potential, state)
+    assert len(gradients) == 2
+    assert jnp.allclose(state.potential, (state.position**4).sum(-1))
+    assert jnp.allclose(state.gradient, 4 * state.position**3)
+    assert info.diverging.shape == info.acceptance_rate.shape == (3,)
+    assert hash(sampler) == hash(type(sampler)(0.1))
+
+
+def test_divergence_is_seen_and_mala_stays():
+    def potential(x):
+        return jnp.where(x > 0, jnp.nan, 0.5 * x**2)
+
+    start = -jnp.ones(200)
+    state, info = walk(ebm.MALA(1.0), potential, start, 10)
+    assert info.diverging.any()
+    assert jnp.isfinite(state.position).all()
+    _, info = walk(ebm.Langevin(1.0), potential, start, 10)
+    assert info.diverging.any()
+
+
+def test_unconstrained_potential_counts_the_volume():
+    gamma = dist.Gamma(3.0, 2.0)
+    position = jnp.linspace(-1.0, 1.0, 5)
+    expected = -gamma.log_prob(jnp.exp(position)) - position
+    assert jnp.allclose(unconstrained_potential(gamma)(position), expected, rtol=1e-5)
+    tilted = ebm.EnergyBased(lambda x: jnp.zeros(len(x)), gamma)
+    assert jnp.allclose(unconstrained_potential(tilted)(position), expected, rtol=1e-5)
+
+
+def test_run_chains_on_an_energy_based_distribution(quartic):
+    prior = ebm.EnergyBased(quartic, dist.Normal(jnp.zeros((3, 2)), 1.0).to_event(1))
+    chains = ebm.run_chains(
+        random.key(0),
+        ebm.MALA(0.2),
+        prior,
+        num_chains=50,
+        num_samples=200,
+        num_warmup=20,
+        thinning=2,
+        progress_bar=False,
+    )
+    assert chains.samples.shape == (50, 200, 3, 2)
+    assert set(chains.statistics) == {"lp", "acceptance_rate", "diverging"}
+    assert chains.statistics["lp"].shape == (50, 200, 3)
+    assert jnp.allclose(chains.statistics["lp"], prior.log_prob(chains.samples), atol=1e-4)
+    grid = np.linspace(-6, 6, 2001)
+    weights = np.exp(-(grid**2) / 2 - grid**4 / 4)
+    variance = (weights * grid**2).sum() / weights.sum()
+    assert float(chains.samples.var()) == pytest.approx(variance, rel=0.03)
+
+
+def test_run_chains_on_a_constrained_distribution_of_the_host():
+    gamma = dist.Gamma(3.0, 2.0)
+    chains = ebm.run_chains(
+        random.key(0),
+        ebm.MALA(0.2),
+        gamma,
+        num_chains=200,
+        num_warmup=100,
+        num_samples=100,
+        progress_bar=False,
+    )
+    assert float(chains.samples.mean()) == pytest.approx(1.5, rel=0.05)
+    assert jnp.allclose(chains.statistics["lp"], gamma.log_prob(chains.samples), atol=1e-4)
+
+
+def test_run_chains_starts_where_it_is_told_and_goes_on(prior, capsys):
+    init = jnp.full((4, 2), 2.0)
+    options = {"num_chains": 4, "num_samples": 1}
+    first = ebm.run_chains(random.key(0), ebm.Langevin(1e-8), prior, init=init, **options)
+    assert "Langevin" in capsys.readouterr().err
+    assert jnp.allclose(first.samples[:, 0], init, atol=1e-2)
+    again = ebm.run_chains(
+        random.key(0), ebm.Langevin(1e-8), prior, init=first.state, progress_bar=False, **options
+    )
+    assert jnp.allclose(again.samples[:, 0], first.samples[:, 0], atol=1e-2)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match=r"`init` of shape \(4, 2\).*got \(3, 2\)"):
+        ebm.run_chains(random.key(0), ebm.MALA(0.1), prior, init=init[:3], **options)
+
+
+def test_progress_bar_changes_no_draw(prior):
+    def draws(progress_bar):
+        return ebm.run_chains(
+            random.key(0),
+            ebm.MALA(0.1),
+            prior,
+            num_samples=45,
+            num_warmup=7,
+            progress_bar=progress_bar,
+        ).samples
+
+    assert jnp.allclose(draws(True), draws(False), atol=1e-5)
+
+
+def test_new_parameters_compile_nothing_anew(quartic):
+    def run(weight):
+        energy = type(quartic)(jnp.array(weight))
+        prior = ebm.EnergyBased(energy, dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+        return ebm.run_chains(
+            random.key(0), ebm.MALA(0.1), prior, num_samples=40, progress_bar=False
+        ).samples
+
+    first = run(0.1)
+    compiled = _run_block._cache_size()
+    assert jnp.abs(run(4.0)).mean() < jnp.abs(first).mean()
+    assert _run_block._cache_size() == compiled
+
+
+def test_default_start_without_a_base_is_standard_normal_in_unconstrained_space():
+    flat = ebm.EnergyBased(lambda x: 0 * x, event_shape=(), support=constraints.positive)
+    chains = ebm.run_chains(
+        random.key(0), ebm.Langevin(1e-9), flat, num_chains=4000, num_samples=1, progress_bar=False
+    )
+    assert p_value(jnp.log(chains.samples[:, 0]), 1.0) > 1e-3
+
+
+@pytest.mark.parametrize("sampler", [ebm.Langevin, ebm.MALA])
+def test_wrong_arguments(sampler, prior):
+    with pytest.raises(ValueError, match="`step_size` to be a positive number, got 0"):
+        sampler(0.0)
+    with pytest.raises(ValueError, match="`num_steps` to be an integer of at least 1, got 0"):
+        sampler(0.1, num_steps=0)
+    with pytest.raises(ValueError, match="`num_chains`"):
+        ebm.run_chains(random.key(0), sampler(0.1), prior, num_chains=0)
+    with pytest.raises(ValueError, match="`num_warmup`"):
+        ebm.run_chains(random.key(0), sampler(0.1), prior, num_warmup=-1)
