@@ -170,9 +170,10 @@ def test_run_update_and_evaluate_agree():
     compiled = svi.run(random.key(0), 2, X, progress_bar=False)
     bar = svi.run(random.key(0), 2, X, progress_bar=True, stable_update=True)
     state, losses = svi.init(random.key(0), X), []
+    evaluate, update = jax.jit(svi.evaluate), jax.jit(svi.update)
     for _ in range(2):
-        losses.append(svi.evaluate(state, X))
-        state, loss = svi.update(state, X)
+        losses.append(evaluate(state, X))
+        state, loss = update(state, X)
         assert jnp.isclose(loss, losses[-1], rtol=1e-5)
     assert jnp.allclose(compiled.losses, jnp.array(losses), rtol=1e-4)
     assert jnp.allclose(bar.losses, compiled.losses, rtol=1e-4)
