@@ -23,7 +23,8 @@ from pyro_ebm.numpyro.energies import (
     evaluate_energy,
     score_only,
 )
-from pyro_ebm.numpyro.samplers import Langevin, Sampler, draw, unconstrained_potential
+from pyro_ebm.numpyro.potentials import unconstrained_potential
+from pyro_ebm.numpyro.samplers import Langevin, Sampler, draw
 
 __all__ = ["EnergyBased", "trained_by_objective"]
 

@@ -1,10 +1,9 @@
 """Markov chains, vectorised: ``state = init(...)``, ``state, info = step(...)``, ``run_chains``.
 
 A sampler walks on a potential over unconstrained space (minus a log-density, up to a constant)
-and knows of no distribution; :func:`unconstrained_potential` makes one from the other.
+and knows of no distribution.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,12 +11,18 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import biject_to
 from tqdm.auto import tqdm
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.dynamics import accept, langevin_move, mala_log_acceptance
 from pyro_ebm.diagnostics import Chains
+from pyro_ebm.numpyro.potentials import (
+    Potential,
+    Tilted,
+    is_unconstrained,
+    unconstrained_potential,
+)
 
 __all__ = [
     "ChainState",
@@ -26,12 +31,8 @@ __all__ = [
     "Sampler",
     "TransitionInfo",
     "draw",
-    "is_unconstrained",
     "run_chains",
-    "unconstrained_potential",
 ]
-
-Potential = Callable[[Array], Array]
 
 
 class ChainState(NamedTuple):
@@ -160,47 +161,6 @@ class MALA:
         return moved, TransitionInfo(rate, ~jnp.isfinite(proposal.potential))
 
 
-@runtime_checkable
-class _Tilted(Protocol):
-    def potential(self, value: Array) -> Array: ...
-
-    def start(self, rng_key: Array, sample_shape: tuple[int, ...]) -> Array: ...
-
-
-def unconstrained_potential(distribution: Any) -> Potential:
-    """Minus a distribution's log-density, up to a constant, over unconstrained space.
-
-    Args:
-        distribution: A NumPyro distribution with a continuous support.
-
-    Returns:
-        Function from ``(*sample, *batch, *unconstrained_event)`` to ``(*sample, *batch)``.
-    """
-    # An energy-based potential costs less than its log_prob, which holds parameters constant.
-    potential = (
-        distribution.potential
-        if isinstance(distribution, _Tilted)
-        else lambda value: -distribution.log_prob(value)
-    )
-    if is_unconstrained(distribution):
-        return potential
-    bijection = biject_to(distribution.support)
-
-    def pulled_back(position: Array) -> Array:
-        value = bijection(position)
-        return potential(value) - bijection.log_abs_det_jacobian(position, value)
-
-    return pulled_back
-
-
-def is_unconstrained(distribution: Any) -> bool:
-    """Whether the support is all of space, so that no change of variables is needed."""
-    support = distribution.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return isinstance(support, type(constraints.real))
-
-
 def draw(rng_key: Array, sampler: Sampler, potential: Potential, position: Array) -> Array:
     """Positions after ``sampler.num_steps`` steps from ``position``."""
 
@@ -307,7 +267,7 @@ def _initial_state(
     shape = (num_chains, *distribution.batch_shape, *distribution.event_shape)
     if init is not None:
         value = jnp.asarray(init)
-    elif isinstance(distribution, _Tilted):
+    elif isinstance(distribution, Tilted):
         value = distribution.start(rng_key, (num_chains,))
     else:
         value = bijection(random.normal(rng_key, bijection.inverse_shape(shape)))

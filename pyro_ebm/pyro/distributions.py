@@ -21,7 +21,8 @@ from pyro_ebm.pyro.energies import (
     score_only,
     trainable_parameters,
 )
-from pyro_ebm.pyro.samplers import Langevin, Sampler, draw, unconstrained_potential
+from pyro_ebm.pyro.potentials import unconstrained_potential
+from pyro_ebm.pyro.samplers import Langevin, Sampler, draw
 
 __all__ = ["EnergyBased", "trained_by_objective"]
 

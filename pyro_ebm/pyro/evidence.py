@@ -7,7 +7,8 @@ from torch.distributions import biject_to
 from pyro_ebm.core.checks import check_choice, check_positive_integer
 from pyro_ebm.core.evidence import LogNormalizer, summarize_log_weights
 from pyro_ebm.pyro.distributions import EnergyBased
-from pyro_ebm.pyro.samplers import MALA, Sampler, unconstrained_potential
+from pyro_ebm.pyro.potentials import unconstrained_potential
+from pyro_ebm.pyro.samplers import MALA, Sampler
 
 __all__ = ["log_normalizer"]
 

@@ -1,16 +1,14 @@
 """Markov chains, vectorised: ``state = init(...)``, ``state, info = step(...)``, ``run_chains``.
 
 A sampler walks on a potential over unconstrained space (minus a log-density, up to a constant)
-and knows of no distribution; :func:`unconstrained_potential` makes one from the other.
+and knows of no distribution.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to
 from tqdm.auto import trange
@@ -18,6 +16,12 @@ from tqdm.auto import trange
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.dynamics import accept, langevin_move, mala_log_acceptance
 from pyro_ebm.diagnostics import Chains
+from pyro_ebm.pyro.potentials import (
+    Potential,
+    Tilted,
+    is_unconstrained,
+    unconstrained_potential,
+)
 
 __all__ = [
     "ChainState",
@@ -26,12 +30,8 @@ __all__ = [
     "Sampler",
     "TransitionInfo",
     "draw",
-    "is_unconstrained",
     "run_chains",
-    "unconstrained_potential",
 ]
-
-Potential = Callable[[Tensor], Tensor]
 
 
 class ChainState(NamedTuple):
@@ -153,47 +153,6 @@ class MALA:
         return moved, TransitionInfo(rate, ~torch.isfinite(proposal.potential))
 
 
-@runtime_checkable
-class _Tilted(Protocol):
-    def potential(self, value: Tensor) -> Tensor: ...
-
-    def start(self, sample_shape: torch.Size) -> Tensor: ...
-
-
-def unconstrained_potential(distribution: Any) -> Potential:
-    """Minus a distribution's log-density, up to a constant, over unconstrained space.
-
-    Args:
-        distribution: A Pyro distribution with a continuous support.
-
-    Returns:
-        Function from ``(*sample, *batch, *unconstrained_event)`` to ``(*sample, *batch)``.
-    """
-    # An energy-based potential costs less than its log_prob, which holds parameters constant.
-    potential = (
-        distribution.potential
-        if isinstance(distribution, _Tilted)
-        else lambda value: -distribution.log_prob(value)
-    )
-    if is_unconstrained(distribution):
-        return potential
-    bijection = biject_to(distribution.support)
-
-    def pulled_back(position: Tensor) -> Tensor:
-        value = bijection(position)
-        return potential(value) - bijection.log_abs_det_jacobian(position, value)
-
-    return pulled_back
-
-
-def is_unconstrained(distribution: Any) -> bool:
-    """Whether the support is all of space, so that no change of variables is needed."""
-    support = distribution.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
-
-
 def draw(sampler: Sampler, potential: Potential, position: Tensor) -> Tensor:
     """Positions after ``sampler.num_steps`` steps from ``position``; detached."""
     state = sampler.init(potential, position)
@@ -274,7 +233,7 @@ def _initial_state(
         return init
     bijection = biject_to(distribution.support)
     shape = torch.Size((num_chains, *distribution.batch_shape, *distribution.event_shape))
-    if init is None and isinstance(distribution, _Tilted):
+    if init is None and isinstance(distribution, Tilted):
         init = distribution.start(torch.Size((num_chains,)))
     if init is None:
         position = torch.randn_like(bijection.inv(distribution.sample((num_chains,))))

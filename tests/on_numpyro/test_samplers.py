@@ -8,7 +8,8 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.samplers import _run_block, unconstrained_potential
+from pyro_ebm.numpyro.potentials import unconstrained_potential
+from pyro_ebm.numpyro.samplers import _run_block
 
 NUM_CHAINS = 50_000
 

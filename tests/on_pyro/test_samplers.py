@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.samplers import unconstrained_potential
+from pyro_ebm.pyro.potentials import unconstrained_potential
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -1,0 +1,58 @@
+"""Potentials over unconstrained space: what samplers walk on and objectives compare."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from jax import Array
+from numpyro.distributions import biject_to, constraints
+
+__all__ = ["Potential", "Tilted", "is_unconstrained", "unconstrained_potential"]
+
+Potential = Callable[[Array], Array]
+
+
+@runtime_checkable
+class Tilted(Protocol):
+    """What an energy-based distribution has and no other does."""
+
+    def potential(self, value: Array) -> Array:
+        """Minus the log-density up to a constant, with gradients in everything."""
+        ...
+
+    def start(self, rng_key: Array, sample_shape: tuple[int, ...]) -> Array:
+        """Values for chains to start from."""
+        ...
+
+
+def unconstrained_potential(distribution: Any) -> Potential:
+    """Minus a distribution's log-density, up to a constant, over unconstrained space.
+
+    Args:
+        distribution: A NumPyro distribution with a continuous support.
+
+    Returns:
+        Function from ``(*sample, *batch, *unconstrained_event)`` to ``(*sample, *batch)``.
+    """
+    # An energy-based potential costs less than its log_prob, which holds parameters constant.
+    potential = (
+        distribution.potential
+        if isinstance(distribution, Tilted)
+        else lambda value: -distribution.log_prob(value)
+    )
+    if is_unconstrained(distribution):
+        return potential
+    bijection = biject_to(distribution.support)
+
+    def pulled_back(position: Array) -> Array:
+        value = bijection(position)
+        return potential(value) - bijection.log_abs_det_jacobian(position, value)
+
+    return pulled_back
+
+
+def is_unconstrained(distribution: Any) -> bool:
+    """Whether the support is all of space, so that no change of variables is needed."""
+    support = distribution.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return isinstance(support, type(constraints.real))
