@@ -16,7 +16,7 @@ from pyro_ebm.datasets import toy
 TOY = toy("25_gaussians")
 WIDTH, DEPTH = 128, 4
 VARIANCE, NUM_NEGATIVES = 1.0, 4
-BATCH_SIZE, LEARNING_RATE, NUM_STEPS, DECAY = 128, 1e-3, 25_000, 0.999
+BATCH_SIZE, LEARNING_RATE, NUM_STEPS, DECAY = 128, 1e-3, 50_000, 0.999
 BASE_SCALE = 2.0  # standard deviation of the normal base: it only shapes the far tails
 SEEDS = (0, 1, 2)
 NUM_TEST = 5_000

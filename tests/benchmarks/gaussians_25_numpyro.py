@@ -74,7 +74,7 @@ def train(seed: int, num_steps: int) -> Rows:
     carry = state, svi.get_params(state)
     run_block = jax.jit(partial(lax.scan, step))
     for block in tqdm(blocks, desc=f"seed {seed}", unit="thousand steps"):
-        carry, _ = run_block(carry, block)
+        carry, _ = jax.block_until_ready(run_block(carry, block))
     (arrays,) = carry[1].values()
     return eqx.combine(arrays, energy)
 
