@@ -1,0 +1,21 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import xarray
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_runs_and_leaves_what_it_promises(tmp_path):
+    command = [sys.executable, "tutorials/digits_numpyro.py", "--fast", "--output", str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr
+    assert "What this means" in run.stdout
+    assert "paired gain" in (tmp_path / "table.txt").read_text()
+    for picture in ("digits.png", "posterior.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    posterior = xarray.open_datatree(tmp_path / "posterior.nc")["posterior"]
+    assert posterior["z"].dims == ("chain", "draw", "image", "latent")
+    assert posterior["z"].shape == (2, 10, 2, 16)
