@@ -160,13 +160,12 @@ def draw_digits(
 
 
 def draw_posterior(path: Path, posterior: Any) -> None:
-    """ArviZ's forest plot: each chain's intervals side by side, with R-hat and sample sizes."""
+    """ArviZ's forest plot: each chain's intervals side by side, with effective sample sizes."""
     az.plot_forest(
         posterior,
         var_names=["z"],
         coords={"image": [0]},
         hdi_prob=0.9,
-        r_hat=True,
         ess=True,
         figsize=(10, 8),
         textsize=10,
@@ -252,7 +251,7 @@ def explain_chains(summary: Any, num_draws: int) -> str:
         verdict = "not near 1: the chains still disagree, run them for longer"
     return (
         f"NUTS on the latents of unseen digits: the worst R-hat is {worst:.3f}, {verdict}. The "
-        f"worst known latent has {smallest:.0f} effective draws out of {num_draws}."
+        f"latent that mixed worst has {smallest:.0f} effective draws out of {num_draws}."
     )
 
 
