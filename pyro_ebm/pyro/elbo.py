@@ -51,7 +51,9 @@ class EnergyELBO(ELBO):
 
     The number it reports is the stock loss plus :math:`\log \hat Z` of each site: an estimate of
     the negative ELBO. :math:`\log \hat Z` comes from draws of the site's base and is low on
-    average, by about half its variance; it never touches a gradient.
+    average; it never touches a gradient. Where an energy has moved far from its base, in many
+    dimensions, few of the draws count and it is low by many nats: read the number as a trend then,
+    and report :func:`log_normalizer`'s.
 
     Args:
         objective: What trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or
