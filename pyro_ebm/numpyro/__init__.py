@@ -7,6 +7,8 @@ with require_extra("numpyro"):
     import numpyro as _numpyro  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.core.findings import Finding
+from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
@@ -18,11 +20,13 @@ __all__ = [
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
+    "Finding",
     "GaussianPerturbation",
     "Langevin",
     "LogNormalizer",
     "MALA",
     "auxiliary",
+    "check_model",
     "log_normalizer",
     "run_chains",
 ]

@@ -17,7 +17,21 @@ NUMPYRO_ARGUMENTS = {"rng_key", "key", "param_map"}
 # Names that only one host has a need for, by module.
 HOST_NAMES: dict[str, set[str]] = {
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
-    "energies.py": {"freeze_module", "graph_leaves", "graph_nodes", "trainable_parameters"},
+    "energies.py": {
+        "freeze_module",
+        "graph_leaves",
+        "graph_nodes",
+        "kept_buffers",
+        "trainable_arrays",
+        "trainable_parameters",
+    },
+    "inspection.py": {
+        "Dependencies",
+        "HOW_TO_REGISTER",
+        "find_dependencies",
+        "find_unregistered",
+        "never_seen",
+    },
     # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
     "sites.py": {"EnergySite", "EnergySites"},
 }
