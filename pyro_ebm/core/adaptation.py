@@ -1,6 +1,7 @@
 r"""What warm-up learns: a step size from acceptance rates, scales from the chains' own spread.
 
-All chains share what is learned, so that many short chains adapt as well as few long ones.
+All chains share what is learned, so that many short chains adapt as well as few long ones; the
+elements of a batch, which are targets of their own, do not.
 """
 
 import math
@@ -45,7 +46,7 @@ class DualAveraging(NamedTuple):
 
 
 def begin_dual_averaging(step_size: Any) -> DualAveraging:
-    """Start from a step size, a 0-dimensional array; tries are pulled to ten times of it."""
+    """Start from step sizes, shape ``(*batch,)``; tries are pulled to ten times of them."""
     xp = array_namespace(step_size)
     zero = xp.zeros_like(step_size)
     log_step_size = xp.log(step_size)
@@ -63,7 +64,7 @@ def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> Dual
 
     Args:
         state: Where the search stands.
-        acceptance: :math:`\alpha_m`, a 0-dimensional array.
+        acceptance: :math:`\alpha_m`, shape ``(*batch,)``.
         target: :math:`\alpha^*`.
 
     References:
@@ -149,7 +150,7 @@ def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:
     if num_warmup < 20:
         return []
     if start + first + end > num_warmup:
-        start, end = int(0.15 * num_warmup), int(0.1 * num_warmup)
+        start, end = int(0.15 * num_warmup), int(0.25 * num_warmup)
         first = num_warmup - start - end
     windows, size, last = [], first, num_warmup - end
     while start < last:
