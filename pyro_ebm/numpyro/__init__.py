@@ -14,7 +14,8 @@ from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
-from pyro_ebm.numpyro.samplers import MALA, Langevin, run_chains
+from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
+from pyro_ebm.numpyro.sampling import run_chains
 
 __all__ = [
     "EnergyBased",
@@ -22,6 +23,8 @@ __all__ = [
     "EnergyELBO",
     "Finding",
     "GaussianPerturbation",
+    "HMC",
+    "KineticLangevin",
     "Langevin",
     "LogNormalizer",
     "MALA",

@@ -14,7 +14,8 @@ from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
-from pyro_ebm.pyro.samplers import MALA, Langevin, run_chains
+from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
+from pyro_ebm.pyro.sampling import run_chains
 
 __all__ = [
     "EnergyBased",
@@ -22,6 +23,8 @@ __all__ = [
     "EnergyELBO",
     "Finding",
     "GaussianPerturbation",
+    "HMC",
+    "KineticLangevin",
     "Langevin",
     "LogNormalizer",
     "MALA",

@@ -1,6 +1,9 @@
 """Potentials over unconstrained space: what samplers walk on and objectives compare."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -8,14 +11,28 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to
 
-__all__ = ["Potential", "Tilted", "is_unconstrained", "unconstrained_potential"]
+__all__ = [
+    "Potential",
+    "Tilted",
+    "compilable",
+    "compiled_steps",
+    "is_unconstrained",
+    "to_unconstrained",
+    "unconstrained_potential",
+    "value_and_gradient",
+]
 
 Potential = Callable[[Tensor], Tensor]
+Step = Callable[..., Any]
+
+_compiled_steps: ContextVar[bool] = ContextVar("compiled_steps", default=False)
 
 
 @runtime_checkable
 class Tilted(Protocol):
     """What an energy-based distribution has and no other does."""
+
+    base: Any
 
     def potential(self, value: Tensor) -> Tensor:
         """Minus the log-density up to a constant, with gradients in everything."""
@@ -24,6 +41,24 @@ class Tilted(Protocol):
     def start(self, sample_shape: torch.Size) -> Tensor:
         """Values for chains to start from."""
         ...
+
+
+def to_unconstrained(distribution: Any) -> Any:
+    """The bijection from unconstrained space to a distribution's support.
+
+    Raises:
+        ValueError: If the support is discrete, or of a kind that no bijection is known for.
+    """
+    support = distribution.support
+    if not support.is_discrete:
+        try:
+            return biject_to(support)
+        except NotImplementedError:
+            pass
+    raise ValueError(
+        f"Expected a continuous support that maps to unconstrained space, got {support} of "
+        f"{distribution}."
+    )
 
 
 def unconstrained_potential(distribution: Any) -> Potential:
@@ -43,7 +78,7 @@ def unconstrained_potential(distribution: Any) -> Potential:
     )
     if is_unconstrained(distribution):
         return potential
-    bijection = biject_to(distribution.support)
+    bijection = to_unconstrained(distribution)
 
     def pulled_back(position: Tensor) -> Tensor:
         value = bijection(position)
@@ -58,3 +93,45 @@ def is_unconstrained(distribution: Any) -> bool:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support is constraints.real
+
+
+def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Potentials, shape ``(*chains,)``, and their gradients, shape of ``position``; detached."""
+    if torch.compiler.is_compiling():
+        gradient, value = torch.func.grad_and_value(_total, has_aux=True)(position, potential)
+        return value[1], gradient
+    # Draws are wanted under no_grad too (Predictive, initialisation of guides).
+    with torch.enable_grad():
+        inside = position.detach().requires_grad_()
+        value = potential(inside)
+        (gradient,) = torch.autograd.grad(value, inside, torch.ones_like(value))
+    return value.detach(), gradient
+
+
+def compilable(step: Step) -> Step:
+    """Inside :func:`compiled_steps`, run a function as ``torch.compile`` makes it."""
+
+    @cache
+    def compiled() -> Step:  # At first use, for it loads the compiler.
+        return torch.compile(step, dynamic=False)
+
+    @wraps(step)
+    def either(*args: Any) -> Any:
+        return (compiled() if _compiled_steps.get() else step)(*args)
+
+    return either
+
+
+@contextmanager
+def compiled_steps(*, enabled: bool) -> Iterator[None]:
+    """Compile the steps of samplers meanwhile."""
+    token = _compiled_steps.set(enabled)
+    try:
+        yield
+    finally:
+        _compiled_steps.reset(token)
+
+
+def _total(position: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    value = potential(position)
+    return value.sum(), value

@@ -9,7 +9,7 @@ from scipy import stats
 
 import pyro_ebm.numpyro as ebm
 from pyro_ebm.numpyro.potentials import unconstrained_potential
-from pyro_ebm.numpyro.samplers import _run_block
+from pyro_ebm.numpyro.sampling import _keep
 
 NUM_CHAINS = 50_000
 
@@ -163,9 +163,9 @@ def test_new_parameters_compile_nothing_anew(quartic):
         ).samples
 
     first = run(0.1)
-    compiled = _run_block._cache_size()
+    compiled = _keep._cache_size()
     assert jnp.abs(run(4.0)).mean() < jnp.abs(first).mean()
-    assert _run_block._cache_size() == compiled
+    assert _keep._cache_size() == compiled
 
 
 def test_default_start_without_a_base_is_standard_normal_in_unconstrained_space():

@@ -1,5 +1,6 @@
 import math
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_mala_keeps_exact_draws_exact_and_the_test_can_fail():
             cooled(factor),
             num_chains=len(exact),
             num_samples=1,
-            num_warmup=19,
+            thinning=20,
             init=exact,
             progress_bar=False,
         )
@@ -73,7 +74,7 @@ def test_one_gradient_a_step():
 def test_chains_of_batched_and_constrained_distributions():
     distribution = dist.Gamma(torch.tensor([2.0, 20.0]), 2.0)
     chains = ebm.run_chains(
-        ebm.MALA(0.05),
+        ebm.MALA(0.05, target_acceptance=0.9),
         distribution,
         num_chains=500,
         num_samples=40,
@@ -89,28 +90,38 @@ def test_chains_of_batched_and_constrained_distributions():
 
 
 def test_a_run_goes_on_from_its_state():
-    distribution = dist.Normal(0.0, 1.0)
-    first = ebm.run_chains(
-        ebm.MALA(0.1), distribution, num_chains=3, num_samples=5, progress_bar=False
-    )
-    second = ebm.run_chains(
-        ebm.Langevin(1e-12),
-        distribution,
-        num_chains=3,
-        num_samples=1,
-        init=first.state,
-        progress_bar=False,
-    )
-    torch.testing.assert_close(second.samples[:, 0], first.samples[:, -1], atol=1e-4, rtol=0)
+    def run(**arguments):
+        return ebm.run_chains(
+            ebm.MALA(0.5, adapt_scale=True),
+            dist.Normal(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 0.1])),
+            num_chains=3,
+            progress_bar=False,
+            **arguments,
+        )
+
+    pyro.set_rng_seed(0)
+    whole = run(num_samples=10, num_warmup=100)
+    pyro.set_rng_seed(0)
+    first = run(num_samples=5, num_warmup=100)
+    second = run(num_samples=5, init=first.state)
+    assert first.state.scale.tolist() != [1.0, 1.0]
+    torch.testing.assert_close(torch.cat([first.samples, second.samples], 1), whole.samples)
 
 
 def test_divergences_are_counted():
     steep = ebm.EnergyBased(lambda x: 1e3 * x.pow(4), dist.Normal(0.0, 1.0))
-    chains = ebm.run_chains(
-        ebm.Langevin(0.5), steep, num_chains=4, num_samples=30, progress_bar=False
-    )
+    with pytest.warns(UserWarning, match=r"\d+ of 120 transitions .* of Langevin.* diverged"):
+        chains = ebm.run_chains(
+            ebm.Langevin(0.5), steep, num_chains=4, num_samples=30, progress_bar=False
+        )
     assert chains.statistics["diverging"][:, -1].all()
-    exact = ebm.run_chains(ebm.MALA(0.5), steep, num_chains=4, num_samples=30, progress_bar=False)
+    with (
+        pytest.warns(UserWarning, match="of MALA.* diverged"),
+        pytest.warns(UserWarning, match="4 of 4 chains of MALA.* are stuck"),
+    ):
+        exact = ebm.run_chains(
+            ebm.MALA(0.5), steep, num_chains=4, num_samples=30, progress_bar=False
+        )
     assert torch.isfinite(exact.samples).all()
 
 
