@@ -12,6 +12,7 @@ from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
+from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -28,6 +29,7 @@ __all__ = [
     "Langevin",
     "LogNormalizer",
     "MALA",
+    "SamplerKernel",
     "auxiliary",
     "check_model",
     "log_normalizer",

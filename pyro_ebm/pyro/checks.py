@@ -32,9 +32,10 @@ def check_model(
 ) -> list[Finding]:
     """Look for energy-based sites that inference would get wrong without a word.
 
-    The model runs once, no chain does; parameters, the param store and the random state stay as
-    they are. What is found depends on this one run: a dependence that leaves tensors behind
-    (``if k == 1:``, ``energies[int(k)]``) is not seen.
+    The model runs once, with its latent variables at zero in unconstrained space. No chain runs;
+    parameters, the param store and the random state stay as they are. What is found depends on
+    this one run: a dependence that leaves tensors behind (``if k == 1:``, ``energies[int(k)]``)
+    is not seen.
 
     Args:
         model: The model.
@@ -92,20 +93,23 @@ def _leaving_no_trace() -> Iterator[None]:
 
 
 class _WithoutChains(Messenger):
-    """Gives energy-based sites any value of their support: draws are not what is wanted."""
+    """Puts latent variables where their transforms have zero: no chain runs, no draw is odd."""
 
     def __init__(self) -> None:
         super().__init__()
         self.energies: list[str] = []
 
     def _pyro_sample(self, msg: Any) -> None:
-        energy = find_energy(msg["fn"])
-        if energy is not None or find_mixture(msg["fn"]) is not None:
+        fn, energy = msg["fn"], find_energy(msg["fn"])
+        if energy is not None or find_mixture(fn) is not None:
             self.energies.append(msg["name"])
-        if energy is not None and msg["value"] is None:
-            like = detach_provenance(energy.start(torch.Size()))
-            bijection = biject_to(msg["fn"].support)
-            zeros = like.new_zeros(bijection.inverse_shape(msg["fn"].shape()))
+        if msg["value"] is None and is_sample_site(msg) and not fn.support.is_discrete:
+            try:
+                bijection = biject_to(fn.support)
+            except NotImplementedError:  # A mixture's, for example: drawn as usual.
+                return
+            like = detach_provenance(fn.sample() if energy is None else energy.start(torch.Size()))
+            zeros = like.new_zeros(bijection.inverse_shape(fn.shape()))
             msg["value"], msg["done"] = bijection(zeros), True
 
 
