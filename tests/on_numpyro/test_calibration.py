@@ -2,7 +2,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import pytest
 from calibration import BASE_SCALE, NUM_DRAWS, p_values, truths_and_data, two_wells
 from jax import random
 from numpyro.infer import MCMC
@@ -29,7 +28,6 @@ def posterior_draws(data, strength):
     return np.asarray(mcmc.get_samples()["z"][-1])
 
 
-@pytest.mark.usefixtures("optimized")
 def test_posterior_under_an_energy_prior_is_calibrated_and_the_test_can_fail():
     truths, data = truths_and_data()
     assert min(p_values(truths, posterior_draws(data, strength=1.0))) > 1e-3

@@ -143,7 +143,8 @@ def test_a_run_goes_on_from_its_state():
     last = mcmc.last_state
     assert (warm.i, first.i, last.i) == (30, 50, 70)
     sizes = [state.adapt_state.step_size for state in (warm, first, last)]
-    assert sizes[0] == sizes[1] == sizes[2] != 0.2
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert jnp.log(sizes[0]) == pytest.approx(warm.adapt_state.warmup.averaging.log_average)
 
 
 def test_arguments_can_be_compiled_in_and_the_bar_shows_acceptance(capsys):

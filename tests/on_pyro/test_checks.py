@@ -9,7 +9,6 @@ from pyro.infer import config_enumerate
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 import pyro_ebm.pyro as ebm
 
@@ -249,14 +248,16 @@ def test_a_name_that_the_store_holds_already():
 
 
 def test_a_check_changes_nothing():
-    energy = nn.Sequential(spectral_norm(nn.Linear(2, 1)), nn.Flatten(0)).train()
+    # Its first layer writes to its buffers in every call.
+    energy = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0)).train()
     pyro.param("before", torch.ones(()))
     guide = AutoNormal(subsampled)
 
     def model(x):
         pyro.module("energy", energy)
         subsampled(x)
-        pyro.sample("y", ebm.EnergyBased(energy, normal()), obs=x[0])
+        with pyro.plate("more", len(x)):
+            pyro.sample("y", ebm.EnergyBased(energy, normal()), obs=x)
 
     before = {name: tensor.clone() for name, tensor in energy.state_dict().items()}
     random_state = torch.get_rng_state()
