@@ -30,25 +30,6 @@ def p_value(draws, scale):
     return stats.kstest(np.asarray(draws), stats.norm(scale=scale).cdf).pvalue
 
 
-@pytest.mark.usefixtures("optimized")
-def test_mala_leaves_the_density_invariant_and_the_test_could_tell():
-    exact = random.normal(random.key(0), (NUM_CHAINS,))
-    state, info = walk(ebm.MALA(0.5), lambda x: 0.5 * x**2, exact, 20)
-    assert p_value(state.position, 1.0) > 1e-3
-    assert 0.5 < info.acceptance_rate.mean() < 0.99
-    cooled, _ = walk(ebm.MALA(0.5), lambda x: 1.1 * 0.5 * x**2, exact, 20)
-    assert p_value(cooled.position, 1.0) < 1e-4
-
-
-@pytest.mark.usefixtures("optimized")
-def test_langevin_has_the_bias_that_theory_gives():
-    step_size = 0.4
-    state, info = walk(ebm.Langevin(step_size), lambda x: 0.5 * x**2, jnp.zeros(NUM_CHAINS), 60)
-    assert (info.acceptance_rate == 1).all()
-    assert p_value(state.position, (1 / (1 - step_size / 2)) ** 0.5) > 1e-3
-    assert p_value(state.position, 1.0) < 1e-6
-
-
 @pytest.mark.parametrize("sampler", [ebm.Langevin(0.1), ebm.MALA(0.1)])
 def test_state_holds_what_the_next_step_needs(sampler):
     gradients = []
@@ -96,12 +77,20 @@ def test_run_chains_on_an_energy_based_distribution(quartic):
         prior,
         num_chains=50,
         num_samples=200,
-        num_warmup=20,
+        num_warmup=100,
         thinning=2,
         progress_bar=False,
     )
     assert chains.samples.shape == (50, 200, 3, 2)
-    assert set(chains.statistics) == {"lp", "acceptance_rate", "diverging"}
+    assert set(chains.statistics) == {
+        "lp",
+        "acceptance_rate",
+        "diverging",
+        "step_size",
+        "ebm_energy",
+    }
+    energies = prior.evaluate(chains.samples)
+    assert jnp.allclose(chains.statistics["ebm_energy"], energies, atol=1e-3)
     assert chains.statistics["lp"].shape == (50, 200, 3)
     assert jnp.allclose(chains.statistics["lp"], prior.log_prob(chains.samples), atol=1e-4)
     grid = np.linspace(-6, 6, 2001)
@@ -114,7 +103,7 @@ def test_run_chains_on_a_constrained_distribution_of_the_host():
     gamma = dist.Gamma(3.0, 2.0)
     chains = ebm.run_chains(
         random.key(0),
-        ebm.MALA(0.2),
+        ebm.MALA(0.2, target_acceptance=0.9),
         gamma,
         num_chains=200,
         num_warmup=100,
