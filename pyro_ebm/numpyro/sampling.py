@@ -193,8 +193,11 @@ def _keep(
     def keep(state: ChainState, key: Array) -> tuple[ChainState, Any]:
         state, infos = lax.scan(step, state, random.split(key, thinning))
         info = jax.tree.map(lambda leaf: leaf[-1], infos)
-        value = potential(state.position) if state.potential is None else state.potential
-        return state, (state.position, value, info)
+        if state.potential is not None:
+            return state, (state.position, state.potential, info)
+        value = potential(state.position)
+        diverging = info.diverging | ~jnp.isfinite(value)
+        return state, (state.position, value, info._replace(diverging=diverging))
 
     state, draws = lax.scan(keep, state, keys)
     position, value, info = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), draws)

@@ -1,5 +1,6 @@
 """Potentials over unconstrained space: what samplers walk on and objectives compare."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -115,7 +116,9 @@ def compilable(step: Step) -> Step:
     def compiled() -> Step:  # At first use, for it loads the compiler.
         return torch.compile(step, dynamic=False)
 
+    # Without gradients in parameters, or compiled code would keep what their backward needs.
     @wraps(step)
+    @torch.no_grad()
     def either(*args: Any) -> Any:
         return (compiled() if _compiled_steps.get() else step)(*args)
 
@@ -127,7 +130,12 @@ def compiled_steps(*, enabled: bool) -> Iterator[None]:
     """Compile the steps of samplers meanwhile."""
     token = _compiled_steps.set(enabled)
     try:
-        yield
+        with warnings.catch_warnings():
+            if enabled:
+                # Of the compiler's own imports, and of caches that it looks through.
+                warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+                warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_")
+            yield
     finally:
         _compiled_steps.reset(token)
 

@@ -169,11 +169,12 @@ def _start(
 
 
 def _kept(potential: Potential, state: ChainState, info: TransitionInfo) -> tuple[Any, ...]:
-    value = state.potential
-    if value is None:
-        with torch.no_grad():
-            value = potential(state.position)
-    return state.position, value, info
+    if state.potential is not None:
+        return state.position, state.potential, info
+    with torch.no_grad():
+        value = potential(state.position)
+    diverging = info.diverging | ~torch.isfinite(value)
+    return state.position, value, info._replace(diverging=diverging)
 
 
 def _chains(distribution: Any, draws: list[tuple[Any, ...]], state: ChainState) -> Chains:
