@@ -147,10 +147,11 @@ def test_progress_bar_changes_no_draw(prior):
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
-    ("sampler", "target"), [(ebm.MALA(1e-3, adapt_scale=True), 0.574), (ebm.HMC(9.0), 0.8)]
+    ("sampler", "target"), [(ebm.MALA(1e-3, adapt_scale=True), 0.574), (ebm.HMC(9.0, num_leapfrog=3), 0.8)]
 )
 def test_warmup_tunes_step_size_and_scales(sampler, target):
-    scale = jnp.array([0.01, 1.0, 100.0]) if sampler.adapt_scale else jnp.ones(3)
+    # For HMC unequal scales too, or trajectories would come back to their start all at once.
+    scale = jnp.array([0.01, 1.0, 100.0] if sampler.adapt_scale else [0.5, 0.7, 1.0])
     chains = ebm.run_chains(
         random.key(0),
         sampler,
@@ -162,8 +163,7 @@ def test_warmup_tunes_step_size_and_scales(sampler, target):
         progress_bar=False,
     )
     rate = float(chains.statistics["acceptance_rate"].mean())
-    # Near the limit of stability, acceptance is a steep and crooked function of the step size.
-    assert rate == pytest.approx(target, abs=0.12)
+    assert rate == pytest.approx(target, abs=0.06)
     assert chains.statistics["step_size"].shape == (100, 200)
     assert jnp.allclose(chains.samples.std((0, 1)), scale, rtol=0.05, atol=0)
     if sampler.adapt_scale:
