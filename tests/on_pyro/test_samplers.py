@@ -89,7 +89,8 @@ def test_progress_bar_can_be_turned_off(capsys):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "target"), [(ebm.MALA(1e-3, adapt_scale=True), 0.574), (ebm.HMC(9.0, num_leapfrog=3), 0.8)]
+    ("sampler", "target"),
+    [(ebm.MALA(1e-3, adapt_scale=True), 0.574), (ebm.HMC(9.0, num_leapfrog=3), 0.8)],
 )
 def test_warmup_tunes_step_size_and_scales(sampler, target):
     # For HMC unequal scales too, or trajectories would come back to their start all at once.
