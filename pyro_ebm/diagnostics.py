@@ -162,13 +162,19 @@ def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _pyro_statistics(diagnostics: Mapping[str, Any], chain: int, draw: int) -> dict[str, Array]:
-    """Pyro keeps no statistic a draw but the indices of divergent transitions, by chain."""
+    """Pyro's kernels keep the indices of divergent transitions, ours more; all by chain."""
     if "divergences" not in diagnostics:
         return {}
+    chains = [f"chain {index}" for index in range(chain)]
     diverging = np.zeros((chain, draw), dtype=bool)
-    for index in range(chain):
-        diverging[index, list(diagnostics["divergences"][f"chain {index}"])] = True
-    return {"diverging": diverging}
+    for index, name in enumerate(chains):
+        diverging[index, list(diagnostics["divergences"][name])] = True
+    more = diagnostics.get("sample stats", dict.fromkeys(chains, {}))
+    by_name = {
+        name: np.stack([_to_numpy(more[chain][name]) for chain in chains])
+        for name in more[chains[0]]
+    }
+    return {"diverging": diverging, **by_name}
 
 
 def _chain_and_draw(posterior: Mapping[str, np.ndarray]) -> tuple[int, int]:

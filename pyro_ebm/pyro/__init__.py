@@ -7,9 +7,12 @@ with require_extra("pyro"):
     import torch as _torch  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.core.findings import Finding
+from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
+from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -19,13 +22,16 @@ __all__ = [
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
+    "Finding",
     "GaussianPerturbation",
     "HMC",
     "KineticLangevin",
     "Langevin",
     "LogNormalizer",
     "MALA",
+    "SamplerKernel",
     "auxiliary",
+    "check_model",
     "log_normalizer",
     "run_chains",
 ]
