@@ -10,6 +10,7 @@ from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
+from pyro_ebm.numpyro.guides import LangevinGuide
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers import MALA, Langevin, run_chains
@@ -20,6 +21,7 @@ __all__ = [
     "EnergyELBO",
     "GaussianPerturbation",
     "Langevin",
+    "LangevinGuide",
     "LogNormalizer",
     "MALA",
     "auxiliary",

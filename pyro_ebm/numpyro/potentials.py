@@ -1,12 +1,23 @@
 """Potentials over unconstrained space: what samplers walk on and objectives compare."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
 from numpyro.distributions import biject_to, constraints
 
-__all__ = ["Potential", "Tilted", "is_unconstrained", "unconstrained_potential"]
+__all__ = [
+    "Potential",
+    "Tilted",
+    "is_unconstrained",
+    "only_starting_values",
+    "starting_values",
+    "unconstrained_potential",
+]
+
+_only_starting_values: ContextVar[bool] = ContextVar("only_starting_values", default=False)
 
 Potential = Callable[[Array], Array]
 
@@ -56,3 +67,18 @@ def is_unconstrained(distribution: Any) -> bool:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return isinstance(support, type(constraints.real))
+
+
+@contextmanager
+def starting_values() -> Iterator[None]:
+    """Have energy-based distributions give values to start chains from in place of draws."""
+    token = _only_starting_values.set(True)
+    try:
+        yield
+    finally:
+        _only_starting_values.reset(token)
+
+
+def only_starting_values() -> bool:
+    """Whether :func:`starting_values` is in force."""
+    return _only_starting_values.get()

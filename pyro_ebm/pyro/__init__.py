@@ -10,6 +10,7 @@ from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
+from pyro_ebm.pyro.guides import LangevinGuide
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import MALA, Langevin, run_chains
@@ -20,6 +21,7 @@ __all__ = [
     "EnergyELBO",
     "GaussianPerturbation",
     "Langevin",
+    "LangevinGuide",
     "LogNormalizer",
     "MALA",
     "auxiliary",
