@@ -2,9 +2,11 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any
+
+from array_api_compat import array_namespace
 
 __all__ = [
     "check_auxiliary",
@@ -13,8 +15,16 @@ __all__ = [
     "check_nonnegative",
     "check_positive",
     "check_positive_integer",
+    "check_probability",
     "check_sites",
+    "check_start",
+    "describe_trouble",
 ]
+
+# Below this mean acceptance a chain counts as stuck, if it has at least so many draws.
+_STUCK, _FEW_DRAWS = 1e-3, 10
+# A larger share of divergent transitions than this is worth a warning.
+_MANY_DIVERGENCES = 0.01
 
 
 def check_positive(name: str, value: Any) -> float:
@@ -38,6 +48,13 @@ def check_positive_integer(name: str, value: Any, *, minimum: int = 1) -> int:
             f"Expected `{name}` to be an integer of at least {minimum}, got {value!r}."
         )
     return int(value)
+
+
+def check_probability(name: str, value: Any) -> float:
+    """Return ``value`` as a float; raise unless it is a number strictly between 0 and 1."""
+    if not _is_number(value) or not 0 < value < 1:
+        raise ValueError(f"Expected `{name}` to be a number between 0 and 1, got {value!r}.")
+    return float(value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
@@ -88,6 +105,57 @@ def check_auxiliary(site: str, loss: Callable[..., Any], declared: Iterable[str]
         raise ValueError(
             f"Expected the guide to declare {sorted(wanted) or 'nothing'} for the objective of "
             f"site {site!r} by auxiliary({site!r}, ...), got {sorted(declared) or 'nothing'}."
+        )
+
+
+def check_start(distribution: Any, potential: Any, gradient: Any) -> None:
+    """Raise unless every chain starts where potential and gradient are finite.
+
+    Args:
+        distribution: What the chains are to walk on.
+        potential: Shape ``(*chains,)``.
+        gradient: Shape ``(*chains, *event)``.
+    """
+    xp = array_namespace(potential)
+    finite = xp.isfinite(potential)
+    event_axes = tuple(range(potential.ndim, gradient.ndim))
+    finite_gradient = xp.all(xp.isfinite(gradient), axis=event_axes) if event_axes else finite
+    num_bad = int(xp.sum(~(finite & finite_gradient)))
+    if num_bad:
+        raise ValueError(
+            f"Expected every chain to start where {distribution} has a finite density and "
+            f"gradient, got NaN or infinity in {num_bad} of {math.prod(finite.shape)} chains. Give "
+            "`init`, or look at the energy there."
+        )
+
+
+def describe_trouble(
+    sampler: Any, distribution: Any, acceptance_rate: Any, diverging: Any
+) -> Iterator[str]:
+    """What a user should know of a run before trusting its draws, a sentence each.
+
+    Args:
+        sampler: The kernel.
+        distribution: What it walked on.
+        acceptance_rate: Shape ``(num_chains, num_samples, *batch)``.
+        diverging: Booleans of the same shape.
+    """
+    xp = array_namespace(acceptance_rate)
+    num_transitions, num_diverging = math.prod(diverging.shape), int(xp.sum(diverging))
+    if num_diverging > _MANY_DIVERGENCES * num_transitions:
+        yield (
+            f"{num_diverging} of {num_transitions} transitions that were kept of {sampler} on "
+            f"{distribution} diverged: lower its `step_size`, or look at the energy there."
+        )
+    mean_rate = xp.mean(acceptance_rate, axis=1)
+    if acceptance_rate.shape[1] < _FEW_DRAWS:  # Too few to say it of a single chain.
+        mean_rate = xp.mean(acceptance_rate)
+    num_stuck, num_chains = int(xp.sum(mean_rate < _STUCK)), math.prod(mean_rate.shape)
+    if num_stuck:
+        yield (
+            f"{num_stuck} of {num_chains} chains of {sampler} on {distribution} are stuck, "
+            f"with a mean acceptance below {_STUCK}: lower its `step_size` or let `num_warmup` "
+            "tune it."
         )
 
 

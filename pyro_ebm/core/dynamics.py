@@ -1,8 +1,9 @@
 r"""Moves of Markov chains, given the noise and the gradients.
 
-Conventions: ``potential`` is minus the log-density up to a constant, ``step_size`` is the
-:math:`h` of :math:`x' = x - h \nabla U(x) + \sqrt{2h}\,\xi` (so the noise has variance
-:math:`2h`), and the leading axes of ``position`` are independent chains.
+Conventions: ``potential`` :math:`U` is minus the log-density up to a constant; the leading axes of
+``position`` are independent chains; ``scale`` :math:`s` is the standard deviation that a
+coordinate is measured in (a diagonal mass matrix is :math:`s^{-2}`), so that :math:`s \nabla U` is
+the gradient in these units and velocities are standard normal.
 """
 
 import math
@@ -10,19 +11,37 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-__all__ = ["accept", "langevin_move", "mala_log_acceptance"]
+__all__ = [
+    "accept",
+    "drift",
+    "hmc_log_acceptance",
+    "kick",
+    "langevin_move",
+    "mala_log_acceptance",
+    "refresh",
+]
 
 
-def langevin_move(position: Any, gradient: Any, noise: Any, step_size: float) -> Any:
+def langevin_move(
+    position: Any,
+    gradient: Any,
+    noise: Any,
+    step_size: Any,
+    *,
+    scale: Any = 1.0,
+    temperature: Any = 1.0,
+) -> Any:
     r"""Euler step of overdamped Langevin dynamics.
 
-    .. math:: x' = x - h \nabla U(x) + \sqrt{2h}\, \xi, \qquad \xi \sim \mathcal N(0, I)
+    .. math:: x' = x - h s^2 \nabla U(x) + \sqrt{2 h T}\, s\, \xi, \qquad \xi \sim \mathcal N(0, I)
 
     Args:
         position: :math:`x`, any shape.
         gradient: :math:`\nabla U(x)`, shape of ``position``.
         noise: :math:`\xi`, shape of ``position``.
         step_size: :math:`h`.
+        scale: :math:`s`, broadcasts with ``position``.
+        temperature: :math:`T`; the density is then :math:`e^{-U/T}`.
 
     Returns:
         :math:`x'`, shape of ``position``.
@@ -31,32 +50,36 @@ def langevin_move(position: Any, gradient: Any, noise: Any, step_size: float) ->
         | Exponential convergence of Langevin distributions and their discrete approximations
           (Roberts and Tweedie, 1996)
     """
-    return position - step_size * gradient + math.sqrt(2.0 * step_size) * noise
+    spread = (2.0 * step_size * temperature) ** 0.5
+    return position + scale * (spread * noise - step_size * scale * gradient)
 
 
 def mala_log_acceptance(
-    position: Any,
     potential: Any,
     gradient: Any,
-    proposal: Any,
     proposal_potential: Any,
     proposal_gradient: Any,
-    step_size: float,
+    noise: Any,
+    step_size: Any,
+    *,
+    scale: Any = 1.0,
 ) -> Any:
     r"""Log of the Metropolis ratio for a proposal made by :func:`langevin_move`.
 
     .. math::
-        \log \alpha = U(x) - U(x') + \log q(x \mid x') - \log q(x' \mid x), \qquad
-        \log q(x' \mid x) = -\frac{|x' - x + h \nabla U(x)|^2}{4h} + c
+        \log \alpha = U(x) - U(x') + \tfrac12 |\xi|^2 - \tfrac12 |\xi - \delta|^2, \qquad
+        \delta = \sqrt{h / 2}\, s\, (\nabla U(x) + \nabla U(x'))
+
+    since the way back from :math:`x'` to :math:`x` needs the noise :math:`\delta - \xi`.
 
     Args:
-        position: :math:`x`, shape ``(*chains, *event)``.
         potential: :math:`U(x)`, shape ``(*chains,)``.
-        gradient: :math:`\nabla U(x)`, shape of ``position``.
-        proposal: :math:`x'`, shape of ``position``.
+        gradient: :math:`\nabla U(x)`, shape ``(*chains, *event)``.
         proposal_potential: :math:`U(x')`, shape ``(*chains,)``.
-        proposal_gradient: :math:`\nabla U(x')`, shape of ``position``.
+        proposal_gradient: :math:`\nabla U(x')`, shape of ``gradient``.
+        noise: :math:`\xi` that the proposal was made with, shape of ``gradient``.
         step_size: :math:`h`.
+        scale: :math:`s`, broadcasts with ``gradient``.
 
     Returns:
         :math:`\log \alpha`, shape ``(*chains,)``; minus infinity where the proposal has no density.
@@ -64,13 +87,63 @@ def mala_log_acceptance(
     References:
         | Langevin diffusions and Metropolis-Hastings algorithms (Roberts and Stramer, 2002)
     """
-    xp = array_namespace(position)
-    move = proposal - position
-    forward = _squared_norm(move + step_size * gradient, potential.ndim)
-    backward = _squared_norm(-move + step_size * proposal_gradient, potential.ndim)
-    log_ratio = potential - proposal_potential + (forward - backward) / (4.0 * step_size)
-    # A proposal without a density is one that the chain never takes.
-    return xp.where(xp.isnan(log_ratio), xp.full_like(log_ratio, -math.inf), log_ratio)
+    delta = (0.5 * step_size) ** 0.5 * scale * (gradient + proposal_gradient)
+    gain = _sum_event(delta * (noise - 0.5 * delta), potential.ndim)
+    return _rejected_where_nan(potential - proposal_potential + gain)
+
+
+def hmc_log_acceptance(
+    potential: Any, velocity: Any, proposal_potential: Any, proposal_velocity: Any
+) -> Any:
+    r"""Log of the Metropolis ratio of Hamiltonian Monte Carlo.
+
+    .. math:: \log \alpha = U(x) + \tfrac12 |v|^2 - U(x') - \tfrac12 |v'|^2
+
+    Args:
+        potential: :math:`U(x)`, shape ``(*chains,)``.
+        velocity: :math:`v`, shape ``(*chains, *event)``.
+        proposal_potential: :math:`U(x')`, shape ``(*chains,)``.
+        proposal_velocity: :math:`v'`, shape of ``velocity``.
+
+    Returns:
+        :math:`\log \alpha`, shape ``(*chains,)``; minus infinity where the proposal has no density.
+
+    References:
+        | MCMC using Hamiltonian dynamics (Neal, 2011)
+    """
+    kinetic = velocity * velocity - proposal_velocity * proposal_velocity
+    gain = 0.5 * _sum_event(kinetic, potential.ndim)
+    return _rejected_where_nan(potential - proposal_potential + gain)
+
+
+def kick(velocity: Any, gradient: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
+    r"""Velocity after the force acted for a time: :math:`v' = v - h s \nabla U`."""
+    return velocity - step_size * scale * gradient
+
+
+def drift(position: Any, velocity: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
+    """Position after moving for a time: :math:`x' = x + h s v`."""
+    return position + step_size * scale * velocity
+
+
+def refresh(velocity: Any, noise: Any, step_size: Any, friction: float) -> Any:
+    r"""Velocity after friction and noise acted for a time (an exact Ornstein-Uhlenbeck step).
+
+    .. math:: v' = c v + \sqrt{1 - c^2}\, \xi, \qquad c = e^{-\kappa h}
+
+    Args:
+        velocity: :math:`v`, any shape.
+        noise: :math:`\xi`, shape of ``velocity``.
+        step_size: :math:`h`, an array.
+        friction: :math:`\kappa`.
+
+    References:
+        | Rational construction of stochastic numerical methods for molecular sampling
+          (Leimkuhler and Matthews, 2013)
+    """
+    xp = array_namespace(velocity)
+    decay = xp.exp(-friction * step_size)
+    return decay * velocity + (1.0 - decay * decay) ** 0.5 * noise
 
 
 def accept(accepted: Any, proposal: Any, current: Any) -> Any:
@@ -86,7 +159,13 @@ def accept(accepted: Any, proposal: Any, current: Any) -> Any:
     return xp.where(xp.reshape(accepted, shape), proposal, current)
 
 
-def _squared_norm(x: Any, num_chain_dims: int) -> Any:
+def _sum_event(x: Any, num_chain_dims: int) -> Any:
     xp = array_namespace(x)
     event_axes = tuple(range(num_chain_dims, x.ndim))
-    return xp.sum(x * x, axis=event_axes) if event_axes else x * x
+    return xp.sum(x, axis=event_axes) if event_axes else x
+
+
+def _rejected_where_nan(log_ratio: Any) -> Any:
+    # A proposal without a density is one that the chain never takes.
+    xp = array_namespace(log_ratio)
+    return xp.where(xp.isnan(log_ratio), xp.full_like(log_ratio, -math.inf), log_ratio)

@@ -13,13 +13,16 @@ from pyro_ebm.numpyro.evidence import log_normalizer
 from pyro_ebm.numpyro.guides import LangevinGuide
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
-from pyro_ebm.numpyro.samplers import MALA, Langevin, run_chains
+from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
+from pyro_ebm.numpyro.sampling import run_chains
 
 __all__ = [
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
     "GaussianPerturbation",
+    "HMC",
+    "KineticLangevin",
     "Langevin",
     "LangevinGuide",
     "LogNormalizer",

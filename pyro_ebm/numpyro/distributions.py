@@ -24,7 +24,8 @@ from pyro_ebm.numpyro.energies import (
     score_only,
 )
 from pyro_ebm.numpyro.potentials import only_starting_values, unconstrained_potential
-from pyro_ebm.numpyro.samplers import Langevin, Sampler, draw
+from pyro_ebm.numpyro.samplers import Langevin, Sampler
+from pyro_ebm.numpyro.sampling import draw
 
 __all__ = ["EnergyBased", "trained_by_objective"]
 

@@ -12,7 +12,8 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.numpyro.posteriors import Posterior
-from pyro_ebm.numpyro.samplers import Langevin, Sampler, draw
+from pyro_ebm.numpyro.samplers import Langevin, Sampler
+from pyro_ebm.numpyro.sampling import draw
 
 __all__ = ["LangevinGuide"]
 

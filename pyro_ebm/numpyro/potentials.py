@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 from jax import Array
 from numpyro.distributions import biject_to, constraints
 
@@ -14,7 +15,9 @@ __all__ = [
     "is_unconstrained",
     "only_starting_values",
     "starting_values",
+    "to_unconstrained",
     "unconstrained_potential",
+    "value_and_gradient",
 ]
 
 _only_starting_values: ContextVar[bool] = ContextVar("only_starting_values", default=False)
@@ -26,6 +29,8 @@ Potential = Callable[[Array], Array]
 class Tilted(Protocol):
     """What an energy-based distribution has and no other does."""
 
+    base: Any
+
     def potential(self, value: Array) -> Array:
         """Minus the log-density up to a constant, with gradients in everything."""
         ...
@@ -33,6 +38,24 @@ class Tilted(Protocol):
     def start(self, rng_key: Array, sample_shape: tuple[int, ...]) -> Array:
         """Values for chains to start from."""
         ...
+
+
+def to_unconstrained(distribution: Any) -> Any:
+    """The bijection from unconstrained space to a distribution's support.
+
+    Raises:
+        ValueError: If the support is discrete, or of a kind that no bijection is known for.
+    """
+    support = distribution.support
+    if not support.is_discrete:
+        try:
+            return biject_to(support)
+        except NotImplementedError:
+            pass
+    raise ValueError(
+        f"Expected a continuous support that maps to unconstrained space, got {support} of "
+        f"{distribution}."
+    )
 
 
 def unconstrained_potential(distribution: Any) -> Potential:
@@ -52,7 +75,7 @@ def unconstrained_potential(distribution: Any) -> Potential:
     )
     if is_unconstrained(distribution):
         return potential
-    bijection = biject_to(distribution.support)
+    bijection = to_unconstrained(distribution)
 
     def pulled_back(position: Array) -> Array:
         value = bijection(position)
@@ -67,6 +90,17 @@ def is_unconstrained(distribution: Any) -> bool:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return isinstance(support, type(constraints.real))
+
+
+def value_and_gradient(potential: Potential, position: Array) -> tuple[Array, Array]:
+    """Potentials, shape ``(*chains,)``, and their gradients, shape of ``position``."""
+
+    def total(position: Array) -> tuple[Array, Array]:
+        value = potential(position)
+        return value.sum(), value
+
+    (_, value), gradient = jax.value_and_grad(total, has_aux=True)(position)
+    return value, gradient
 
 
 @contextmanager

@@ -13,13 +13,16 @@ from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.guides import LangevinGuide
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
-from pyro_ebm.pyro.samplers import MALA, Langevin, run_chains
+from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
+from pyro_ebm.pyro.sampling import run_chains
 
 __all__ = [
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
     "GaussianPerturbation",
+    "HMC",
+    "KineticLangevin",
     "Langevin",
     "LangevinGuide",
     "LogNormalizer",

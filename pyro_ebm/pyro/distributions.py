@@ -22,7 +22,8 @@ from pyro_ebm.pyro.energies import (
     trainable_parameters,
 )
 from pyro_ebm.pyro.potentials import only_starting_values, unconstrained_potential
-from pyro_ebm.pyro.samplers import Langevin, Sampler, draw
+from pyro_ebm.pyro.samplers import Langevin, Sampler
+from pyro_ebm.pyro.sampling import draw
 
 __all__ = ["EnergyBased", "trained_by_objective"]
 

@@ -13,7 +13,8 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_ebm.pyro.posteriors import Posterior
-from pyro_ebm.pyro.samplers import Langevin, Sampler, draw
+from pyro_ebm.pyro.samplers import Langevin, Sampler
+from pyro_ebm.pyro.sampling import draw
 
 __all__ = ["LangevinGuide"]
 

@@ -14,8 +14,15 @@ PACKAGE = Path(__file__).parents[2] / "pyro_ebm"
 # JAX passes randomness and parameters in; torch keeps them in global state.
 NUMPYRO_ARGUMENTS = {"rng_key", "key", "param_map"}
 
+# JAX always compiles; torch does when asked.
+PYRO_ARGUMENTS = {"compile_steps"}
+
 # Names that only one host has a need for, by module.
 HOST_NAMES: dict[str, set[str]] = {
+    # JAX compiles every step; torch does when asked.
+    "potentials.py": {"compilable", "compiled_steps"},
+    # How a step ends and where its noise comes from is the host's way.
+    "samplers/base.py": {"decide", "decision_info", "noise_like"},
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
     "energies.py": {"freeze_module", "graph_leaves", "graph_nodes", "trainable_parameters"},
     # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
@@ -58,7 +65,8 @@ def names_of_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tupl
     keyword_only = [a.arg for a in arguments.kwonlyargs]
     double = [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
     names = [*plain, *starred, *keyword_only, *double]
-    return tuple(n for n in names if is_public(n) and n not in NUMPYRO_ARGUMENTS)
+    exempt = NUMPYRO_ARGUMENTS | PYRO_ARGUMENTS
+    return tuple(n for n in names if is_public(n) and n not in exempt)
 
 
 def without_receiver(method: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:

@@ -1,0 +1,161 @@
+r"""What warm-up learns: a step size from acceptance rates, scales from the chains' own spread.
+
+All chains share what is learned, so that many short chains adapt as well as few long ones; the
+elements of a batch, which are targets of their own, do not.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+__all__ = [
+    "DualAveraging",
+    "Moments",
+    "average_step_size",
+    "begin_dual_averaging",
+    "begin_moments",
+    "dual_averaging",
+    "regularized_scale",
+    "update_moments",
+    "warmup_windows",
+]
+
+# Constants of Hoffman and Gelman: how fast early errors are forgotten, and how far steps go.
+_STABILIZATION, _SHRINKAGE, _DECAY = 10.0, 0.05, 0.75
+# Stan's warm-up: a start and an end for the step size alone, windows that double between them.
+_START, _FIRST_WINDOW, _END = 75, 25, 50
+
+
+class DualAveraging(NamedTuple):
+    """State of the search for a step size.
+
+    Attributes:
+        log_step_size: Log of the step size to try next.
+        log_average: Log of the average that is kept in the end.
+        error: Running mean of target minus acceptance.
+        count: Updates so far.
+        anchor: Log of the step size that tries are pulled to.
+    """
+
+    log_step_size: Any
+    log_average: Any
+    error: Any
+    count: Any
+    anchor: Any
+
+
+def begin_dual_averaging(step_size: Any) -> DualAveraging:
+    """Start from step sizes, shape ``(*batch,)``; tries are pulled to ten times of them."""
+    xp = array_namespace(step_size)
+    zero = xp.zeros_like(step_size)
+    log_step_size = xp.log(step_size)
+    return DualAveraging(log_step_size, log_step_size, zero, zero, log_step_size + math.log(10.0))
+
+
+def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> DualAveraging:
+    r"""Move the step size so that acceptance comes nearer to its target.
+
+    .. math::
+        \bar H_m = \left(1 - \tfrac1{m + t_0}\right) \bar H_{m-1}
+            + \tfrac1{m + t_0} (\alpha^* - \alpha_m), \quad
+        \log h_m = \mu - \tfrac{\sqrt m}{\gamma} \bar H_m, \quad
+        \log \bar h_m = m^{-\kappa} \log h_m + (1 - m^{-\kappa}) \log \bar h_{m-1}
+
+    Args:
+        state: Where the search stands.
+        acceptance: :math:`\alpha_m`, shape ``(*batch,)``.
+        target: :math:`\alpha^*`.
+
+    References:
+        | The No-U-Turn sampler (Hoffman and Gelman, 2014), section 3.2
+    """
+    xp = array_namespace(acceptance)
+    count = state.count + 1.0
+    share = 1.0 / (count + _STABILIZATION)
+    error = (1.0 - share) * state.error + share * (target - acceptance)
+    log_step_size = state.anchor - xp.sqrt(count) / _SHRINKAGE * error
+    weight = count**-_DECAY
+    log_average = weight * log_step_size + (1.0 - weight) * state.log_average
+    return DualAveraging(log_step_size, log_average, error, count, state.anchor)
+
+
+def average_step_size(state: DualAveraging) -> Any:
+    """The step size that warm-up ends with."""
+    return array_namespace(state.log_average).exp(state.log_average)
+
+
+class Moments(NamedTuple):
+    """Mean and sum of squared deviations of the draws so far.
+
+    Attributes:
+        count: Number of draws, a 0-dimensional array.
+        mean: Shape of one draw.
+        squares: Sum of squared deviations from the mean, shape of one draw.
+    """
+
+    count: Any
+    mean: Any
+    squares: Any
+
+
+def begin_moments(position: Any) -> Moments:
+    """No draws yet, for positions of shape ``(num_chains, *shape)``."""
+    xp = array_namespace(position)
+    zero = xp.zeros_like(position[0, ...])
+    return Moments(xp.zeros_like(xp.sum(zero)), zero, zero)
+
+
+def update_moments(moments: Moments, position: Any) -> Moments:
+    """Add the chains' positions, shape ``(num_chains, *shape)``.
+
+    References:
+        | Updating formulae and a pairwise algorithm for computing sample variances
+          (Chan, Golub and LeVeque, 1982)
+    """
+    xp = array_namespace(position)
+    num_chains = position.shape[0]
+    mean = xp.mean(position, axis=0)
+    squares = xp.sum((position - mean) ** 2, axis=0)
+    count = moments.count + num_chains
+    shift = mean - moments.mean
+    between = shift**2 * (moments.count * num_chains / count)
+    return Moments(
+        count, moments.mean + shift * (num_chains / count), moments.squares + squares + between
+    )
+
+
+def regularized_scale(moments: Moments) -> Any:
+    r"""Standard deviation of each coordinate, pulled to a small one while draws are few.
+
+    .. math:: s^2 = \frac{n}{n + 5}\, \hat\sigma^2 + \frac{5}{n + 5}\, 10^{-3}
+
+    References:
+        | Stan reference manual, HMC algorithm parameters
+    """
+    xp = array_namespace(moments.mean)
+    count = moments.count
+    at_least_one = xp.where(count > 1, count - 1.0, xp.ones_like(count))
+    variance = moments.squares / at_least_one
+    return xp.sqrt((count * variance + 5e-3) / (count + 5.0))
+
+
+def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:
+    """Where scales are learned: first step and the one after the last, of each window.
+
+    Windows double, so that the last and longest has forgotten where the chains came from. The
+    steps before and after them adapt the step size alone.
+    """
+    start, first, end = _START, _FIRST_WINDOW, _END
+    if num_warmup < 20:
+        return []
+    if start + first + end > num_warmup:
+        start, end = int(0.15 * num_warmup), int(0.25 * num_warmup)
+        first = num_warmup - start - end
+    windows, size, last = [], first, num_warmup - end
+    while start < last:
+        # A window too short to be followed by one of twice its size takes what is left.
+        stop = last if start + 3 * size > last else start + size
+        windows.append((start, stop))
+        start, size = stop, 2 * size
+    return windows
