@@ -1,6 +1,6 @@
 """What samplers walk on to draw the latent variables of a model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from math import prod
 from typing import Any
@@ -10,18 +10,25 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array, lax, random
 from numpyro.distributions import Delta, biject_to
-from numpyro.distributions.util import scale_and_mask, sum_rightmost
+from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import block, seed, substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
 from pyro_ebm.core.packing import Packing
-from pyro_ebm.numpyro.distributions import trained_by_objective
+from pyro_ebm.numpyro.densities import (
+    Site,
+    log_density,
+    log_volume,
+    plates_of,
+    scoring,
+    shared_plates,
+    tilt,
+    unconstrained_value,
+)
 from pyro_ebm.numpyro.potentials import starting_values
-from pyro_ebm.numpyro.sites import find_energy, map_energy
 
 __all__ = ["Posterior"]
 
-Site = Mapping[str, Any]
 _PARAMETERS = ("param", "mutable")
 
 
@@ -47,6 +54,7 @@ class Posterior:
     Attributes:
         sites: Messages of the sites that matter by name, as the model sent them: latent ones,
             and observed ones that may depend on them.
+        plate_dims: Dimensions of the plates whose elements are independent.
         packing: Where each latent lies in a position.
         start: Position of draws from the priors, and of starting values of energy priors.
 
@@ -73,10 +81,11 @@ class Posterior:
         self._constants = lax.stop_gradient(parameters) | self._subsamples
         self.sites = {name: site for name, site in met.items() if site["type"] == "sample"}
         _check_latents(self.latents)
-        unconstrained = {name: _unconstrained(site) for name, site in self.latents.items()}
+        unconstrained = {name: unconstrained_value(site) for name, site in self.latents.items()}
         self._leave_out_constants(unconstrained)
+        self.plate_dims = sorted(dim for _, dim in shared_plates(self.sites.values()))
         self.packing = Packing.sharing(
-            plate_dims={dim for _, dim in _shared_plates(self.sites.values())},
+            plate_dims=self.plate_dims,
             depth=max(len(site["fn"].batch_shape) for site in self.sites.values()),
             batch_shapes={n: tuple(site["fn"].batch_shape) for n, site in self.latents.items()},
             shapes={name: tuple(value.shape) for name, value in unconstrained.items()},
@@ -112,8 +121,8 @@ class Posterior:
         Returns:
             Shape ``(*chains, *plate_shape)``.
         """
-        prior, likelihood = self._log_densities(position, tilts=False)
-        return -(prior + likelihood)
+        prior, rest = self._log_densities(position, apart=False)
+        return -(prior + rest)
 
     def log_densities(self, position: Array) -> tuple[Array, Array]:
         """Log-density of the latents before anything tilts it, and of what tilts it.
@@ -122,7 +131,31 @@ class Posterior:
         is normalized. The second is that of observations, minus the energies of energy priors.
         Their sum is minus the :meth:`potential`.
         """
-        return self._log_densities(position, tilts=True)
+        return self._log_densities(position, apart=True)
+
+    def log_joint(self, values: Mapping[str, Array]) -> Array:
+        """Log-density of latents and observations at values of the latents, as they are.
+
+        Args:
+            values: Of the shapes that the model has.
+
+        Returns:
+            Shape that broadcasts with ``(*plate_shape,)``.
+        """
+        with scoring():
+            met = self._run(values)
+            densities = [self.per_element(met[n], log_density(met[n])) for n in self.sites]
+        return jnp.stack(jnp.broadcast_arrays(*densities)).sum(0)
+
+    def per_element(self, site: Site, numbers: Array) -> Array:
+        """Sum, in each plate element, of a number for each batch element of a site.
+
+        They are weighed and masked as NumPyro does with log-densities, but for subsampling.
+        """
+        frames = site["cond_indep_stack"]
+        factor = prod(self._full_size(frame.name) / frame.size for frame in frames)
+        scale = 1.0 if site["scale"] is None else site["scale"] / factor
+        return self.packing.total(scale_and_mask(numbers, scale))
 
     def hidden(self) -> ExitStack:
         """Context in which nobody outside sees what runs, except for its parameters.
@@ -167,47 +200,40 @@ class Posterior:
                 self._model()
         return met
 
-    def _log_densities(self, position: Array, *, tilts: bool) -> tuple[Array, Array]:
-        num_chain_dims = position.ndim - len(self.packing.plate_shape) - 1
-        if num_chain_dims > 0:
-            return jax.vmap(lambda one: self._log_densities(one, tilts=tilts))(position)
+    def _log_densities(self, position: Array, *, apart: bool) -> tuple[Array, Array]:
+        if position.ndim > len(self.packing.plate_shape) + 1:
+            return jax.vmap(lambda one: self._log_densities(one, apart=apart))(position)
         unconstrained = self.packing.unpack(position)
-        met = self._run(unconstrained, unconstrained=True)
-        prior = likelihood = jnp.zeros(position.shape[:-1], position.dtype)
-        for name in self.sites:
-            log_density = self._total(met[name], _log_prob(met[name]))
-            if name not in unconstrained:
-                likelihood = likelihood + log_density
-                continue
-            volume = self.packing.total(_log_volume(met[name], unconstrained[name]))
-            prior = prior + log_density + volume
-            tilt = _tilt(met[name]) if tilts else None
-            if tilt is not None:
-                tilt = self._total(met[name], tilt)
-                prior, likelihood = prior - tilt, likelihood + tilt
-        return prior, likelihood
-
-    def _total(self, site: Site, log_density: Array) -> Array:
-        """Sum within each plate element, as NumPyro weighs it but for subsampling."""
-        frames = site["cond_indep_stack"]
-        subsampling = prod(self._full_size(frame.name) / frame.size for frame in frames)
-        scale = 1.0 if site["scale"] is None else site["scale"] / subsampling
-        return self.packing.total(scale_and_mask(log_density, scale))
+        prior = rest = jnp.zeros(position.shape[:-1], position.dtype)
+        with scoring():
+            met = self._run(unconstrained, unconstrained=True)
+            for name in self.sites:
+                site_density = self.per_element(met[name], log_density(met[name]))
+                if name not in unconstrained:
+                    rest = rest + site_density
+                    continue
+                volume = self.packing.total(log_volume(met[name], unconstrained[name]))
+                prior = prior + site_density + volume
+                tilted = tilt(met[name]) if apart else None
+                if tilted is not None:
+                    tilted = self.per_element(met[name], tilted)
+                    prior, rest = prior - tilted, rest + tilted
+        return prior, rest
 
     def _full_size(self, plate: str) -> int:
         return self._plates[plate]["args"][0]
 
     def _position(self, met: Mapping[str, Site]) -> Array:
-        return self.packing.pack({name: _unconstrained(met[name]) for name in self.latents})
+        return self.packing.pack({name: unconstrained_value(met[name]) for name in self.latents})
 
     def _leave_out_constants(self, unconstrained: Mapping[str, Array]) -> None:
         """Forget observed sites outside of the latents' plates that know nothing of the latents."""
-        shared = _shared_plates(self.latents.values())
-        outside = [name for name, site in self.sites.items() if not _plates(site) >= shared]
+        shared = shared_plates(self.latents.values())
+        outside = [name for name, site in self.sites.items() if not plates_of(site) >= shared]
 
         def log_probs(**unconstrained: Array) -> dict[str, Array]:
             met = self._run(unconstrained, unconstrained=True)
-            return {name: _log_prob(met[name]) for name in outside}
+            return {name: log_density(met[name]) for name in outside}
 
         if outside:
             for name, latents in eval_provenance(log_probs, **unconstrained).items():
@@ -215,7 +241,7 @@ class Posterior:
                     del self.sites[name]
 
     def _check_subsampling(self) -> None:
-        shared = {name for name, _ in _shared_plates(self.sites.values())}
+        shared = {name for name, _ in shared_plates(self.sites.values())}
         for site in self.sites.values():
             for frame in site["cond_indep_stack"]:
                 full_size = self._full_size(frame.name)
@@ -225,46 +251,6 @@ class Posterior:
                         f"all of {list(self.sites)}: what {frame.size} of {full_size} elements "
                         "say of the sites outside is not what all would say."
                     )
-
-
-def _log_prob(site: Site) -> Array:
-    with trained_by_objective():
-        return site["fn"].log_prob(site["value"])
-
-
-def _tilt(site: Site) -> Array | None:
-    """What an energy adds to the log-density of its base; None for any other distribution."""
-    energy = find_energy(site["fn"])
-    if energy is None:
-        return None
-    if energy.base is None:
-        raise ValueError(f"Expected a base at energy-based site {site['name']!r}, got base=None.")
-    log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
-    return map_energy(
-        site["fn"], site["value"], lambda energy, value: -energy.evaluate(value) - log_normalizer
-    )
-
-
-def _unconstrained(site: Site) -> Array:
-    return lax.stop_gradient(biject_to(site["fn"].support).inv(site["value"]))
-
-
-def _log_volume(site: Site, unconstrained: Array) -> Array:
-    """Log-determinant of the map from unconstrained space, of each batch element."""
-    value = site["value"]
-    bijection = biject_to(site["fn"].support)
-    log_volume = bijection.log_abs_det_jacobian(unconstrained, value)
-    num_batch_dims = jnp.ndim(value) - site["fn"].event_dim
-    return sum_rightmost(log_volume, log_volume.ndim - num_batch_dims)
-
-
-def _plates(site: Site) -> set[tuple[str, int]]:
-    """The plates that a site lies in, with their dimensions."""
-    return {(frame.name, frame.dim) for frame in site["cond_indep_stack"]}
-
-
-def _shared_plates(sites: Iterable[Site]) -> set[tuple[str, int]]:
-    return set.intersection(*map(_plates, sites))
 
 
 def _check_latents(latents: Mapping[str, Site]) -> None:

@@ -1,15 +1,15 @@
 """What samplers walk on to draw the latent variables of a model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
-from pyro.distributions.util import scale_and_mask, sum_rightmost
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
@@ -19,14 +19,20 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_ebm.core.packing import Packing
-from pyro_ebm.pyro.distributions import trained_by_objective
+from pyro_ebm.pyro.densities import (
+    Site,
+    log_density,
+    log_volume,
+    plates_of,
+    scoring,
+    shared_plates,
+    tilt,
+    unconstrained_value,
+)
 from pyro_ebm.pyro.energies import graph_leaves
 from pyro_ebm.pyro.potentials import starting_values
-from pyro_ebm.pyro.sites import find_energy, map_energy
 
 __all__ = ["Posterior"]
-
-Site = Mapping[str, Any]
 
 
 class Posterior:
@@ -49,6 +55,7 @@ class Posterior:
     Attributes:
         sites: Messages of the sites that matter by name, as the model sent them: latent ones,
             and observed ones that may depend on them.
+        plate_dims: Dimensions of the plates whose elements are independent.
         packing: Where each latent lies in a position.
         start: Position of draws from the priors, and of starting values of energy priors.
 
@@ -68,10 +75,11 @@ class Posterior:
         self._subsamples = {n: s["value"] for n, s in met.items() if site_is_subsample(s)}
         self.sites = {name: site for name, site in met.items() if name not in self._subsamples}
         _check_latents(self.latents)
-        unconstrained = {name: _unconstrained(site) for name, site in self.latents.items()}
+        unconstrained = {name: unconstrained_value(site) for name, site in self.latents.items()}
         self._leave_out_constants(unconstrained)
+        self.plate_dims = sorted(dim for _, dim in shared_plates(self.sites.values()))
         self.packing = Packing.sharing(
-            plate_dims={dim for _, dim in _shared_plates(self.sites.values())},
+            plate_dims=self.plate_dims,
             depth=max(len(site["fn"].batch_shape) for site in self.sites.values()),
             batch_shapes={n: tuple(site["fn"].batch_shape) for n, site in self.latents.items()},
             shapes={name: tuple(value.shape) for name, value in unconstrained.items()},
@@ -96,7 +104,7 @@ class Posterior:
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
         """Values of the latents at a position without chains, of the shapes that the model has."""
-        with _scoring():
+        with scoring():
             sites = self._run(self.packing.unpack(position), unconstrained=True)
         return {name: sites[name]["value"] for name in self.latents}
 
@@ -109,8 +117,8 @@ class Posterior:
         Returns:
             Shape ``(*chains, *plate_shape)``.
         """
-        prior, likelihood = self._log_densities(position, tilts=False)
-        return -(prior + likelihood)
+        prior, rest = self._log_densities(position, apart=False)
+        return -(prior + rest)
 
     def log_densities(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density of the latents before anything tilts it, and of what tilts it.
@@ -119,7 +127,29 @@ class Posterior:
         is normalized. The second is that of observations, minus the energies of energy priors.
         Their sum is minus the :meth:`potential`.
         """
-        return self._log_densities(position, tilts=True)
+        return self._log_densities(position, apart=True)
+
+    def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Log-density of latents and observations at values of the latents, as they are.
+
+        Args:
+            values: Of the shapes that the model has, or with chains and padding in front.
+
+        Returns:
+            Shape that broadcasts with ``(*chains, *plate_shape)``.
+        """
+        with scoring():
+            met = self._run(values)
+            densities = [self.per_element(met[n], log_density(met[n])) for n in self.sites]
+        return torch.stack(torch.broadcast_tensors(*densities)).sum(0)
+
+    def per_element(self, site: Site, numbers: Tensor) -> Tensor:
+        """Sum, in each plate element, of a number for each batch element of a site.
+
+        They are weighed and masked as Pyro does with log-densities, but for subsampling.
+        """
+        factor = prod((f.full_size or f.size) / f.size for f in site["cond_indep_stack"])
+        return self.packing.total(scale_and_mask(numbers, site["scale"] / factor, site["mask"]))
 
     def hidden(self) -> ExitStack:
         """Context in which nobody outside sees what runs, except for its parameters.
@@ -159,43 +189,38 @@ class Posterior:
             self._model()
         return met.sites
 
-    def _log_densities(self, position: Tensor, *, tilts: bool) -> tuple[Tensor, Tensor]:
+    def _log_densities(self, position: Tensor, *, apart: bool) -> tuple[Tensor, Tensor]:
         unconstrained = self.packing.unpack(position)
-        prior = likelihood = position.new_zeros(position.shape[:-1])
-        with _scoring():
+        prior = rest = position.new_zeros(position.shape[:-1])
+        with scoring():
             met = self._run(unconstrained, unconstrained=True)
             for name in self.sites:
-                log_density = self._total(met[name], _log_prob(met[name]))
+                site_density = self.per_element(met[name], log_density(met[name]))
                 if name not in unconstrained:
-                    likelihood = likelihood + log_density
+                    rest = rest + site_density
                     continue
-                volume = self.packing.total(_log_volume(met[name], unconstrained[name]))
-                prior = prior + log_density + volume
-                tilt = _tilt(met[name]) if tilts else None
-                if tilt is not None:
-                    tilt = self._total(met[name], tilt)
-                    prior, likelihood = prior - tilt, likelihood + tilt
-        return prior, likelihood
-
-    def _total(self, site: Site, log_density: Tensor) -> Tensor:
-        """Sum within each plate element, as Pyro weighs it but for subsampling."""
-        factor = prod((f.full_size or f.size) / f.size for f in site["cond_indep_stack"])
-        return self.packing.total(scale_and_mask(log_density, site["scale"] / factor, site["mask"]))
+                volume = self.packing.total(log_volume(met[name], unconstrained[name]))
+                prior = prior + site_density + volume
+                tilted = tilt(met[name]) if apart else None
+                if tilted is not None:
+                    tilted = self.per_element(met[name], tilted)
+                    prior, rest = prior - tilted, rest + tilted
+        return prior, rest
 
     def _position(self, met: Mapping[str, Site]) -> Tensor:
-        return self.packing.pack({name: _unconstrained(met[name]) for name in self.latents})
+        return self.packing.pack({name: unconstrained_value(met[name]) for name in self.latents})
 
     def _leave_out_constants(self, unconstrained: Mapping[str, Tensor]) -> None:
         """Forget observed sites outside of the latents' plates that know nothing of the latents."""
-        shared = _shared_plates(self.latents.values())
-        outside = [name for name, site in self.sites.items() if not _plates(site) >= shared]
+        shared = shared_plates(self.latents.values())
+        outside = [name for name, site in self.sites.items() if not plates_of(site) >= shared]
         if not outside:
             return
-        with torch.enable_grad(), _scoring():
+        with torch.enable_grad(), scoring():
             latents = {name: x.clone().requires_grad_() for name, x in unconstrained.items()}
             met = self._run(latents, unconstrained=True)
             for name in outside:
-                leaves = {id(leaf) for leaf in graph_leaves(_log_prob(met[name]))}
+                leaves = {id(leaf) for leaf in graph_leaves(log_density(met[name]))}
                 if leaves.isdisjoint(map(id, latents.values())):
                     del self.sites[name]
 
@@ -232,51 +257,6 @@ class _Around(Messenger):
         BroadcastMessenger._pyro_sample(msg)
 
 
-@contextmanager
-def _scoring() -> Iterator[None]:
-    """Densities are asked for by a chain, which may run off: that is for its sampler to see."""
-    with trained_by_objective(), pyro.validation_enabled(is_validate=False):
-        yield
-
-
-def _log_prob(site: Site) -> Tensor:
-    return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-
-
-def _tilt(site: Site) -> Tensor | None:
-    """What an energy adds to the log-density of its base; None for any other distribution."""
-    energy = find_energy(site["fn"])
-    if energy is None:
-        return None
-    if energy.base is None:
-        raise ValueError(f"Expected a base at energy-based site {site['name']!r}, got base=None.")
-    log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
-    return map_energy(
-        site["fn"], site["value"], lambda energy, value: -energy.evaluate(value) - log_normalizer
-    )
-
-
-def _unconstrained(site: Site) -> Tensor:
-    return biject_to(site["fn"].support).inv(site["value"]).detach()
-
-
-def _log_volume(site: Site, unconstrained: Tensor) -> Tensor:
-    """Log-determinant of the map from unconstrained space, of each batch element."""
-    bijection = biject_to(site["fn"].support)
-    log_volume = bijection.log_abs_det_jacobian(unconstrained, site["value"])
-    num_batch_dims = site["value"].ndim - site["fn"].event_dim
-    return cast(Tensor, sum_rightmost(log_volume, log_volume.ndim - num_batch_dims))
-
-
-def _plates(site: Site) -> set[tuple[str, int]]:
-    """The plates that a site lies in, with their dimensions."""
-    return {(frame.name, frame.dim) for frame in site["cond_indep_stack"] if frame.vectorized}
-
-
-def _shared_plates(sites: Iterable[Site]) -> set[tuple[str, int]]:
-    return set.intersection(*map(_plates, sites))
-
-
 def _check_latents(latents: Mapping[str, Site]) -> None:
     if not latents:
         raise ValueError("Expected a model with latent variables, got none.")
@@ -289,7 +269,7 @@ def _check_latents(latents: Mapping[str, Site]) -> None:
 
 
 def _check_subsampling(sites: Mapping[str, Site]) -> None:
-    shared = {name for name, _ in _shared_plates(sites.values())}
+    shared = {name for name, _ in shared_plates(sites.values())}
     for site in sites.values():
         for frame in site["cond_indep_stack"]:
             if frame.name not in shared and frame.full_size not in (None, frame.size):

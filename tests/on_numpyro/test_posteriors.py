@@ -28,22 +28,17 @@ def base():
     return dist.Normal(jnp.zeros(2), 2.0).to_event(1)
 
 
-class NoSampler:
+class NoSampler(ebm.MALA):
     """Stands in where nobody shall draw from the energy-based prior itself."""
 
-    num_steps = 1
-
     def init(self, potential, position):
-        raise AssertionError
-
-    def step(self, rng_key, potential, state):
         raise AssertionError
 
 
 def local_model(x, subsample_size=None):
     """Two latents of a datum, one of them constrained and with a plate of its own."""
     with numpyro.plate("data", NUM_DATA, subsample_size, dim=-2) as index:
-        z = numpyro.sample("z", ebm.EnergyBased(energy, base(), sampler=NoSampler()))
+        z = numpyro.sample("z", ebm.EnergyBased(energy, base(), sampler=NoSampler(1.0)))
         with numpyro.plate("features", NUM_FEATURES, dim=-1):
             w = numpyro.sample("w", dist.Gamma(2.0, 3.0))
             with handlers.mask(mask=MASK), handlers.scale(scale=0.5):
