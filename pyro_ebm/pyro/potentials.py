@@ -18,10 +18,14 @@ __all__ = [
     "compilable",
     "compiled_steps",
     "is_unconstrained",
+    "only_starting_values",
+    "starting_values",
     "to_unconstrained",
     "unconstrained_potential",
     "value_and_gradient",
 ]
+
+_only_starting_values: ContextVar[bool] = ContextVar("only_starting_values", default=False)
 
 Potential = Callable[[Tensor], Tensor]
 Step = Callable[..., Any]
@@ -143,3 +147,18 @@ def compiled_steps(*, enabled: bool) -> Iterator[None]:
 def _total(position: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
     value = potential(position)
     return value.sum(), value
+
+
+@contextmanager
+def starting_values() -> Iterator[None]:
+    """Have energy-based distributions give values to start chains from in place of draws."""
+    token = _only_starting_values.set(True)
+    try:
+        yield
+    finally:
+        _only_starting_values.reset(token)
+
+
+def only_starting_values() -> bool:
+    """Whether :func:`starting_values` is in force."""
+    return _only_starting_values.get()
