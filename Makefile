@@ -11,11 +11,12 @@ PYRO_LOG := .pyro_tests.log
 ONE_THREAD := OMP_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo clean
+.PHONY: help setup lint format test demo benchmark clean
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
 	@echo "make test                       lint, then every test"
+	@echo "make benchmark                  samplers timed beside those of other libraries"
 	@echo "make lint | format | setup | clean"
 
 setup: $(STAMP)
@@ -51,6 +52,11 @@ test: lint
 
 demo: $(STAMP)
 	@$(BIN)/python tutorials/digits_$(HOST).py --output demo_output
+
+benchmark: $(STAMP)
+	@$(BIN)/python -m pip install -qq -c constraints.txt --group benchmark
+	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_pyro.py
+	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_numpyro.py
 
 clean:
 	@rm -rf build dist demo_output $(PYRO_LOG) .pytest_cache .ruff_cache .import_linter_cache

@@ -102,7 +102,7 @@ class Moments(NamedTuple):
 def begin_moments(position: Any) -> Moments:
     """No draws yet, for positions of shape ``(num_chains, *shape)``."""
     xp = array_namespace(position)
-    zero = xp.zeros_like(position[0])
+    zero = xp.zeros_like(position[0, ...])
     return Moments(xp.zeros_like(xp.sum(zero)), zero, zero)
 
 

@@ -12,6 +12,7 @@ from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
+from pyro_ebm.numpyro.guides import LangevinGuide
 from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
@@ -27,6 +28,7 @@ __all__ = [
     "HMC",
     "KineticLangevin",
     "Langevin",
+    "LangevinGuide",
     "LogNormalizer",
     "MALA",
     "SamplerKernel",

@@ -23,7 +23,7 @@ from pyro_ebm.numpyro.energies import (
     evaluate_energy,
     score_only,
 )
-from pyro_ebm.numpyro.potentials import unconstrained_potential
+from pyro_ebm.numpyro.potentials import only_starting_values, unconstrained_potential
 from pyro_ebm.numpyro.samplers import Langevin, Sampler
 from pyro_ebm.numpyro.sampling import draw
 
@@ -179,6 +179,8 @@ class EnergyBased(Distribution):
         Raises:
             ValueError: Where arguments are validated, outside ``jit``, if the chains diverged.
         """
+        if only_starting_values():
+            return lax.stop_gradient(self.start(key, tuple(sample_shape)))
         draws = _sample(lax.stop_gradient(self), key, tuple(sample_shape))
         if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
             raise ValueError(

@@ -13,15 +13,21 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model
 from numpyro.util import is_prng_key
 
-from pyro_ebm.core.adaptation import average_step_size, begin_dual_averaging, begin_moments
 from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.potentials import Potential
 from pyro_ebm.numpyro.samplers import ChainState, Sampler, TransitionInfo
-from pyro_ebm.numpyro.sampling import _adapt, _Warmup, _window_flags
+from pyro_ebm.numpyro.warmup import (
+    Warmup,
+    adapt,
+    begin_warmup,
+    end_warmup,
+    prepare_state,
+    window_flags,
+)
 
 __all__ = ["AdaptState", "KernelState", "SamplerKernel"]
 
-_Learned = tuple[ChainState, _Warmup]
+_Learned = tuple[ChainState, Warmup]
 
 
 class AdaptState(NamedTuple):
@@ -198,22 +204,20 @@ class SamplerKernel(MCMCKernel):
             z = jax.tree.map(lambda leaf: leaf[None], z)
         self._unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], z))[1]
         position = jax.vmap(lambda z: ravel_pytree(z)[0])(z)
-        chains = self.sampler.init(potential, position)
-        if self.sampler.adapt_scale:  # What warm-up changes has its final shape from the start.
-            chains = chains._replace(scale=jnp.broadcast_to(chains.scale, position.shape[1:]))
+        chains = prepare_state(self.sampler, self.sampler.init(potential, position))
         zeros = jnp.zeros(len(position), position.dtype)
-        warmup = _Warmup(begin_dual_averaging(chains.step_size), begin_moments(position))
+        warmup = begin_warmup(chains)
         info, i = TransitionInfo(zeros, zeros > 0), jnp.zeros((), int)
         return self._state(i, potential, chains, info, zeros, warmup, rng_key)
 
     def _warm_up(self, i: Array, info: TransitionInfo, learned: _Learned) -> _Learned:
         chains, warmup = learned
-        learns, ends = (flags[i] for flags in _window_flags(self._num_warmup))
-        chains, warmup = _adapt(self.sampler, chains, info, warmup, learns, ends)
-        if self.sampler.target_acceptance is not None:
-            is_last, average = i + 1 == self._num_warmup, average_step_size(warmup.averaging)
-            chains = chains._replace(step_size=jnp.where(is_last, average, chains.step_size))
-        return chains, warmup
+        learns, ends = (flags[i] for flags in window_flags(self._num_warmup))
+        chains, warmup = adapt(self.sampler, chains, info, warmup, learns, ends)
+        last = end_warmup(self.sampler, chains, warmup).step_size
+        is_last = i + 1 == self._num_warmup
+        step_size = jnp.where(is_last, last, chains.step_size)
+        return chains._replace(step_size=step_size), warmup
 
     def _state(
         self,
@@ -222,7 +226,7 @@ class SamplerKernel(MCMCKernel):
         chains: ChainState,
         info: TransitionInfo,
         mean: Array,
-        warmup: _Warmup,
+        warmup: Warmup,
         rng_key: Array,
     ) -> KernelState:
         value = potential(chains.position) if chains.potential is None else chains.potential

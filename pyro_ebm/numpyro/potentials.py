@@ -1,6 +1,8 @@
 """Potentials over unconstrained space: what samplers walk on and objectives compare."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -11,10 +13,14 @@ __all__ = [
     "Potential",
     "Tilted",
     "is_unconstrained",
+    "only_starting_values",
+    "starting_values",
     "to_unconstrained",
     "unconstrained_potential",
     "value_and_gradient",
 ]
+
+_only_starting_values: ContextVar[bool] = ContextVar("only_starting_values", default=False)
 
 Potential = Callable[[Array], Array]
 
@@ -95,3 +101,18 @@ def value_and_gradient(potential: Potential, position: Array) -> tuple[Array, Ar
 
     (_, value), gradient = jax.value_and_grad(total, has_aux=True)(position)
     return value, gradient
+
+
+@contextmanager
+def starting_values() -> Iterator[None]:
+    """Have energy-based distributions give values to start chains from in place of draws."""
+    token = _only_starting_values.set(True)
+    try:
+        yield
+    finally:
+        _only_starting_values.reset(token)
+
+
+def only_starting_values() -> bool:
+    """Whether :func:`starting_values` is in force."""
+    return _only_starting_values.get()

@@ -12,6 +12,7 @@ from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
+from pyro_ebm.pyro.guides import LangevinGuide
 from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
@@ -27,6 +28,7 @@ __all__ = [
     "HMC",
     "KineticLangevin",
     "Langevin",
+    "LangevinGuide",
     "LogNormalizer",
     "MALA",
     "SamplerKernel",

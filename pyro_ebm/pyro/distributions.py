@@ -21,7 +21,7 @@ from pyro_ebm.pyro.energies import (
     score_only,
     trainable_parameters,
 )
-from pyro_ebm.pyro.potentials import unconstrained_potential
+from pyro_ebm.pyro.potentials import only_starting_values, unconstrained_potential
 from pyro_ebm.pyro.samplers import Langevin, Sampler
 from pyro_ebm.pyro.sampling import draw
 
@@ -177,8 +177,11 @@ class EnergyBased(TorchDistribution):
         Raises:
             ValueError: Where arguments are validated, if the chains diverged.
         """
+        start = self.start(torch.Size(sample_shape))
+        if only_starting_values():
+            return start
         bijection = biject_to(self.support)
-        position = bijection.inv(self.start(torch.Size(sample_shape)))
+        position = bijection.inv(start)
         position = draw(self.sampler, unconstrained_potential(self), position)
         if self._validate_args and not bool(torch.isfinite(position).all()):
             raise ValueError(

@@ -15,7 +15,8 @@ from torch import Tensor
 from pyro_ebm.core.checks import describe_trouble
 from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.samplers import Sampler, TransitionInfo
-from pyro_ebm.pyro.sampling import _kept, _Warmup
+from pyro_ebm.pyro.sampling import kept_draw
+from pyro_ebm.pyro.warmup import Warmup
 
 __all__ = ["SamplerKernel"]
 
@@ -85,7 +86,7 @@ class SamplerKernel(MCMCKernel):
         values = [self._initial_params[name].reshape(-1) for name in sorted(self._initial_params)]
         self._state = self.sampler.init(self._potential, torch.cat(values)[None])
         self._warmup_steps = warmup_steps
-        self._warmup = _Warmup(self.sampler, self._state, warmup_steps)
+        self._warmup = Warmup(self.sampler, self._state, warmup_steps)
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move the chain once; it goes on from its own state, which is at ``params``."""
@@ -94,7 +95,7 @@ class SamplerKernel(MCMCKernel):
             state = self._warmup.adapt(self._index, state, info)
             count = self._index + 1
         else:
-            self._kept.append(_kept(self._potential, state, info)[1:])
+            self._kept.append(kept_draw(self._potential, state, info)[1:])
             count = len(self._kept)
         self._state, self._index = state, self._index + 1
         self._mean_rate += (float(info.acceptance_rate) - self._mean_rate) / count

@@ -1,5 +1,6 @@
 """Potentials over unconstrained space: what samplers walk on and objectives compare."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,10 +18,14 @@ __all__ = [
     "compilable",
     "compiled_steps",
     "is_unconstrained",
+    "only_starting_values",
+    "starting_values",
     "to_unconstrained",
     "unconstrained_potential",
     "value_and_gradient",
 ]
+
+_only_starting_values: ContextVar[bool] = ContextVar("only_starting_values", default=False)
 
 Potential = Callable[[Tensor], Tensor]
 Step = Callable[..., Any]
@@ -115,7 +120,9 @@ def compilable(step: Step) -> Step:
     def compiled() -> Step:  # At first use, for it loads the compiler.
         return torch.compile(step, dynamic=False)
 
+    # Without gradients in parameters, or compiled code would keep what their backward needs.
     @wraps(step)
+    @torch.no_grad()
     def either(*args: Any) -> Any:
         return (compiled() if _compiled_steps.get() else step)(*args)
 
@@ -127,7 +134,12 @@ def compiled_steps(*, enabled: bool) -> Iterator[None]:
     """Compile the steps of samplers meanwhile."""
     token = _compiled_steps.set(enabled)
     try:
-        yield
+        with warnings.catch_warnings():
+            if enabled:
+                # Of the compiler's own imports, and of caches that it looks through.
+                warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+                warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_")
+            yield
     finally:
         _compiled_steps.reset(token)
 
@@ -135,3 +147,18 @@ def compiled_steps(*, enabled: bool) -> Iterator[None]:
 def _total(position: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
     value = potential(position)
     return value.sum(), value
+
+
+@contextmanager
+def starting_values() -> Iterator[None]:
+    """Have energy-based distributions give values to start chains from in place of draws."""
+    token = _only_starting_values.set(True)
+    try:
+        yield
+    finally:
+        _only_starting_values.reset(token)
+
+
+def only_starting_values() -> bool:
+    """Whether :func:`starting_values` is in force."""
+    return _only_starting_values.get()

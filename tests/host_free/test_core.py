@@ -7,7 +7,6 @@ import pytest
 from scipy import optimize, special
 from scipy.linalg import expm
 
-from pyro_ebm.core.dynamics import accept, langevin_move, mala_log_acceptance
 from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.numerics import log_mean_exp, logsumexp
 from pyro_ebm.core.objectives.energy_discrepancy import energy_discrepancy
@@ -88,41 +87,6 @@ def test_discrete_population_minimum(num_negatives, stabilization, minimum, fitt
     fit = optimize.minimize(population_loss, np.zeros(4), (num_negatives, stabilization), tol=1e-10)
     assert fit.fun == pytest.approx(minimum, abs=1e-8)
     np.testing.assert_allclose(special.softmax(-fit.x), fitted, atol=1e-4)
-
-
-def test_langevin_move():
-    position, gradient, noise = rng.normal(size=(3, 4, 2))
-    expected = position - 0.1 * gradient + math.sqrt(0.2) * noise
-    np.testing.assert_allclose(langevin_move(position, gradient, noise, 0.1), expected)
-
-
-@pytest.mark.parametrize("event_shape", [(), (3,), (2, 2)])
-def test_mala_acceptance_is_the_ratio_of_densities(event_shape):
-    # A Gaussian of precision 2: everything in the ratio can be written down.
-    x, new = rng.normal(size=(2, 5, *event_shape))
-    axes = tuple(range(1, x.ndim))
-    step_size = 0.3
-
-    def proposal(to, source):
-        return -((to - source + step_size * 2 * source) ** 2 / (4 * step_size)).sum(axes)
-
-    potential, new_potential = (x**2).sum(axes), (new**2).sum(axes)
-    expected = potential - new_potential + proposal(x, new) - proposal(new, x)
-    result = mala_log_acceptance(x, potential, 2 * x, new, new_potential, 2 * new, step_size)
-    np.testing.assert_allclose(result, expected, atol=1e-12)
-
-
-def test_a_proposal_without_density_is_refused_and_a_start_without_one_is_left():
-    zero = np.zeros(3)
-    potential, new = np.array([0.0, 0.0, np.inf]), np.array([np.nan, np.inf, 0.0])
-    ratio = mala_log_acceptance(zero, potential, zero, zero, new, zero, 0.1)
-    assert ratio.tolist() == [-np.inf, -np.inf, np.inf]
-
-
-def test_accept():
-    new, old = np.ones((3, 2)), np.zeros((3, 2))
-    taken = accept(np.array([True, False, True]), new, old)
-    assert taken.tolist() == [[1, 1], [0, 0], [1, 1]]
 
 
 def test_summary_of_weights():

@@ -21,6 +21,16 @@ PYRO_ARGUMENTS = {"compile_steps"}
 HOST_NAMES: dict[str, set[str]] = {
     # JAX compiles every step; torch does when asked.
     "potentials.py": {"compilable", "compiled_steps"},
+    # A loop in Python keeps what it learns in an object, a compiled one in what it carries.
+    "warmup.py": {
+        "Warmup",
+        "adapt",
+        "begin_warmup",
+        "end_warmup",
+        "prepare_state",
+        "window_flags",
+    },
+    "sampling.py": {"kept_draw"},
     # How a step ends and where its noise comes from is the host's way.
     "samplers/base.py": {"decide", "decision_info", "noise_like"},
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.

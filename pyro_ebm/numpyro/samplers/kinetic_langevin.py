@@ -11,11 +11,11 @@ from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
 from pyro_ebm.numpyro.samplers.base import (
     ChainState,
     Transition,
-    TransitionInfo,
     advanced,
     check_steps,
     initial_state,
     noise_like,
+    unadjusted_info,
 )
 
 __all__ = ["KineticLangevin"]
@@ -67,10 +67,10 @@ class KineticLangevin:
         """Move every chain once; one gradient, in the middle of the step."""
         step_size, half, scale = state.step_size, 0.5 * state.step_size, state.scale
         position = drift(state.position, state.velocity, half, scale=scale)
-        midpoint, gradient = value_and_gradient(potential, position)
+        value, gradient = value_and_gradient(potential, position)
         velocity = kick(state.velocity, gradient, half, scale=scale)
         velocity = refresh(velocity, noise_like(rng_key, state), step_size, self.friction)
         velocity = kick(velocity, gradient, half, scale=scale)
         position = drift(position, velocity, half, scale=scale)
         moved = advanced(state, position, None, None)._replace(velocity=velocity)
-        return moved, TransitionInfo(jnp.ones_like(midpoint), ~jnp.isfinite(midpoint))
+        return moved, unadjusted_info(value, gradient)

@@ -13,11 +13,11 @@ from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
 from pyro_ebm.numpyro.samplers.base import (
     ChainState,
     Transition,
-    TransitionInfo,
     advanced,
     check_steps,
     initial_state,
     noise_like,
+    unadjusted_info,
 )
 
 __all__ = ["Langevin"]
@@ -64,7 +64,7 @@ class Langevin:
 
     def init(self, potential: Potential, position: Array) -> ChainState:
         """Start chains at a position of shape ``(*chains, *event)``."""
-        return initial_state(potential, position, self.step_size)
+        return initial_state(potential, position, self.step_size)._replace(potential=None)
 
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
         """Move every chain once; one gradient."""
@@ -81,5 +81,4 @@ class Langevin:
             temperature=temperature,
         )
         value, gradient = value_and_gradient(potential, position)
-        info = TransitionInfo(jnp.ones_like(value), ~jnp.isfinite(value))
-        return advanced(state, position, value, gradient), info
+        return advanced(state, position, None, gradient), unadjusted_info(value, gradient)

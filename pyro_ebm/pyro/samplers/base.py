@@ -17,6 +17,7 @@ __all__ = [
     "check_steps",
     "decision_info",
     "initial_state",
+    "unadjusted_info",
     "units",
 ]
 
@@ -29,9 +30,9 @@ class ChainState(NamedTuple):
 
     Attributes:
         position: Unconstrained values, shape ``(*chains, *event)``.
-        potential: Potentials there, shape ``(*chains,)``; None where the sampler evaluates it
-            elsewhere (:class:`KineticLangevin`).
-        gradient: Gradients of the potential there, shape of ``position``; None likewise.
+        potential: Potentials there, shape ``(*chains,)``; None for samplers that need none.
+        gradient: Gradients of the potential there, shape of ``position``; None for
+            :class:`KineticLangevin`, which needs them elsewhere.
         velocity: Velocities, shape of ``position``; None for samplers that carry none.
         step_size: Step size in use, 0-dimensional or one for each element of the target's batch.
         scale: Standard deviations that coordinates are measured in, broadcasts with ``position``.
@@ -52,8 +53,8 @@ class TransitionInfo(NamedTuple):
 
     Attributes:
         acceptance_rate: Probability of acceptance, shape ``(*chains,)``.
-        diverging: Whether the move led to no finite potential, or (with acceptance) lost more
-            than 1,000 nats; shape ``(*chains,)``.
+        diverging: Whether the move lost more than 1,000 nats, or, without acceptance, met a
+            gradient that is not finite; shape ``(*chains,)``.
     """
 
     acceptance_rate: Tensor
@@ -120,6 +121,17 @@ def advanced(
 def decision_info(log_ratio: Tensor) -> TransitionInfo:
     """What a log of the Metropolis ratio says of the move."""
     return TransitionInfo(log_ratio.clamp(max=0.0).exp(), log_ratio < _DIVERGENCE)
+
+
+def unadjusted_info(value: Tensor, gradient: Tensor) -> TransitionInfo:
+    """What a step without acceptance has to say, given potential and gradient on its way.
+
+    Of the potential the shape alone is used, so that compiled code need not compute it.
+    """
+    event_axes = tuple(range(value.ndim, gradient.ndim))
+    finite = torch.isfinite(gradient)
+    finite = finite.all(dim=event_axes) if event_axes else finite
+    return TransitionInfo(torch.ones_like(value), ~finite)
 
 
 def check_steps(sampler: Any) -> None:

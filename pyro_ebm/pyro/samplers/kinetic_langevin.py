@@ -15,6 +15,7 @@ from pyro_ebm.pyro.samplers.base import (
     advanced,
     check_steps,
     initial_state,
+    unadjusted_info,
     units,
 )
 
@@ -66,12 +67,10 @@ class KineticLangevin:
     def step(self, potential: Potential, state: ChainState) -> Transition:
         """Move every chain once; one gradient, in the middle of the step."""
         noise = torch.randn_like(state.position)
-        position, velocity, midpoint = _aboba(
+        position, velocity, info = _aboba(
             potential, state.position, state.velocity, noise, *units(state), self.friction
         )
-        rate, diverging = torch.ones_like(midpoint), ~torch.isfinite(midpoint)
-        moved = advanced(state, position, None, None)._replace(velocity=velocity)
-        return moved, TransitionInfo(rate, diverging)
+        return advanced(state, position, None, None)._replace(velocity=velocity), info
 
 
 @compilable
@@ -83,10 +82,11 @@ def _aboba(
     step_size: Tensor,
     scale: Tensor,
     friction: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, TransitionInfo]:
     half = 0.5 * step_size
     position = drift(position, velocity, half, scale=scale)
-    midpoint, gradient = value_and_gradient(potential, position)
+    value, gradient = value_and_gradient(potential, position)
     velocity = refresh(kick(velocity, gradient, half, scale=scale), noise, step_size, friction)
     velocity = kick(velocity, gradient, half, scale=scale)
-    return drift(position, velocity, half, scale=scale), velocity, midpoint
+    position = drift(position, velocity, half, scale=scale)
+    return position, velocity, unadjusted_info(value, gradient)

@@ -17,6 +17,7 @@ from pyro_ebm.pyro.samplers.base import (
     advanced,
     check_steps,
     initial_state,
+    unadjusted_info,
     units,
 )
 
@@ -64,7 +65,7 @@ class Langevin:
 
     def init(self, potential: Potential, position: Tensor) -> ChainState:
         """Start chains at a position of shape ``(*chains, *event)``."""
-        return initial_state(potential, position, self.step_size)
+        return initial_state(potential, position, self.step_size)._replace(potential=None)
 
     def step(self, potential: Potential, state: ChainState) -> Transition:
         """Move every chain once; one gradient."""
@@ -72,11 +73,10 @@ class Langevin:
         if callable(temperature):
             temperature = torch.as_tensor(temperature(state.index)).to(state.step_size)
         noise = self.noise_scale * torch.randn_like(state.position)
-        moved = _langevin(
+        position, gradient, info = _langevin(
             potential, state.position, state.gradient, noise, *units(state), temperature
         )
-        rate, diverging = torch.ones_like(moved[1]), ~torch.isfinite(moved[1])
-        return advanced(state, *moved), TransitionInfo(rate, diverging)
+        return advanced(state, position, None, gradient), info
 
 
 @compilable
@@ -88,8 +88,9 @@ def _langevin(
     step_size: Tensor,
     scale: Tensor,
     temperature: Tensor | float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, TransitionInfo]:
     position = langevin_move(
         position, gradient, noise, step_size, scale=scale, temperature=temperature
     )
-    return position, *value_and_gradient(potential, position)
+    value, gradient = value_and_gradient(potential, position)
+    return position, gradient, unadjusted_info(value, gradient)

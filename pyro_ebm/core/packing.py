@@ -1,0 +1,124 @@
+"""Latent variables of any shapes as one vector for each element of the plates they share."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from array_api_compat import array_namespace
+
+__all__ = ["Packing"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the values of several sites lie in one array of positions.
+
+    A position has shape ``(*chains, *plate_shape, size)``: chains and plate elements are
+    independent of each other, and what belongs to one element is one vector. Batch dimensions
+    that are not in ``plate_shape`` become part of that vector.
+
+    Args:
+        plate_shape: Sizes of the shared plates, one entry for each batch dimension that any site
+            has; 1 where a dimension is no shared plate.
+        batch_shapes: Batch shape of each site, at most as long as ``plate_shape``.
+        event_shapes: Event shape of each site, in the same order.
+    """
+
+    plate_shape: Shape
+    batch_shapes: Mapping[str, Shape]
+    event_shapes: Mapping[str, Shape]
+
+    @classmethod
+    def sharing(
+        cls,
+        plate_dims: Collection[int],
+        depth: int,
+        batch_shapes: Mapping[str, Shape],
+        shapes: Mapping[str, Shape],
+    ) -> "Packing":
+        """A packing of sites that share the plates at some negative dimensions.
+
+        Args:
+            plate_dims: Dimensions of the shared plates.
+            depth: Number of batch dimensions to keep apart.
+            batch_shapes: Batch shape of each site.
+            shapes: Whole shape of each site's value.
+        """
+        any_batch_shape = next(iter(batch_shapes.values()))
+        plate_shape = [any_batch_shape[dim] if dim in plate_dims else 1 for dim in range(-depth, 0)]
+        event_shapes = {name: shapes[name][len(batch) :] for name, batch in batch_shapes.items()}
+        return cls(tuple(plate_shape), batch_shapes, event_shapes)
+
+    def pack(self, values: Mapping[str, Any]) -> Any:
+        """One array of the values of all sites.
+
+        Args:
+            values: By site, shape ``(*batch_shape, *event_shape)``; or with ``chains`` in front
+                of a batch shape that is filled up with ones from the left.
+
+        Returns:
+            Shape ``(*chains, *plate_shape, size)``.
+        """
+        xp = array_namespace(*values.values())
+        parts = []
+        for name, event_shape in self.event_shapes.items():
+            padded, own = self._dims(name)
+            value = values[name]
+            num_chain_dims = max(value.ndim - len(event_shape) - len(padded), 0)
+            chains = tuple(value.shape[:num_chain_dims])
+            value = xp.reshape(value, chains + padded + event_shape)
+            for axis in own:
+                value = xp.moveaxis(value, axis + num_chain_dims, -1)
+                value = xp.expand_dims(value, axis=axis + num_chain_dims)
+            parts.append(xp.reshape(value, (*chains, *self.plate_shape, self._size(name))))
+        return xp.concat(parts, axis=-1)
+
+    def unpack(self, position: Any) -> dict[str, Any]:
+        """The values that :meth:`pack` would make ``position`` of."""
+        xp = array_namespace(position)
+        chains = tuple(position.shape[: position.ndim - len(self.plate_shape) - 1])
+        values, start = {}, 0
+        for name, event_shape in self.event_shapes.items():
+            padded, own = self._dims(name)
+            stop = start + self._size(name)
+            own_shape = tuple(padded[axis] for axis in own)
+            shape = chains + self.plate_shape + event_shape + own_shape
+            value = xp.reshape(position[..., start:stop], shape)
+            for axis in reversed(own):
+                value = xp.squeeze(value, axis=axis + len(chains))
+                value = xp.moveaxis(value, -1, axis + len(chains))
+            batch_shape = chains + padded if chains else self.batch_shapes[name]
+            values[name] = xp.reshape(value, batch_shape + event_shape)
+            start = stop
+        return values
+
+    def total(self, log_densities: Any) -> Any:
+        """Sum over the dimensions that are no shared plate, which stay with size 1.
+
+        Args:
+            log_densities: Shape ``(*chains, *batch_shape)``.
+
+        Returns:
+            Shape that broadcasts with ``(*chains, *plate_shape)``.
+        """
+        xp = array_namespace(log_densities)
+        depth = len(self.plate_shape)
+        missing = (1,) * (depth - log_densities.ndim)
+        padded = xp.reshape(log_densities, missing + tuple(log_densities.shape))
+        axes = tuple(axis - depth for axis, size in enumerate(self.plate_shape) if size == 1)
+        return xp.sum(padded, axis=axes, keepdims=True) if axes else padded
+
+    def _dims(self, name: str) -> tuple[Shape, list[int]]:
+        """Batch shape of full length, and the axes of it that belong to the site alone."""
+        batch_shape = self.batch_shapes[name]
+        padded = (1,) * (len(self.plate_shape) - len(batch_shape)) + batch_shape
+        sizes = zip(padded, self.plate_shape, strict=True)
+        return padded, [axis for axis, (own, shared) in enumerate(sizes) if own != shared]
+
+    def _size(self, name: str) -> int:
+        """Numbers of a site that belong to one plate element."""
+        padded, own = self._dims(name)
+        return prod(self.event_shapes[name]) * prod(padded[axis] for axis in own)

@@ -1,0 +1,76 @@
+import array_api_strict
+import numpy as np
+import pytest
+
+from pyro_ebm.core.adaptation import (
+    average_step_size,
+    begin_dual_averaging,
+    begin_moments,
+    dual_averaging,
+    regularized_scale,
+    update_moments,
+    warmup_windows,
+)
+
+rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("start", [1e-4, 1.0, 1e3])
+def test_the_step_size_reaches_its_target(start):
+    # Acceptance exp(-h) is 0.6 at h = -log 0.6; each element of a batch has a scale of its own.
+    units = np.array([1.0, 100.0])
+    state = begin_dual_averaging(start * np.ones(2))
+    for _ in range(500):
+        noise = rng.uniform(0.8, 1.2, size=2)
+        rate = np.exp(-np.exp(state.log_step_size) / units * noise)
+        state = dual_averaging(state, rate, 0.6)
+    np.testing.assert_allclose(average_step_size(state) / units, -np.log(0.6), rtol=0.1)
+
+
+def test_first_update_is_that_of_the_paper():
+    state = dual_averaging(begin_dual_averaging(np.array(0.5)), np.array(0.2), 0.8)
+    # mu - sqrt(1) / gamma * (alpha* - alpha) / (1 + t0)
+    expected = np.log(5.0) - 0.6 / 11 / 0.05
+    np.testing.assert_allclose(state.log_step_size, expected)
+    np.testing.assert_allclose(state.log_average, expected)
+
+
+def test_moments_of_blocks_are_those_of_all_draws():
+    draws = 5.0 + rng.normal(size=(7, 11, 3)) * [0.1, 1.0, 10.0]
+    moments = begin_moments(draws[0])
+    for block in draws:
+        moments = update_moments(moments, block)
+    pooled = draws.reshape(-1, 3)
+    assert moments.count == 77
+    np.testing.assert_allclose(moments.mean, pooled.mean(0))
+    np.testing.assert_allclose(moments.squares / 76, pooled.var(0, ddof=1))
+    expected = np.sqrt((77 * pooled.var(0, ddof=1) + 5e-3) / 82)
+    np.testing.assert_allclose(regularized_scale(moments), expected)
+
+
+def test_without_draws_the_scale_is_small_and_finite():
+    scale = regularized_scale(begin_moments(np.zeros((2, 3))))
+    np.testing.assert_allclose(scale, np.sqrt(1e-3))
+
+
+@pytest.mark.parametrize("num_warmup", [20, 50, 149, 150, 200, 1000, 1234])
+def test_windows_follow_each_other_and_leave_time_for_the_step_size(num_warmup):
+    windows = warmup_windows(num_warmup)
+    for (_, stop), (start, _) in zip(windows, windows[1:], strict=False):
+        assert stop == start
+    lengths = [stop - start for start, stop in windows]
+    assert all(later >= 2 * earlier for earlier, later in zip(lengths, lengths[1:], strict=False))
+    assert 0 < windows[0][0] < windows[-1][1] < num_warmup
+
+
+def test_a_short_warmup_has_no_windows():
+    assert warmup_windows(19) == []
+
+
+def test_strict_arrays_will_do():
+    state = begin_dual_averaging(array_api_strict.asarray(0.5))
+    state = dual_averaging(state, array_api_strict.asarray(0.9), 0.8)
+    assert average_step_size(state) > 0.5
+    position = array_api_strict.asarray(rng.normal(size=(4, 2)))
+    moments = update_moments(begin_moments(position), position)
+    assert regularized_scale(moments).shape == (2,)
