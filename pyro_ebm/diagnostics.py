@@ -174,7 +174,7 @@ def _pyro_statistics(diagnostics: Mapping[str, Any], chain: int, draw: int) -> d
         diverging[index, list(diagnostics["divergences"][name])] = True
     more = diagnostics.get("sample stats", dict.fromkeys(chains, {}))
     by_name = {
-        name: np.stack([_to_numpy(more[chain][name]) for chain in chains])
+        name: np.stack([to_numpy(more[chain][name]) for chain in chains])
         for name in more[chains[0]]
     }
     return {"diverging": diverging, **by_name}
