@@ -7,6 +7,7 @@ with require_extra("numpyro"):
     import numpyro as _numpyro  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.numpyro.chains import PersistentChains
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
@@ -22,6 +23,7 @@ __all__ = [
     "Langevin",
     "LogNormalizer",
     "MALA",
+    "PersistentChains",
     "auxiliary",
     "log_normalizer",
     "run_chains",

@@ -7,6 +7,7 @@ with require_extra("pyro"):
     import torch as _torch  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.pyro.chains import PersistentChains
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
@@ -22,6 +23,7 @@ __all__ = [
     "Langevin",
     "LogNormalizer",
     "MALA",
+    "PersistentChains",
     "auxiliary",
     "log_normalizer",
     "run_chains",

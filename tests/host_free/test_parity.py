@@ -18,6 +18,8 @@ NUMPYRO_ARGUMENTS = {"rng_key", "key", "param_map"}
 HOST_NAMES: dict[str, set[str]] = {
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
     "energies.py": {"freeze_module", "graph_leaves", "graph_nodes", "trainable_parameters"},
+    # Where chains stay from step to step: in Pyro's parameter store, at NumPyro's mutable sites.
+    "chains.py": {"ChainStore", "DeclaredChains", "with_values"},
     # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
     "sites.py": {"EnergySite", "EnergySites"},
 }
