@@ -8,6 +8,7 @@ with require_extra("numpyro"):
 
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
+from pyro_ebm.numpyro.chains import PersistentChains
 from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
@@ -32,6 +33,7 @@ __all__ = [
     "LogNormalizer",
     "MALA",
     "SamplerKernel",
+    "PersistentChains",
     "auxiliary",
     "check_model",
     "log_normalizer",
