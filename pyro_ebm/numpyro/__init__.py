@@ -7,10 +7,12 @@ with require_extra("numpyro"):
     import numpyro as _numpyro  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.core.marginal import LogMarginal
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
 from pyro_ebm.numpyro.guides import LangevinGuide
+from pyro_ebm.numpyro.marginal import log_marginal
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -25,9 +27,11 @@ __all__ = [
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",
+    "LogMarginal",
     "LogNormalizer",
     "MALA",
     "auxiliary",
+    "log_marginal",
     "log_normalizer",
     "run_chains",
 ]

@@ -7,10 +7,12 @@ with require_extra("pyro"):
     import torch as _torch  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.core.marginal import LogMarginal
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.guides import LangevinGuide
+from pyro_ebm.pyro.marginal import log_marginal
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -25,9 +27,11 @@ __all__ = [
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",
+    "LogMarginal",
     "LogNormalizer",
     "MALA",
     "auxiliary",
+    "log_marginal",
     "log_normalizer",
     "run_chains",
 ]
