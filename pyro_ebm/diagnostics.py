@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyro_ebm._arrays import is_from, to_numpy
+
 Array = Any
 Group = Mapping[str, Array]
 
@@ -26,9 +28,9 @@ class Chains(NamedTuple):
     """What a sampler of energies returns: draws of several chains, arrays of the host.
 
     Attributes:
-        samples: Draws, shape `(chain, draw, *event_shape)`.
-        statistics: What was recorded at each draw, shapes `(chain, draw)`; `lp` is the
-            unnormalised log-density in nats.
+        samples: Draws, shape `(chain, draw, *batch_shape, *event_shape)`.
+        statistics: What was recorded at each draw, shapes `(chain, draw, *batch_shape)`: `lp`,
+            the unnormalised log-density in nats, `acceptance_rate`, `diverging` and others.
         state: The sampler's last state, to go on from.
     """
 
@@ -73,8 +75,9 @@ def to_arviz(
             `(num_chains * draw, *shape)`, as both hosts' `get_samples()` returns them.
         coords: Labels of dimensions, by dimension.
         dims: Names of the dimensions of `shape`, by variable.
-        sample_stats: Statistics of the sampler under ArviZ's names, shape `(chain, draw)` or flat;
-            added to those that `draws` brings.
+        sample_stats: Statistics of the sampler under ArviZ's names, shape `(chain, draw, *batch)`
+            or flat; added to those that `draws` brings. A draw is `diverging` if it is in any
+            batch element.
         **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
             `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
             them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
@@ -98,7 +101,7 @@ def to_arviz(
     statistics |= sample_stats or {}
     if not _is_mcmc(draws):
         _refuse_energy(statistics)
-    contents = {"posterior": posterior, "sample_stats": _folded(statistics, chain, draw)}
+    contents = {"posterior": posterior, "sample_stats": _statistics(statistics, chain, draw)}
     contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
     if "lp" in statistics and not isinstance(draws, Mapping):
@@ -116,7 +119,7 @@ def _read(
     if num_chains is not None and not isinstance(draws, Mapping):
         raise ValueError(f"Expected `num_chains` with a dictionary only, got {_kind(draws)}.")
     if isinstance(draws, Chains):
-        return {name or "x": _to_numpy(draws.samples)}, dict(draws.statistics)
+        return {name or "x": to_numpy(draws.samples)}, dict(draws.statistics)
     if isinstance(draws, Mapping):
         return _split_chains(draws, num_chains), {}
     if _is_mcmc(draws):
@@ -128,7 +131,7 @@ def _read(
 
 
 def _split_chains(draws: Group, num_chains: int | None) -> dict[str, np.ndarray]:
-    arrays = {name: _to_numpy(value) for name, value in draws.items()}
+    arrays = {name: to_numpy(value) for name, value in draws.items()}
     if num_chains is None:
         return arrays
     for name, array in arrays.items():
@@ -145,15 +148,15 @@ def _split_chains(draws: Group, num_chains: int | None) -> dict[str, np.ndarray]
 
 def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     samples = mcmc.get_samples(group_by_chain=True)
-    posterior = {name: _to_numpy(value) for name, value in samples.items()}
-    if _is_from(mcmc, "numpyro"):
+    posterior = {name: to_numpy(value) for name, value in samples.items()}
+    if is_from(mcmc, "numpyro"):
         return posterior, _numpyro_statistics(mcmc.get_extra_fields(group_by_chain=True))
     return posterior, _pyro_statistics(mcmc.diagnostics(), *_chain_and_draw(posterior))
 
 
 def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Extra fields that are one number a draw, under ArviZ's names."""
-    arrays = {k: _to_numpy(v) for k, v in fields.items() if not isinstance(v, dict | tuple)}
+    arrays = {k: to_numpy(v) for k, v in fields.items() if not isinstance(v, dict | tuple)}
     arrays = {name: array for name, array in arrays.items() if array.ndim == 2}
     if "potential_energy" in arrays:
         arrays["potential_energy"] = -arrays["potential_energy"]
@@ -162,13 +165,19 @@ def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _pyro_statistics(diagnostics: Mapping[str, Any], chain: int, draw: int) -> dict[str, Array]:
-    """Pyro keeps no statistic a draw but the indices of divergent transitions, by chain."""
+    """Pyro's kernels keep the indices of divergent transitions, ours more; all by chain."""
     if "divergences" not in diagnostics:
         return {}
+    chains = [f"chain {index}" for index in range(chain)]
     diverging = np.zeros((chain, draw), dtype=bool)
-    for index in range(chain):
-        diverging[index, list(diagnostics["divergences"][f"chain {index}"])] = True
-    return {"diverging": diverging}
+    for index, name in enumerate(chains):
+        diverging[index, list(diagnostics["divergences"][name])] = True
+    more = diagnostics.get("sample stats", dict.fromkeys(chains, {}))
+    by_name = {
+        name: np.stack([to_numpy(more[chain][name]) for chain in chains])
+        for name in more[chains[0]]
+    }
+    return {"diverging": diverging, **by_name}
 
 
 def _chain_and_draw(posterior: Mapping[str, np.ndarray]) -> tuple[int, int]:
@@ -186,14 +195,23 @@ def _shaped(group: str, arrays: Group, chain: int, draw: int) -> dict[str, np.nd
     if group in _PRIOR:
         return _split_chains(arrays, num_chains=1)
     if group in _DATA:
-        return {name: _to_numpy(value) for name, value in arrays.items()}
+        return {name: to_numpy(value) for name, value in arrays.items()}
     known = ", ".join(_PER_DRAW + _PRIOR + _DATA)
     raise ValueError(f"Expected groups out of {known}, got {group!r}.")
 
 
+def _statistics(statistics: Group, chain: int, draw: int) -> dict[str, np.ndarray]:
+    arrays = _folded(statistics, chain, draw)
+    if "diverging" in arrays:
+        # ArviZ's plots mark whole draws: one that diverged in any batch element.
+        diverging = arrays["diverging"].reshape(chain, draw, -1)
+        arrays["diverging"] = np.any(diverging, axis=-1)
+    return arrays
+
+
 def _folded(arrays: Group, chain: int, draw: int) -> dict[str, np.ndarray]:
     """Arrays of one value a draw as `(chain, draw, *shape)`; flat ones are folded."""
-    return {name: _fold(name, _to_numpy(value), chain, draw) for name, value in arrays.items()}
+    return {name: _fold(name, to_numpy(value), chain, draw) for name, value in arrays.items()}
 
 
 def _fold(name: str, array: np.ndarray, chain: int, draw: int) -> np.ndarray:
@@ -224,21 +242,8 @@ def _from_dict(contents: dict[str, dict[str, np.ndarray]], **kwargs: Any) -> Any
     return arviz.from_dict(**contents, **kwargs)
 
 
-def _to_numpy(array: Array) -> np.ndarray:
-    if _is_from(array, "torch"):
-        array = array.detach().cpu()
-    return np.asarray(array)
-
-
 def _is_mcmc(draws: Any) -> bool:
-    return type(draws).__name__ == "MCMC" and (
-        _is_from(draws, "pyro") or _is_from(draws, "numpyro")
-    )
-
-
-def _is_from(value: Any, package: str) -> bool:
-    """Whether a class of the package made the value, without importing the package."""
-    return any(base.__module__.split(".")[0] == package for base in type(value).__mro__)
+    return type(draws).__name__ == "MCMC" and (is_from(draws, "pyro") or is_from(draws, "numpyro"))
 
 
 def _kind(value: Any) -> str:

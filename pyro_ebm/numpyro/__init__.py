@@ -7,12 +7,15 @@ with require_extra("numpyro"):
     import numpyro as _numpyro  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.core.findings import Finding
 from pyro_ebm.core.marginal import LogMarginal
+from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
 from pyro_ebm.numpyro.guides import LangevinGuide
 from pyro_ebm.numpyro.marginal import log_marginal
+from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -22,6 +25,7 @@ __all__ = [
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
+    "Finding",
     "GaussianPerturbation",
     "HMC",
     "KineticLangevin",
@@ -30,7 +34,9 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "SamplerKernel",
     "auxiliary",
+    "check_model",
     "log_marginal",
     "log_normalizer",
     "run_chains",

@@ -10,7 +10,7 @@ from numpyro.distributions import biject_to
 from numpyro.distributions.util import sum_rightmost
 
 from pyro_ebm.numpyro.distributions import trained_by_objective
-from pyro_ebm.numpyro.sites import find_energy, map_energy
+from pyro_ebm.numpyro.inspection import find_energy, map_energy
 
 __all__ = [
     "Site",

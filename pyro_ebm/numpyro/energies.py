@@ -1,6 +1,7 @@
 """Calling an energy: one batch dimension, and its parameters held constant where they must be."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -13,7 +14,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from pyro_ebm.core.checks import check_energy_shape
 
-__all__ = ["evaluate_energy", "score_only"]
+__all__ = ["evaluate_energy", "score_only", "trainable_arrays"]
 
 Function = Callable[..., Array]
 
@@ -67,6 +68,27 @@ def score_only(function: Function, value: Array) -> tuple[Array, list[Array]]:
 
 def _hold(constant: Any) -> Any:
     return lax.stop_gradient(constant) if _is_inexact(constant) else constant
+
+
+def trainable_arrays(energy: Any) -> dict[str, Array]:
+    """Floating-point arrays of JAX in a module or partial, or in those that a function calls.
+
+    Arrays of NumPy are constants, and so are arrays that a function uses by themselves.
+
+    Returns:
+        The arrays, by their paths.
+    """
+    function = energy.function if isinstance(energy, _Energy) else energy
+    if inspect.isfunction(function):
+        closure = inspect.getclosurevars(function)
+        held = {**closure.globals, **closure.nonlocals}
+        function = {name: value for name, value in held.items() if callable(value)}
+    paths = tree_util.tree_leaves_with_path(function)
+    return {
+        tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in paths
+        if isinstance(leaf, Array) and _is_inexact(leaf)
+    }
 
 
 @tree_util.register_pytree_node_class
@@ -147,13 +169,6 @@ class _ScannedEnergy:
     def tree_unflatten(cls, size: int, energies: Any) -> "_ScannedEnergy":
         (energy,) = energies
         return cls(energy, size)
-
-
-def _parameter_names(energy: Any) -> list[str]:
-    """Paths to the floating-point arrays of a module or partial; none for a plain function."""
-    function = energy.function if isinstance(energy, _Energy) else energy
-    paths = tree_util.tree_leaves_with_path(function)
-    return [tree_util.keystr(path).lstrip(".") for path, leaf in paths if _is_inexact(leaf)]
 
 
 def _is_array(leaf: Any) -> bool:

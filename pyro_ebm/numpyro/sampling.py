@@ -2,24 +2,13 @@
 
 import warnings
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from tqdm.auto import tqdm
 
-from pyro_ebm.core.adaptation import (
-    DualAveraging,
-    Moments,
-    average_step_size,
-    begin_dual_averaging,
-    begin_moments,
-    dual_averaging,
-    regularized_scale,
-    update_moments,
-    warmup_windows,
-)
 from pyro_ebm.core.checks import check_positive_integer, check_start, describe_trouble
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.numpyro.potentials import (
@@ -30,7 +19,15 @@ from pyro_ebm.numpyro.potentials import (
     unconstrained_potential,
     value_and_gradient,
 )
-from pyro_ebm.numpyro.samplers import ChainState, Sampler, Transition, TransitionInfo
+from pyro_ebm.numpyro.samplers import ChainState, Sampler, Transition
+from pyro_ebm.numpyro.warmup import (
+    Warmup,
+    adapt,
+    begin_warmup,
+    end_warmup,
+    prepare_state,
+    window_flags,
+)
 
 __all__ = ["draw", "run_chains"]
 
@@ -97,13 +94,13 @@ def run_chains(
     num_steps = num_warmup + num_samples * thinning
     draws = []
     with tqdm(total=num_steps, disable=not progress_bar, desc=type(sampler).__name__) as bar:
-        warmup = _Warmup(begin_dual_averaging(state.step_size), begin_moments(state.position))
-        steps = (random.split(warmup_key, num_warmup), *_window_flags(num_warmup))
+        warmup = begin_warmup(state)
+        steps = (random.split(warmup_key, num_warmup), *window_flags(num_warmup))
         for block in _blocks(steps, num_warmup, whole=not progress_bar):
             state, warmup = _warm_up(block, sampler, distribution, state, warmup)
             bar.update(len(block[0]))
-        if num_warmup and sampler.target_acceptance is not None:
-            state = state._replace(step_size=average_step_size(warmup.averaging))
+        if num_warmup:
+            state = end_warmup(sampler, state, warmup)
         keys = random.split(sample_key, num_samples)
         for block in _blocks(keys, num_samples, whole=not progress_bar):
             state, kept = _keep(block, sampler, distribution, state, thinning)
@@ -117,23 +114,6 @@ def run_chains(
     return chains
 
 
-class _Warmup(NamedTuple):
-    """What warm-up has learned so far."""
-
-    averaging: DualAveraging
-    moments: Moments
-
-
-def _window_flags(num_warmup: int) -> tuple[Array, Array]:
-    """For each step of the warm-up: whether scales learn from it, and whether it ends a window."""
-    index = jnp.arange(num_warmup)
-    learns, ends = jnp.zeros(num_warmup, bool), jnp.zeros(num_warmup, bool)
-    for start, stop in warmup_windows(num_warmup):
-        learns |= (index >= start) & (index < stop)
-        ends |= index == stop - 1
-    return learns, ends
-
-
 def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:
     """Equal parts, for a progress bar to advance by, and what remains."""
     size = max(num_steps if whole else num_steps // 20, 1)
@@ -143,42 +123,16 @@ def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:
 
 @partial(jax.jit, static_argnames="sampler")
 def _warm_up(
-    steps: Any, sampler: Sampler, distribution: Any, state: ChainState, warmup: _Warmup
-) -> tuple[ChainState, _Warmup]:
+    steps: Any, sampler: Sampler, distribution: Any, state: ChainState, warmup: Warmup
+) -> tuple[ChainState, Warmup]:
     potential = unconstrained_potential(distribution)
 
-    def step(carry: tuple[ChainState, _Warmup], at: Any) -> tuple[Any, None]:
+    def step(carry: tuple[ChainState, Warmup], at: Any) -> tuple[Any, None]:
         (state, warmup), (key, learns, ends) = carry, at
         state, info = sampler.step(key, potential, state)
-        return _adapt(sampler, state, info, warmup, learns, ends), None
+        return adapt(sampler, state, info, warmup, learns, ends), None
 
     return lax.scan(step, (state, warmup), steps)[0]
-
-
-def _adapt(
-    sampler: Sampler,
-    state: ChainState,
-    info: TransitionInfo,
-    warmup: _Warmup,
-    learns: Array,
-    ends: Array,
-) -> tuple[ChainState, _Warmup]:
-    averaging, moments = warmup
-    if sampler.target_acceptance is not None:
-        rate = info.acceptance_rate.mean(0)
-        averaging = dual_averaging(averaging, rate, sampler.target_acceptance)
-        state = state._replace(step_size=jnp.exp(averaging.log_step_size))
-    if sampler.adapt_scale:
-        moments = _where(learns, update_moments(moments, state.position), moments)
-        state = state._replace(scale=_where(ends, regularized_scale(moments), state.scale))
-        moments = _where(ends, begin_moments(state.position), moments)
-        restarted = begin_dual_averaging(average_step_size(averaging))
-        averaging = _where(ends, restarted, averaging)
-    return state, _Warmup(averaging, moments)
-
-
-def _where(condition: Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(partial(jnp.where, condition), yes, no)
 
 
 @partial(jax.jit, static_argnames=("sampler", "thinning"))
@@ -215,13 +169,7 @@ def _keep(
 @partial(jax.jit, static_argnames="sampler")
 def _initial_state(sampler: Sampler, distribution: Any, position: Array) -> Any:
     potential = unconstrained_potential(distribution)
-    state = sampler.init(potential, position)
-    # What warm-up changes has its final shape from the start.
-    if sampler.target_acceptance is not None:
-        batch_shape = state.potential.shape[1:]
-        state = state._replace(step_size=jnp.broadcast_to(state.step_size, batch_shape))
-    if sampler.adapt_scale:
-        state = state._replace(scale=jnp.broadcast_to(state.scale, position.shape[1:]))
+    state = prepare_state(sampler, sampler.init(potential, position))
     return state, (
         state[1:3] if state.potential is not None else value_and_gradient(potential, position)
     )

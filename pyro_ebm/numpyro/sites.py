@@ -1,89 +1,32 @@
 """Energy-based sites of a model: found, checked, and given the gradient of their objective."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpyro
 from jax import Array, lax
-from numpyro.distributions import (
-    Delta,
-    Distribution,
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-    TransformedDistribution,
-)
-from numpyro.distributions.util import scale_and_mask, sum_rightmost
-from numpyro.handlers import block, seed, substitute, trace
-from numpyro.ops.provenance import eval_provenance
+from numpyro.distributions import Delta
+from numpyro.distributions.util import scale_and_mask
 from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_auxiliary, check_sites
+from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture, unregistered
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.numpyro.distributions import EnergyBased
-from pyro_ebm.numpyro.energies import _parameter_names
+from pyro_ebm.numpyro.inspection import (
+    HOW_TO_REGISTER,
+    Dependencies,
+    find_dependencies,
+    find_energy,
+    find_mixture,
+    map_energy,
+)
 
-__all__ = ["EnergySite", "EnergySites", "find_energy", "map_energy"]
-
-_WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
-
-
-def find_energy(fn: Any) -> EnergyBased | None:
-    """The energy-based distribution of a site, looking through masks, plates and transforms.
-
-    Raises:
-        ValueError: If an energy-based distribution is a component of a mixture.
-    """
-    wrapped = fn
-    while isinstance(wrapped, _WRAPPERS):
-        wrapped = wrapped.base_dist
-    if isinstance(wrapped, EnergyBased):
-        return wrapped
-    for part in jax.tree.leaves(getattr(wrapped, "__dict__", {}), is_leaf=_is_distribution):
-        if _is_distribution(part) and find_energy(part) is not None:
-            raise ValueError(
-                f"Expected normalized components of {type(wrapped).__name__}, got EnergyBased: "
-                "with an unknown log-normalizer, weights and responsibilities would be wrong."
-            )
-    return None
-
-
-def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], Array]) -> Array:
-    """Treat a site's density as NumPyro would, with ``function`` in the place of ``log_prob``.
-
-    Args:
-        fn: The distribution of a site, an energy-based one in any number of wrappers.
-        value: Value of the site.
-        function: Maps the energy-based distribution and its value, of shape
-            ``(*batch, *event)``, to shape ``(*batch,)``, or to one that broadcasts with it.
-
-    Returns:
-        One number for each batch element of ``fn``: masked-out ones are zero, dimensions that
-        ``to_event`` made dependent are summed.
-    """
-    if isinstance(fn, Independent):
-        mapped = map_energy(fn.base_dist, value, function)
-        return sum_rightmost(mapped, fn.reinterpreted_batch_ndims)
-    if isinstance(fn, MaskedDistribution):
-        mask = jnp.asarray(fn._mask)
-        # As the host does: what is masked out may be NaN, and NaN gradients survive a mask.
-        event_mask = mask.reshape(mask.shape + (1,) * fn.event_dim)
-        value = jnp.where(event_mask, value, fn.support.feasible_like(value))
-        return jnp.where(mask, map_energy(fn.base_dist, value, function), 0.0)
-    if isinstance(fn, TransformedDistribution):
-        for transform in reversed(fn.transforms):
-            value = transform.inv(value)
-        return map_energy(fn.base_dist, value, function)
-    if isinstance(fn, ExpandedDistribution):
-        mapped = map_energy(fn.base_dist, value, function)
-    else:
-        mapped = function(fn, value)
-    return jnp.broadcast_to(mapped, jnp.broadcast_shapes(mapped.shape, fn.batch_shape))
+__all__ = ["EnergySite", "EnergySites"]
 
 
 @dataclass
@@ -149,25 +92,22 @@ class EnergySite:
         if self.objective is not None:
             check_auxiliary(self.name, self.objective.loss, self.learners)
 
-    def warn_if_untrained(self, of_energy: Set[str], of_potential: Set[str]) -> None:
+    def warn_if_untrained(self, found: Dependencies, parameters: Set[str]) -> None:
         """Warn if no optimizer sees the energy's parameters, or no objective trains them.
 
         Args:
-            of_energy: Names of the registered parameters that the energy depends on.
-            of_potential: And of those that the energy or the base depends on.
+            found: What the energy and the base depend on.
+            parameters: Names of the registered parameters.
         """
-        names = _parameter_names(self._energy.energy)
         if self.objective is None:
             # It warns by itself if a gradient in what it holds constant is asked for.
             self.fn.log_prob(self.value)
-        elif not (of_energy if names else of_potential):
-            warnings.warn(
-                f"No optimizer will see the parameters of site {self.name!r}"
-                f"{': ' + ', '.join(names) if names else ''}; register them inside the model with "
-                "eqx_module, nnx_module, flax_module or numpyro.param. If they are meant to stay "
-                "as they are, say so by a dictionary of objectives without this site.",
-                stacklevel=2,
+        elif not parameters & (found.energy if found.arrays else found.potential):
+            advice = (
+                f"{HOW_TO_REGISTER}; if they are meant to stay as they are, say so by a dictionary "
+                "of objectives without this site"
             )
+            warnings.warn(unregistered(self.name, found.arrays, advice).message, stacklevel=2)
 
     @property
     def _energy(self) -> EnergyBased:
@@ -227,6 +167,9 @@ class EnergySites(Messenger):
         if not msg["is_observed"] and not isinstance(msg["fn"], Delta):
             self.inputs[msg["name"]] = msg["value"]
             self.latents.add(msg["name"])
+        mixture = find_mixture(msg["fn"])
+        if mixture is not None:
+            raise ValueError(in_mixture(msg["name"], mixture).message)
         energy = find_energy(msg["fn"])
         # With a known log-normalizer it is a distribution like any other.
         if energy is None or energy.log_normalizer is not None:
@@ -263,15 +206,13 @@ class EnergySites(Messenger):
             raise ValueError(
                 f"Expected auxiliary(...) for sites with an objective ({trained}), got {name!r}."
             )
-        for site, (of_energy, of_potential) in _dependencies(self.records, self.inputs, model):
-            for name in sorted(of_potential & self.latents - {site.name}):
-                raise ValueError(
-                    f"Expected the energy and base of site {site.name!r} to depend on parameters "
-                    f"only, got a dependence on the latent variable {name!r}: the log-normalizer "
-                    "depends on it too, and inference would be silently wrong. Give "
-                    "`log_normalizer` if it is known."
-                )
-            site.warn_if_untrained(of_energy - self.latents, of_potential - self.latents)
+        if not self.records:
+            return
+        found = find_dependencies([site.name for site in self.records], self.inputs, model)
+        for site in self.records:
+            for latent in sorted(found[site.name].potential & self.latents - {site.name}):
+                raise ValueError(doubly_intractable(site.name, latent).message)
+            site.warn_if_untrained(found[site.name], self.inputs.keys() - self.latents)
 
 
 class _GuideSites(Messenger):
@@ -282,32 +223,5 @@ class _GuideSites(Messenger):
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "auxiliary":
             self.learners.setdefault(msg["site"], {}).update(msg["learners"])
-        elif msg["type"] == "sample" and find_energy(msg["fn"]) is not None:
-            raise ValueError(
-                "Expected a guide of normalized distributions, got EnergyBased at site "
-                f"{msg['name']!r} of the guide. Use it in the model."
-            )
-
-
-def _dependencies(
-    sites: list[EnergySite], inputs: dict[str, Any], model: Callable[[], Any]
-) -> Iterator[tuple[EnergySite, list[Set[str]]]]:
-    """Names of the parameters and latent variables behind the energy and potential of each site.
-
-    The model runs once more, abstractly, as a function of ``inputs``.
-    """
-
-    def potentials(**inputs: Any) -> list[list[Array]]:
-        with block(), trace() as rerun, seed(rng_seed=0), substitute(data=inputs):
-            model()
-        energies = [find_energy(rerun[site.name]["fn"]) for site in sites]
-        # At a constant value: a value that a latent variable transforms is no harm.
-        values = [jnp.zeros(site.fn.batch_shape + site._energy.event_shape) for site in sites]
-        return [[e.evaluate(x), e.potential(x)] for e, x in zip(energies, values, strict=True) if e]
-
-    if sites:
-        yield from zip(sites, eval_provenance(potentials, **inputs), strict=True)
-
-
-def _is_distribution(part: Any) -> bool:
-    return isinstance(part, Distribution)
+        elif msg["type"] == "sample" and (find_energy(msg["fn"]) or find_mixture(msg["fn"])):
+            raise ValueError(in_guide(msg["name"]).message)

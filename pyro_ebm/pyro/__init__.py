@@ -7,12 +7,15 @@ with require_extra("pyro"):
     import torch as _torch  # noqa: F401
 
 from pyro_ebm.core.evidence import LogNormalizer
+from pyro_ebm.core.findings import Finding
 from pyro_ebm.core.marginal import LogMarginal
+from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.guides import LangevinGuide
 from pyro_ebm.pyro.marginal import log_marginal
+from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -22,6 +25,7 @@ __all__ = [
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
+    "Finding",
     "GaussianPerturbation",
     "HMC",
     "KineticLangevin",
@@ -30,7 +34,9 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "SamplerKernel",
     "auxiliary",
+    "check_model",
     "log_marginal",
     "log_normalizer",
     "run_chains",

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_ebm.pyro.distributions import trained_by_objective
-from pyro_ebm.pyro.sites import find_energy, map_energy
+from pyro_ebm.pyro.inspection import find_energy, map_energy
 
 __all__ = [
     "Site",

@@ -1,6 +1,7 @@
 """Calling an energy: one batch dimension, and its parameters held constant where they must be."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = [
     "freeze_module",
     "graph_leaves",
     "graph_nodes",
+    "kept_buffers",
     "score_only",
     "trainable_parameters",
 ]
@@ -72,6 +74,18 @@ def freeze_module(energy: Function) -> Function:
     # Spectral norm and its like write to their buffers: a score must leave no trace in them.
     constants |= {name: buffer.clone() for name, buffer in energy.named_buffers()}
     return lambda value: torch.func.functional_call(energy, constants, (value,))
+
+
+@contextmanager
+def kept_buffers(energy: Function) -> Iterator[None]:
+    """Take back what a forward pass writes into a module's buffers (spectral norm does)."""
+    buffers = list(energy.buffers()) if isinstance(energy, nn.Module) else []
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.data.copy_(value)
 
 
 def score_only(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -8,15 +8,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from pyro_ebm.core.adaptation import (
-    average_step_size,
-    begin_dual_averaging,
-    begin_moments,
-    dual_averaging,
-    regularized_scale,
-    update_moments,
-    warmup_windows,
-)
 from pyro_ebm.core.checks import check_positive_integer, check_start, describe_trouble
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.pyro.potentials import (
@@ -29,8 +20,9 @@ from pyro_ebm.pyro.potentials import (
     value_and_gradient,
 )
 from pyro_ebm.pyro.samplers import ChainState, Sampler, TransitionInfo
+from pyro_ebm.pyro.warmup import Warmup
 
-__all__ = ["draw", "run_chains"]
+__all__ = ["draw", "kept_draw", "run_chains"]
 
 
 def draw(sampler: Sampler, potential: Potential, position: Tensor) -> Tensor:
@@ -93,47 +85,19 @@ def run_chains(
     draws = []
     with pyro.validation_enabled(is_validate=False), compiled_steps(enabled=compile_steps):
         state = _start(sampler, distribution, potential, num_chains, init)
-        warmup = _Warmup(sampler, state, num_warmup)
+        warmup = Warmup(sampler, state, num_warmup)
         num_steps = num_warmup + num_samples * thinning
         for index in trange(num_steps, disable=not progress_bar, desc=type(sampler).__name__):
             state, info = sampler.step(potential, state)
             if index < num_warmup:
                 state = warmup.adapt(index, state, info)
             elif (index - num_warmup + 1) % thinning == 0:
-                draws.append(_kept(potential, state, info))
+                draws.append(kept_draw(potential, state, info))
         chains = _chains(distribution, draws, state)
     rate, diverging = (chains.statistics[name] for name in ("acceptance_rate", "diverging"))
     for trouble in describe_trouble(sampler, distribution, rate, diverging):
         warnings.warn(trouble, stacklevel=2)
     return chains
-
-
-class _Warmup:
-    """Tunes step size and scales while the chains warm up; without a sync of the device."""
-
-    def __init__(self, sampler: Sampler, state: ChainState, num_warmup: int) -> None:
-        self.sampler = sampler
-        self.num_warmup = num_warmup
-        self.windows = warmup_windows(num_warmup) if sampler.adapt_scale else []
-        self.averaging = begin_dual_averaging(state.step_size)
-        self.moments = begin_moments(state.position)
-
-    def adapt(self, index: int, state: ChainState, info: TransitionInfo) -> ChainState:
-        target = self.sampler.target_acceptance
-        if target is not None:
-            rate = info.acceptance_rate.mean(0)
-            self.averaging = dual_averaging(self.averaging, rate, target)
-            state = state._replace(step_size=self.averaging.log_step_size.exp())
-        if self.windows and index >= self.windows[0][0]:
-            self.moments = update_moments(self.moments, state.position)
-            if index + 1 == self.windows[0][1]:
-                state = state._replace(scale=regularized_scale(self.moments))
-                self.moments = begin_moments(state.position)
-                self.averaging = begin_dual_averaging(average_step_size(self.averaging))
-                self.windows = self.windows[1:]
-        if target is not None and index + 1 == self.num_warmup:
-            state = state._replace(step_size=average_step_size(self.averaging))
-        return state
 
 
 def _start(
@@ -168,7 +132,8 @@ def _start(
     return state
 
 
-def _kept(potential: Potential, state: ChainState, info: TransitionInfo) -> tuple[Any, ...]:
+def kept_draw(potential: Potential, state: ChainState, info: TransitionInfo) -> tuple[Any, ...]:
+    """Position, potential and what happened, of a draw that is kept."""
     if state.potential is not None:
         return state.position, state.potential, info
     with torch.no_grad():

@@ -4,78 +4,32 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
-from pyro.distributions.torch_distribution import ExpandedDistribution
-from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
+from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
 from pyro_ebm.core.checks import check_auxiliary, check_sites
+from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import graph_leaves, graph_nodes, trainable_parameters
+from pyro_ebm.pyro.inspection import (
+    find_energy,
+    find_mixture,
+    find_unregistered,
+    map_energy,
+    never_seen,
+)
 
-__all__ = ["EnergySite", "EnergySites", "find_energy", "map_energy"]
+__all__ = ["EnergySite", "EnergySites"]
 
-_WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 # Plates that Pyro itself puts around a model to draw many particles at once.
 _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized")
-
-
-def find_energy(fn: Any) -> EnergyBased | None:
-    """The energy-based distribution of a site, looking through masks, plates and transforms.
-
-    Raises:
-        ValueError: If an energy-based distribution is a component of a mixture.
-    """
-    wrapped = fn
-    while isinstance(wrapped, _WRAPPERS):
-        wrapped = wrapped.base_dist
-    if isinstance(wrapped, EnergyBased):
-        return wrapped
-    for part in getattr(wrapped, "__dict__", {}).values():
-        if isinstance(part, Distribution) and find_energy(part) is not None:
-            raise ValueError(
-                f"Expected normalized components of {type(wrapped).__name__}, got EnergyBased: "
-                "with an unknown log-normalizer, weights and responsibilities would be wrong."
-            )
-    return None
-
-
-def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
-    """Treat a site's density as Pyro would, with ``function`` in the place of ``log_prob``.
-
-    Args:
-        fn: The distribution of a site, an energy-based one in any number of wrappers.
-        value: Value of the site.
-        function: Maps the energy-based distribution and its value, of shape
-            ``(*batch, *event)``, to shape ``(*batch,)``, or to one that broadcasts with it.
-
-    Returns:
-        One number for each batch element of ``fn``: masked-out ones are zero, dimensions that
-        ``to_event`` made dependent are summed.
-    """
-    if isinstance(fn, Independent):
-        mapped = map_energy(fn.base_dist, value, function)
-        return cast(Tensor, sum_rightmost(mapped, fn.reinterpreted_batch_ndims))
-    if isinstance(fn, MaskedDistribution):
-        mapped = map_energy(fn.base_dist, value, function)
-        return cast(Tensor, scale_and_mask(mapped, mask=fn._mask))
-    if isinstance(fn, TransformedDistribution):
-        for transform in reversed(fn.transforms):
-            value = transform.inv(value)
-        return map_energy(fn.base_dist, value, function)
-    if isinstance(fn, ExpandedDistribution):
-        mapped = map_energy(fn.base_dist, value, function)
-    else:
-        mapped = function(fn, value)
-    return mapped.expand(broadcast_shape(mapped.shape, fn.batch_shape))
 
 
 @dataclass
@@ -163,36 +117,20 @@ class EnergySite:
         for name, latent in latents.items():
             origin = latent if latent.grad_fn is None else latent.grad_fn
             if latent.requires_grad and id(origin) in reached:
-                raise ValueError(
-                    f"Expected the energy and base of site {self.name!r} to depend on parameters "
-                    f"only, got a dependence on the latent variable {name!r}: the log-normalizer "
-                    "depends on it too, and inference would be silently wrong. Give "
-                    "`log_normalizer` if it is known."
-                )
+                raise ValueError(doubly_intractable(self.name, name).message)
 
     def warn_if_untrained(self, trace: Any) -> None:
         """Warn of parameters in the energy that no optimizer will see, once for a site."""
         energy = find_energy(self.fn)
         assert energy is not None
         if self.objective is None:
-            unseen = trainable_parameters(energy.energy)
+            parameters = trainable_parameters(energy.energy)
             reason = "EnergyELBO has no objective for this site"
+            finding = never_seen(self.name, energy, parameters, reason)
         else:
-            # Names cannot be trusted: one that the store holds already stands for other tensors.
-            seen = {id(node["value"].unconstrained()) for node in trace.nodes.values()}
-            unseen = [leaf for leaf in self.loss_leaves or () if id(leaf) not in seen]
-            reason = (
-                "they are not registered, or another module is registered under their name: use "
-                "pyro.module with a name of its own, or make the energy a child of a PyroModule "
-                "(to train again from new weights, pyro.clear_param_store() first)"
-            )
-        if unseen:
-            warnings.warn(
-                f"No optimizer will see these parameters of site {self.name!r}: "
-                f"{_describe(energy.energy, unseen)}; {reason}. If they are meant to stay as they "
-                "are, say so with requires_grad_(False).",
-                stacklevel=4,
-            )
+            finding = find_unregistered(self.name, energy, self.loss_leaves or (), trace)
+        if finding is not None:
+            warnings.warn(finding.message, stacklevel=4)
 
 
 class EnergySites(Messenger):
@@ -239,6 +177,9 @@ class EnergySites(Messenger):
         return handled
 
     def _pyro_post_sample(self, msg: Any) -> None:
+        mixture = find_mixture(msg["fn"])
+        if mixture is not None:
+            raise ValueError(in_mixture(msg["name"], mixture).message)
         energy = find_energy(msg["fn"])
         # With a known log-normalizer it is a distribution like any other.
         if energy is not None and energy.log_normalizer is None:
@@ -280,14 +221,5 @@ class _GuideSites(Messenger):
         self.learners.setdefault(msg["name"], {}).update(msg["value"])
 
     def _pyro_sample(self, msg: Any) -> None:
-        if find_energy(msg["fn"]) is not None:
-            raise ValueError(
-                "Expected a guide of normalized distributions, got EnergyBased at site "
-                f"{msg['name']!r} of the guide. Use it in the model."
-            )
-
-
-def _describe(energy: Any, tensors: list[Tensor]) -> str:
-    named = energy.named_parameters() if isinstance(energy, nn.Module) else ()
-    names = {id(parameter): name for name, parameter in named}
-    return ", ".join(names.get(id(x), f"a tensor of shape {tuple(x.shape)}") for x in tensors)
+        if find_energy(msg["fn"]) is not None or find_mixture(msg["fn"]) is not None:
+            raise ValueError(in_guide(msg["name"]).message)

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import arviz
 import arviz_base
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray
@@ -84,6 +86,38 @@ def test_chains(generation):
     assert list(z["latent"].values) == ["a", "b", "c"]
     assert set(data["sample_stats"]) == {"lp", "ebm_energy"}
     assert data["sample_stats"]["lp"].attrs["lp_normalized"] == 0
+
+
+STATISTICS = {"lp", "ebm_energy", "acceptance_rate", "step_size", "diverging"}
+
+
+def batched(*batch):
+    """Chains on a distribution of a batch shape, with all that a sampler keeps."""
+    statistics = {name: draws(*batch) for name in STATISTICS}
+    statistics["diverging"] = draws(*batch) > 2
+    return Chains(draws(*batch, 3), statistics, state=None)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (4, 5)])
+def test_every_statistic_of_a_sampler(batch, generation):
+    chains = batched(*batch)
+    data = chains.to_arviz()
+    assert data["posterior"]["x"].shape == (CHAIN, DRAW, *batch, 3)
+    assert set(data["sample_stats"]) == STATISTICS
+    for name in STATISTICS - {"diverging"}:
+        np.testing.assert_array_equal(data["sample_stats"][name], chains.statistics[name])
+    # A draw diverged if it did in any batch element.
+    diverging = chains.statistics["diverging"].reshape(CHAIN, DRAW, -1).any(-1)
+    np.testing.assert_array_equal(data["sample_stats"]["diverging"], diverging)
+    assert diverging.any()
+    assert not diverging.all()
+
+
+def test_arviz_plots_the_divergences_of_batched_chains():
+    mpl.use("Agg")
+    data = batched(4).to_arviz()
+    arviz.plot_pair(data, divergences=True, coords={"x_dim_0": 0})
+    plt.close("all")
 
 
 def test_chains_are_called_x_by_default(generation):

@@ -21,7 +21,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("module", ["", ".datasets", ".diagnostics"])
+@pytest.mark.parametrize("module", ["", ".datasets", ".diagnostics", ".plots"])
 def test_import_loads_no_framework(module):
     result = run(f"import sys, pyro_ebm{module}; print(*(m.split('.')[0] for m in sys.modules))")
     assert result.returncode == 0, result.stderr
@@ -53,7 +53,18 @@ def test_front_end_needs_only_its_own_host(extra, other):
     assert result.returncode == 0, result.stderr
 
 
-def test_missing_package_is_named():
-    code = "from pyro_ebm.datasets import digits; digits()"
-    result = run(BLOCK.format(blocked={"sklearn"}) + code)
-    assert "pip install scikit-learn" in result.stderr
+@pytest.mark.parametrize(
+    ("package", "blocked", "code"),
+    [
+        ("scikit-learn", "sklearn", "from pyro_ebm.datasets import digits; digits()"),
+        (
+            "matplotlib",
+            "matplotlib",
+            "import numpy as np; from pyro_ebm.plots import plot_energy_histogram;"
+            "plot_energy_histogram(np.ones(2), np.ones(2))",
+        ),
+    ],
+)
+def test_missing_package_is_named(package, blocked, code):
+    result = run(BLOCK.format(blocked={blocked}) + code)
+    assert f"pip install {package}" in result.stderr

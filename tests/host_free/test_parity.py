@@ -21,10 +21,47 @@ PYRO_ARGUMENTS = {"compile_steps"}
 HOST_NAMES: dict[str, set[str]] = {
     # JAX compiles every step; torch does when asked.
     "potentials.py": {"compilable", "compiled_steps"},
+    # A loop in Python keeps what it learns in an object, a compiled one in what it carries.
+    "warmup.py": {
+        "Warmup",
+        "adapt",
+        "begin_warmup",
+        "end_warmup",
+        "prepare_state",
+        "window_flags",
+    },
+    "sampling.py": {"kept_draw"},
     # How a step ends and where its noise comes from is the host's way.
     "samplers/base.py": {"decide", "decision_info", "noise_like"},
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
-    "energies.py": {"freeze_module", "graph_leaves", "graph_nodes", "trainable_parameters"},
+    "energies.py": {
+        "freeze_module",
+        "graph_leaves",
+        "graph_nodes",
+        "kept_buffers",
+        "trainable_arrays",
+        "trainable_parameters",
+    },
+    "inspection.py": {
+        "Dependencies",
+        "HOW_TO_REGISTER",
+        "find_dependencies",
+        "find_unregistered",
+        "never_seen",
+    },
+    # What a kernel keeps and is called is the host's protocol.
+    "mcmc.py": {
+        "AdaptState",
+        "KernelState",
+        "SamplerKernel.cleanup",
+        "SamplerKernel.diagnostics",
+        "SamplerKernel.get_diagnostics_str",
+        "SamplerKernel.init",
+        "SamplerKernel.initial_params",
+        "SamplerKernel.logging",
+        "SamplerKernel.postprocess_fn",
+        "SamplerKernel.setup",
+    },
     # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
     "sites.py": {"EnergySite", "EnergySites"},
 }
@@ -102,7 +139,7 @@ def surface(source: str) -> dict[str, tuple[str, ...]]:
 
 def without(names: dict[str, tuple[str, ...]], exempt: Set[str]) -> dict[str, tuple[str, ...]]:
     """Leaves exempt names, their methods and their entries in `__all__` out."""
-    kept = {name: a for name, a in names.items() if name.split(".")[0] not in exempt}
+    kept = {name: a for name, a in names.items() if not {name, name.split(".")[0]} & exempt}
     if "__all__" in kept:
         kept["__all__"] = tuple(entry for entry in kept["__all__"] if entry not in exempt)
     return kept

@@ -486,8 +486,11 @@ UNSEEN = bowl()
 @pytest.mark.parametrize(
     ("energy", "message"),
     [
-        (UNSEEN, "No optimizer will see the parameters of site 'z': weight; register"),
-        (lambda z: UNSEEN(z), "No optimizer will see the parameters of site 'z'; register"),
+        (UNSEEN, "No optimizer will see these parameters of site 'z': weight; register"),
+        (
+            lambda z: UNSEEN(z),
+            "No optimizer will see these parameters of site 'z': UNSEEN.weight; register",
+        ),
     ],
     ids=["module", "closure"],
 )

@@ -1,0 +1,300 @@
+"""Pictures of energy-based models that ArviZ does not have.
+
+Each takes arrays of NumPy or a host, draws on ``ax``, by default a new figure's, and returns it.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from pyro_ebm._arrays import to_numpy
+from pyro_ebm._extras import require
+from pyro_ebm.core.checks import check_choice, check_positive, check_positive_integer
+from pyro_ebm.diagnostics import Chains
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_energy_histogram", "plot_energy_landscape", "plot_log_weights"]
+
+Array = Any
+Limits = tuple[tuple[float, float], tuple[float, float]]
+
+# Okabe and Ito's colours, told apart with every kind of colour vision.
+_BLUE, _VERMILLION = "#0072B2", "#D55E00"
+_CHAIN_COLORS = (_VERMILLION, _BLUE, "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+_STYLES = {"forward": (_BLUE, "-"), "reverse": (_VERMILLION, "--")}
+# From middle gray to white, so that every color is seen on them.
+_GRAYS = [str(shade) for shade in np.linspace(0.5, 1.0, 11)]
+_NUM_BINS = 40
+# More than these hide each other.
+_MAX_LINES, _MAX_DOTS = len(_CHAIN_COLORS), 2000
+
+
+def plot_energy_landscape(
+    energy: Callable[[Array], Array],
+    draws: Any,
+    *,
+    paths: bool = False,
+    limits: Limits | None = None,
+    energy_range: float = 10.0,
+    num_points: int = 100,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """An energy in two dimensions, with draws or the paths of chains on it.
+
+    Args:
+        energy: From ``(N, 2)`` to ``(N,)``, arrays of the kind that ``draws`` is; for example
+            the ``potential`` of an energy-based distribution, which counts its base in.
+        draws: Chains, or values of shape ``(draw, 2)`` or ``(chain, draw, 2)``. At most 2000 are
+            drawn, evenly spaced ones.
+        paths: Whether to join the draws of a chain, from a circle to a square; the first six
+            chains then, with every draw.
+        limits: ``((left, right), (bottom, top))``. Default: what holds the draws.
+        energy_range: Nats above the lowest energy that colours tell apart: at 10 a density has
+            fallen to 1/20000 of its peak.
+        num_points: Grid points a side at which the energy is evaluated.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If a shape is another one or no energy on the grid is finite.
+    """
+    check_positive("energy_range", energy_range)
+    check_positive_integer("num_points", num_points, minimum=2)
+    values = draws.samples if isinstance(draws, Chains) else draws
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or shape[-1] != 2:
+        raise ValueError(f"Expected draws of shape (draw, 2) or (chain, draw, 2), got {shape}.")
+    chains = to_numpy(values).reshape(shape if len(shape) == 3 else (1, *shape))
+    box = limits if limits is not None else _limits(chains.reshape(-1, 2))
+    sides = [np.linspace(low, high, num_points) for low, high in box]
+    height = _height(energy, np.stack(np.meshgrid(*sides), axis=-1), like=values)
+    ax = _axes(ax)
+    contours = ax.contourf(
+        *sides, height, levels=np.linspace(0, energy_range, 11), colors=_GRAYS, extend="max"
+    )
+    ax.figure.colorbar(contours, ax=ax, label="energy above its lowest (nats)")
+    if paths:
+        _draw_paths(ax, chains[:_MAX_LINES])
+    else:
+        dots = chains.reshape(-1, 2)
+        dots = dots[:: 1 + len(dots) // _MAX_DOTS]
+        ax.plot(*dots.T, "o", ms=3, mew=0, color=_VERMILLION, alpha=0.5)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", xlim=sides[0][[0, -1]], ylim=sides[1][[0, -1]])
+    return ax
+
+
+def plot_energy_histogram(
+    data_energies: Array, model_energies: Array, *, ax: "Axes | None" = None
+) -> "Axes":
+    """Energies of data against energies of draws from the model.
+
+    In a trained model whose chains have mixed, the two agree. Draws of lower energy than the data
+    say that the model gives its mass to something else; draws of higher energy, or chains that
+    disagree, that the sampler has not arrived. Outliers are left out; the legend says how many, if
+    they are more than one in a hundred.
+
+    Args:
+        data_energies: Shape ``(N,)``.
+        model_energies: Shape ``(draw,)`` or ``(chain, draw)``, for example
+            ``chains.statistics["ebm_energy"]``; up to six chains get a line each.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If a shape is another one or no energy is finite.
+    """
+    data, model = to_numpy(data_energies), to_numpy(model_energies)
+    if data.ndim != 1 or model.ndim not in (1, 2):
+        raise ValueError(
+            "Expected energies of data of shape (N,) and of the model of shape (draw,) or "
+            f"(chain, draw), got {data.shape} and {model.shape}."
+        )
+    ax = _axes(ax)
+    bins = _bins(data, model)
+    _draw_histogram(ax, data, bins, "data", _BLUE)
+    _draw_histogram(ax, model, bins, "model", _VERMILLION, linestyle="--")
+    if model.ndim == 2 and 1 < len(model) <= _MAX_LINES:
+        for index, chain in enumerate(model):
+            label = "its chains" if index == 0 else None
+            ax.stairs(_density(chain, bins), bins, color=_VERMILLION, lw=0.5, label=label)
+    ax.set(xlabel="energy (nats)", ylabel="density (1/nat)", xlim=bins[[0, -1]])
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_log_weights(
+    record: Any,
+    *,
+    kind: str = "histogram",
+    element: tuple[int, ...] = (),
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""Log-weights behind an estimate of a log-normalizer: do many of them carry it, or a few?
+
+    Forward log-weights :math:`\log w` average to ``lower``, :math:`\log \mathrm{mean}(w)`; those
+    of paths walked backwards, where there are any, to ``upper``,
+    :math:`-\log \mathrm{mean}(1 / w)`. Where annealing is slow enough the two histograms
+    overlap, and cross at :math:`\log Z`.
+
+    Args:
+        record: What ``log_normalizer`` returns, with ``log_weights`` and ``reverse_log_weights``
+            (or None) of shape ``(num_samples, *batch)``.
+        kind: ``"histogram"`` of the log-weights, or ``"sorted"``: normalized weights, the
+            largest first. The ideal is a flat line at one over their number.
+        element: Which batch element, an index of ``batch``.
+        ax: Where to draw.
+
+    Returns:
+        The axes. Estimate, bounds and effective sample size are in the title.
+
+    Raises:
+        ValueError: If ``element`` does not fit ``batch`` or no weight is finite.
+
+    References:
+        | Sandwiching the marginal likelihood using bidirectional Monte Carlo
+          (Grosse et al., 2015)
+    """
+    check_choice("kind", kind, ("histogram", "sorted"))
+    samples = {"forward": _element(record.log_weights, element)}
+    if record.reverse_log_weights is not None:
+        samples["reverse"] = _element(record.reverse_log_weights, element)
+    marks = {
+        name: float(to_numpy(getattr(record, name))[element])
+        for name in ("lower", "estimate", "upper")
+        if getattr(record, name) is not None
+    }
+    size = float(to_numpy(record.effective_sample_size)[element])
+    ax = _axes(ax)
+    if kind == "sorted":
+        _draw_sorted(ax, samples)
+    else:
+        _draw_weights(ax, samples, marks)
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in marks.items())
+    ax.set_title(
+        f"log Z (nats): {figures}\n"
+        f"effective sample size {size:.{0 if size >= 10 else 1}f} of {len(samples['forward'])}",
+        fontsize="medium",
+    )
+    ax.legend(frameon=False)
+    return ax
+
+
+def _axes(ax: "Axes | None") -> "Axes":
+    with require("matplotlib"):
+        import matplotlib.pyplot as plt
+    return ax if ax is not None else plt.subplots(layout="constrained")[1]
+
+
+def _limits(points: np.ndarray) -> np.ndarray:
+    """Left and right, bottom and top, with a margin; shape (2, 2)."""
+    finite = points[np.isfinite(points).all(axis=1)]
+    if not len(finite):
+        raise ValueError("Expected finite draws or `limits`, got neither.")
+    low, high = finite.min(axis=0), finite.max(axis=0)
+    margin = np.where(high > low, 0.1 * (high - low), 1.0)
+    return np.stack([low - margin, high + margin], axis=1)
+
+
+def _height(energy: Callable[[Array], Array], grid: np.ndarray, like: Array) -> np.ndarray:
+    """Energies on a grid of shape (side, side, 2), counted from the lowest."""
+    xp = array_namespace(like)
+    if not xp.isdtype(like.dtype, "real floating"):
+        raise ValueError(f"Expected draws of real numbers, got {like.dtype}.")
+    points = xp.asarray(grid.reshape(-1, 2), dtype=like.dtype, device=device(like))
+    energies = to_numpy(energy(points))
+    if energies.shape != points.shape[:1]:
+        shapes = f"{points.shape} to {points.shape[:1]}"
+        raise ValueError(f"Expected the energy to map {shapes}, got {energies.shape}.")
+    # Infinite energy is as high as any that is off the scale; NaN leaves a hole.
+    return np.nan_to_num(energies - _finite(energies).min(), nan=np.nan).reshape(grid.shape[:-1])
+
+
+def _draw_paths(ax: "Axes", chains: np.ndarray) -> None:
+    for chain, color in zip(chains, _CHAIN_COLORS, strict=False):
+        ax.plot(*chain.T, color=color, lw=0.9, alpha=0.8)
+        for position, marker in ((chain[0], "o"), (chain[-1], "s")):
+            ax.plot(*position, marker, color=color, mec="black", ms=7, zorder=3)
+
+
+def _bulk(sample: np.ndarray) -> np.ndarray:
+    """What lies within three interquartile ranges, found anew until chains astray are out."""
+    bulk = _finite(sample).astype(float)
+    for _ in range(3):
+        # A quarter of all draws may be astray: "lower" keeps the quartile among the others.
+        first, third = np.quantile(bulk, [0.25, 0.75], method="lower")
+        reach = 3 * (third - first)
+        if reach > 0:
+            bulk = bulk[(bulk >= first - reach) & (bulk <= third + reach)]
+    return bulk
+
+
+def _bins(*samples: np.ndarray) -> np.ndarray:
+    """Edges of bins over the bulk of all samples."""
+    bulk = np.concatenate([_bulk(sample) for sample in samples])
+    low, high = bulk.min(), bulk.max()
+    margin = 0.0 if high > low else 0.5
+    return np.linspace(low - margin, high + margin, _NUM_BINS + 1)
+
+
+def _finite(sample: np.ndarray) -> np.ndarray:
+    finite = sample[np.isfinite(sample)]
+    if not len(finite):
+        raise ValueError("Expected finite energies or log-weights, got none.")
+    return finite
+
+
+def _density(sample: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Heights of a histogram whose area is the share of the sample that is on the axis."""
+    counts, _ = np.histogram(sample[np.isfinite(sample)], bins)
+    return counts / (sample.size * np.diff(bins))
+
+
+def _draw_histogram(
+    ax: "Axes", sample: np.ndarray, bins: np.ndarray, label: str, color: str, linestyle: str = "-"
+) -> None:
+    heights = _density(sample, bins)
+    outside = 1 - (heights * np.diff(bins)).sum()
+    if outside > 0.01:
+        label += f" ({outside:.0%} off the axis)"
+    ax.stairs(heights, bins, fill=True, color=color, alpha=0.2)
+    ax.stairs(heights, bins, color=color, lw=1.5, ls=linestyle, label=label)
+
+
+def _element(log_weights: Array, element: tuple[int, ...]) -> np.ndarray:
+    array = to_numpy(log_weights)
+    if array.ndim != 1 + len(element):
+        batch_shape = array.shape[1:]
+        raise ValueError(f"Expected `element` to be an index of {batch_shape}, got {element}.")
+    return array[(slice(None), *element)]
+
+
+def _draw_weights(ax: "Axes", samples: dict[str, np.ndarray], marks: dict[str, float]) -> None:
+    finite = {name: value for name, value in marks.items() if np.isfinite(value)}
+    bins = _bins(*samples.values(), *np.reshape(list(finite.values()), (-1, 1)))
+    for name, sample in samples.items():
+        _draw_histogram(ax, sample, bins, name, *_STYLES[name])
+    # In the color of the weights that a bound is a mean of.
+    colors = {"lower": _BLUE, "estimate": "black", "upper": _VERMILLION}
+    for name, value in finite.items():
+        line = "-" if name == "estimate" else ":"
+        ax.axvline(value, color=colors[name], ls=line, lw=2, label=name)
+    ax.set(xlabel="log-weight (nats)", ylabel="density (1/nat)")
+
+
+def _draw_sorted(ax: "Axes", samples: dict[str, np.ndarray]) -> None:
+    for name, sample in samples.items():
+        signed = sample if name == "forward" else -sample
+        weights = np.exp(signed - _finite(signed).max())
+        ranked = np.sort(weights)[::-1] / weights.sum()
+        color, linestyle = _STYLES[name]
+        ax.plot(1 + np.arange(len(ranked)), ranked, color=color, ls=linestyle, label=name)
+    ax.axhline(1 / len(samples["forward"]), color="black", ls=":", label="all equal")
+    ax.set(xlabel="rank", ylabel="normalized weight", xscale="log", yscale="log")
