@@ -111,6 +111,20 @@ class Packing:
         axes = tuple(axis - depth for axis, size in enumerate(self.plate_shape) if size == 1)
         return xp.sum(padded, axis=axes, keepdims=True) if axes else padded
 
+    def sum_over_others(self, numbers: Any, plate_dims: Collection[int]) -> Any:
+        """Sum over all batch dimensions but some, which alone are left.
+
+        Args:
+            numbers: Shape ``(*chains, *batch_shape)``, batch shape filled up with ones.
+            plate_dims: Negative dimensions of the plates to keep.
+
+        Returns:
+            Shape ``(*chains, *plates)``.
+        """
+        xp = array_namespace(numbers)
+        others = tuple(d for d in range(-len(self.plate_shape), 0) if d not in plate_dims)
+        return xp.sum(numbers, axis=others) if others else numbers
+
     def _dims(self, name: str) -> tuple[Shape, list[int]]:
         """Batch shape of full length, and the axes of it that belong to the site alone."""
         batch_shape = self.batch_shapes[name]

@@ -8,12 +8,14 @@ with require_extra("numpyro"):
 
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
+from pyro_ebm.core.marginal import LogMarginal
 from pyro_ebm.numpyro.chains import PersistentChains
 from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.numpyro.evidence import log_normalizer
 from pyro_ebm.numpyro.guides import LangevinGuide
+from pyro_ebm.numpyro.marginal import log_marginal
 from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
@@ -30,12 +32,14 @@ __all__ = [
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",
+    "LogMarginal",
     "LogNormalizer",
     "MALA",
-    "SamplerKernel",
     "PersistentChains",
+    "SamplerKernel",
     "auxiliary",
     "check_model",
+    "log_marginal",
     "log_normalizer",
     "run_chains",
 ]

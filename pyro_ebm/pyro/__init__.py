@@ -8,12 +8,14 @@ with require_extra("pyro"):
 
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
+from pyro_ebm.core.marginal import LogMarginal
 from pyro_ebm.pyro.chains import PersistentChains
 from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.guides import LangevinGuide
+from pyro_ebm.pyro.marginal import log_marginal
 from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
@@ -30,12 +32,14 @@ __all__ = [
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",
+    "LogMarginal",
     "LogNormalizer",
     "MALA",
-    "SamplerKernel",
     "PersistentChains",
+    "SamplerKernel",
     "auxiliary",
     "check_model",
+    "log_marginal",
     "log_normalizer",
     "run_chains",
 ]
