@@ -15,7 +15,8 @@ from numpyro.primitives import mutable
 from pyro_ebm.core.checks import check_chain_shapes, check_chains
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.potentials import unconstrained_potential
-from pyro_ebm.numpyro.samplers import Langevin, Sampler, draw
+from pyro_ebm.numpyro.samplers import Langevin, Sampler
+from pyro_ebm.numpyro.sampling import draw
 
 __all__ = ["DeclaredChains", "PersistentChains", "with_values"]
 

@@ -25,10 +25,10 @@ from pyro_ebm.core.marginal import (
 from pyro_ebm.numpyro.densities import log_density, shared_plates
 from pyro_ebm.numpyro.energies import _as_pytree
 from pyro_ebm.numpyro.evidence import log_normalizer
+from pyro_ebm.numpyro.inspection import find_energy, map_energy
 from pyro_ebm.numpyro.posteriors import Posterior
 from pyro_ebm.numpyro.potentials import Potential
 from pyro_ebm.numpyro.samplers import MALA, Sampler
-from pyro_ebm.numpyro.sites import find_energy, map_energy
 
 __all__ = ["log_marginal"]
 

@@ -12,7 +12,8 @@ from torch.distributions import biject_to
 from pyro_ebm.core.checks import check_chain_shapes, check_chains
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.potentials import unconstrained_potential
-from pyro_ebm.pyro.samplers import Langevin, Sampler, draw
+from pyro_ebm.pyro.samplers import Langevin, Sampler
+from pyro_ebm.pyro.sampling import draw
 
 __all__ = ["ChainStore", "PersistentChains"]
 

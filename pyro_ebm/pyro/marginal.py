@@ -24,9 +24,9 @@ from pyro_ebm.core.marginal import (
 )
 from pyro_ebm.pyro.densities import log_density, shared_plates
 from pyro_ebm.pyro.evidence import log_normalizer
+from pyro_ebm.pyro.inspection import find_energy, map_energy
 from pyro_ebm.pyro.posteriors import Posterior
 from pyro_ebm.pyro.samplers import MALA, Sampler
-from pyro_ebm.pyro.sites import find_energy, map_energy
 
 __all__ = ["log_marginal"]
 

@@ -38,7 +38,7 @@ class Walk:
     adapt_scale: bool = False
 
     def init(self, potential, position):
-        return ebm.Langevin(1.0).init(potential, position)
+        return ebm.MALA(1.0).init(potential, position)
 
     def step(self, potential, state):
         position = state.potential if self.stride is None else state.position + self.stride
