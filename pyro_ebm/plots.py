@@ -158,7 +158,7 @@ def plot_log_weights(
         ValueError: If no weight is there or finite, or ``element`` does not fit ``batch``.
 
     References:
-        | Sandwiching the marginal likelihood with bidirectional Monte Carlo (Grosse et al., 2015)
+        | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015)
     """
     check_choice("kind", kind, ("histogram", "sorted"))
     if record.log_weights is None:
