@@ -170,11 +170,11 @@ class EnergySites(Messenger):
         """Meet a sample site whose value is known by now."""
         if msg["type"] == "mutable":
             self.mutables.add(msg["name"])
-        if msg["type"] == "param" and not self.emits:
+        if msg["type"] == "param":
             self.inputs[msg["name"]] = msg["value"]
         if msg["type"] != "sample":
             return
-        # Inside the particles nothing is kept, for it would outlive their vmap.
+        # Inside the particles no value is kept, for it would outlive their vmap.
         if not self.emits and not msg["is_observed"] and not isinstance(msg["fn"], Delta):
             self.inputs[msg["name"]] = msg["value"]
             self.latents.add(msg["name"])

@@ -113,6 +113,12 @@ def kept(state, name="z$chains"):
     return state.mutable_state[name]
 
 
+def walked(after, before, stride=1.0, name="z$chains"):
+    """Whether every chain made one step; infinite ones are yet to start."""
+    start, end = kept(before, name), kept(after, name)
+    return bool(jnp.isfinite(start).all() and jnp.allclose(end, start + stride))
+
+
 def step(svi, num_steps):
     """States after each of some steps."""
     update, states = jax.jit(svi.update), [svi.init(random.key(0), X)]
@@ -168,7 +174,7 @@ def test_one_move_a_step_for_all_particles(elbo, caplog):
     with jax.log_compiles():
         last, _ = update(first, X)
     assert "Compiling" not in caplog.text
-    assert jnp.allclose(kept(last), kept(first) + 1)
+    assert walked(last, first)
     assert svi.get_params(last)["energy$params"].weight != 0.5
     # What a scan asks of its carry.
     assert jax.tree.map(jnp.shape, last) == jax.tree.map(jnp.shape, state)
@@ -191,7 +197,7 @@ def test_evaluate_moves_nothing():
     value = evaluate(state, X)
     after, loss = update(state, X)
     assert value == pytest.approx(float(loss), rel=1e-5)
-    assert jnp.allclose(kept(after), kept(state) + 1)
+    assert walked(after, state)
 
 
 def test_they_move_on_the_energy_as_it_is():
@@ -230,7 +236,7 @@ def test_every_site_has_its_own():
     svi = svi_of(model, guide)
     before, after = step(svi, 2)
     for name, stride in (("x$chains", 1), ("y$chains", -1)):
-        assert jnp.allclose(kept(after, name), kept(before, name) + stride)
+        assert walked(after, before, stride, name)
 
 
 def test_other_mutable_sites_are_left_to_the_stock_elbo():
@@ -243,7 +249,7 @@ def test_other_mutable_sites_are_left_to_the_stock_elbo():
     svi = svi_of(model, guide)
     before, after = step(svi, 2)
     assert kept(after, "count")["value"] == kept(before, "count")["value"] + 1
-    assert jnp.allclose(kept(after), kept(before) + 1)
+    assert walked(after, before)
 
 
 def test_reading_the_objective_goes_on_from_the_state():
