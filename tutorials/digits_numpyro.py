@@ -143,7 +143,7 @@ def look_at(networks, test_images, settings):
     latents = prior(networks.energy)
     if networks.energy is None:
         return Evidence(score, decode(networks, latents.sample(keys[1], (settings.num_draws,))))
-    # An energy-based density is known up to its normalizing constant: estimate it, with its error.
+    # An energy-based density is known up to its normalizing constant: estimate and bracket it.
     log_z = ebm.log_normalizer(
         keys[2],
         latents,
@@ -158,7 +158,9 @@ def look_at(networks, test_images, settings):
         num_samples=1,
         num_warmup=settings.num_moves,
     )
-    return Evidence(score, decode(networks, chains.samples[:, 0]), *map(float, log_z))
+    images = decode(networks, chains.samples[:, 0])
+    # Estimate, lower and upper end, standard error, effective sample size.
+    return Evidence(score, images, *map(float, log_z[:5]))
 
 
 def decode(networks, z):

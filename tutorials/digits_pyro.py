@@ -133,7 +133,7 @@ def look_at(networks, test_images, settings):
     latents = prior(networks.energy)
     if networks.energy is None:
         return Evidence(score, decode(networks, latents.sample((settings.num_draws,))))
-    # An energy-based density is known up to its normalizing constant: estimate it, with its error.
+    # An energy-based density is known up to its normalizing constant: estimate and bracket it.
     log_z = ebm.log_normalizer(
         latents, num_samples=settings.num_weights, num_temperatures=settings.num_temperatures
     )
@@ -144,7 +144,9 @@ def look_at(networks, test_images, settings):
         num_samples=1,
         num_warmup=settings.num_moves,
     )
-    return Evidence(score, decode(networks, chains.samples[:, 0]), *map(float, log_z))
+    images = decode(networks, chains.samples[:, 0])
+    # Estimate, lower and upper end, standard error, effective sample size.
+    return Evidence(score, images, *map(float, log_z[:5]))
 
 
 @torch.no_grad()
