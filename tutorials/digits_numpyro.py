@@ -152,7 +152,7 @@ def look_at(networks, test_images, settings):
     )
     chains = ebm.run_chains(
         keys[1],
-        ebm.MALA(step_size=0.1),  # accepts about four moves of five
+        ebm.MALA(step_size=0.1),  # a first guess, which warm-up tunes
         latents,
         num_chains=settings.num_draws,  # one draw from each chain: they are independent
         num_samples=1,

@@ -138,7 +138,7 @@ def look_at(networks, test_images, settings):
         latents, num_samples=settings.num_weights, num_temperatures=settings.num_temperatures
     )
     chains = ebm.run_chains(
-        ebm.MALA(step_size=0.1),  # accepts about four moves of five
+        ebm.MALA(step_size=0.1),  # a first guess, which warm-up tunes
         latents,
         num_chains=settings.num_draws,  # one draw from each chain: they are independent
         num_samples=1,
