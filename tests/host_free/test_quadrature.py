@@ -78,6 +78,13 @@ def test_a_coarse_grid_knows_that_it_is_coarse():
     assert result.upper - result.lower < 1e-6
 
 
+@pytest.mark.parametrize("num_dims", [1, 2, 3])
+def test_the_rule_is_exact_for_densities_that_are_linear_in_each_direction(num_dims):
+    box = np.zeros(num_dims), np.full(num_dims, 2.0)
+    values = on_grid(lambda x: np.log1p(x).sum(-1), box, 4)
+    assert summarize_grid(values, box).estimate == pytest.approx(num_dims * math.log(4.0))
+
+
 def test_what_lies_outside_is_in_the_upper_bound_alone():
     log_density, _ = normal(1, 0.0, 1.0)
     box = np.array([-6.0]), np.array([6.0])

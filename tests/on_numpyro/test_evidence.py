@@ -134,6 +134,15 @@ def test_weights_are_unbiased_even_if_stuck_in_batches_with_forbidden_values():
     assert jnp.allclose(grid.estimate, truth, atol=0.01)
 
 
+def test_draws_are_chosen_by_their_weights():
+    weights = jnp.array([[0.0, 0.3], [0.7, 0.1], [0.2, 0.0], [0.1, 0.6]])
+    chosen = annealing._chosen(KEY, jnp.log(jnp.tile(weights, (250, 1))))
+    assert chosen.shape == (1000, 2)
+    for column, expected in zip(chosen.T, weights.T, strict=True):
+        shares = jnp.bincount(column % 4, length=4) / 1000
+        assert jnp.allclose(shares, expected, atol=1e-2)
+
+
 def test_a_box_that_does_not_close_is_named():
     flat = ebm.EnergyBased(lambda x: 0 * x, event_shape=())
     with pytest.warns(UserWarning, match="No box closes around EnergyBased"):

@@ -8,6 +8,7 @@ from brackets_pyro import mixture, network, quartic
 from pyro.distributions import constraints
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.pyro.annealing import _chosen
 
 HOPELESS = ebm.MALA(1e-6, target_acceptance=None)
 
@@ -124,6 +125,15 @@ def test_weights_are_unbiased_whatever_the_schedule():
     inverse = (log_normalizer("quartic") - result.reverse_log_weights).exp()
     assert abs(inverse.mean() - 1) < 6 * inverse.std() / math.sqrt(50_000)
     assert weights.std() > 0.05
+
+
+def test_draws_are_chosen_by_their_weights():
+    weights = torch.tensor([[0.0, 0.3], [0.7, 0.1], [0.2, 0.0], [0.1, 0.6]])
+    chosen = _chosen(weights.repeat(250, 1).log())
+    assert chosen.shape == (1000, 2)
+    for column, expected in zip(chosen.T, weights.T, strict=True):
+        shares = torch.bincount(column % 4, minlength=4) / 1000
+        assert torch.allclose(shares, expected, atol=1e-2)
 
 
 def test_cost():
