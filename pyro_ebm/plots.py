@@ -52,10 +52,10 @@ def plot_energy_landscape(
             drawn, evenly spaced ones.
         paths: Whether to join the draws of a chain, from a circle to a square; the first six
             chains then, with every draw.
-        limits: ``((left, right), (bottom, top))``. Default: what holds the draws.
+        limits: ``((left, right), (bottom, top))``; by default what holds the draws.
         energy_range: Nats above the lowest energy that colours tell apart: at 10 a density has
             fallen to 1/20000 of its peak.
-        num_points: Grid points a side at which the energy is evaluated.
+        num_points: Grid points a side.
         ax: Where to draw.
 
     Returns:
@@ -139,30 +139,30 @@ def plot_log_weights(
 ) -> "Axes":
     r"""Log-weights behind an estimate of a log-normalizer: do many of them carry it, or a few?
 
-    Forward log-weights :math:`\log w` average to ``lower``, :math:`\log \mathrm{mean}(w)`; those
-    of paths walked backwards, where there are any, to ``upper``,
+    Forward log-weights :math:`\log w` give the lower bound, :math:`\log \mathrm{mean}(w)`; those
+    of paths walked backwards, where there are any, the upper one,
     :math:`-\log \mathrm{mean}(1 / w)`. Where annealing is slow enough the two histograms
     overlap, and cross at :math:`\log Z`.
 
     Args:
-        record: What ``log_normalizer`` returns, with ``log_weights`` and ``reverse_log_weights``
-            (or None) of shape ``(num_samples, *batch)``.
+        record: What ``log_normalizer`` returns, log-weights of shape ``(num_samples, *batch)``.
         kind: ``"histogram"`` of the log-weights, or ``"sorted"``: normalized weights, the
             largest first. The ideal is a flat line at one over their number.
         element: Which batch element, an index of ``batch``.
         ax: Where to draw.
 
     Returns:
-        The axes. Estimate, bounds and effective sample size are in the title.
+        The axes; estimate, bounds and effective sample size are in the title.
 
     Raises:
-        ValueError: If ``element`` does not fit ``batch`` or no weight is finite.
+        ValueError: If no weight is there or finite, or ``element`` does not fit ``batch``.
 
     References:
-        | Sandwiching the marginal likelihood using bidirectional Monte Carlo
-          (Grosse et al., 2015)
+        | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015)
     """
     check_choice("kind", kind, ("histogram", "sorted"))
+    if record.log_weights is None:
+        raise ValueError("Expected a record with log-weights, got one of a method without any.")
     samples = {"forward": _element(record.log_weights, element)}
     if record.reverse_log_weights is not None:
         samples["reverse"] = _element(record.reverse_log_weights, element)
@@ -172,6 +172,7 @@ def plot_log_weights(
         if getattr(record, name) is not None
     }
     size = float(to_numpy(record.effective_sample_size)[element])
+    num_weights = min(len(sample) for sample in samples.values())
     ax = _axes(ax)
     if kind == "sorted":
         _draw_sorted(ax, samples)
@@ -180,7 +181,7 @@ def plot_log_weights(
     figures = ", ".join(f"{name} {value:.3f}" for name, value in marks.items())
     ax.set_title(
         f"log Z (nats): {figures}\n"
-        f"effective sample size {size:.{0 if size >= 10 else 1}f} of {len(samples['forward'])}",
+        f"effective sample size {size:.{0 if size >= 10 else 1}f} of {num_weights}",
         fontsize="medium",
     )
     ax.legend(frameon=False)
@@ -194,7 +195,7 @@ def _axes(ax: "Axes | None") -> "Axes":
 
 
 def _limits(points: np.ndarray) -> np.ndarray:
-    """Left and right, bottom and top, with a margin; shape (2, 2)."""
+    """What holds the finite points, with a margin; shape (2, 2)."""
     finite = points[np.isfinite(points).all(axis=1)]
     if not len(finite):
         raise ValueError("Expected finite draws or `limits`, got neither.")
@@ -213,7 +214,7 @@ def _height(energy: Callable[[Array], Array], grid: np.ndarray, like: Array) -> 
     if energies.shape != points.shape[:1]:
         shapes = f"{points.shape} to {points.shape[:1]}"
         raise ValueError(f"Expected the energy to map {shapes}, got {energies.shape}.")
-    # Infinite energy is as high as any that is off the scale; NaN leaves a hole.
+    # Infinite energy is off the scale; NaN leaves a hole.
     return np.nan_to_num(energies - _finite(energies).min(), nan=np.nan).reshape(grid.shape[:-1])
 
 
@@ -240,7 +241,7 @@ def _bins(*samples: np.ndarray) -> np.ndarray:
     """Edges of bins over the bulk of all samples."""
     bulk = np.concatenate([_bulk(sample) for sample in samples])
     low, high = bulk.min(), bulk.max()
-    margin = 0.0 if high > low else 0.5
+    margin = 0.5 * (high == low)
     return np.linspace(low - margin, high + margin, _NUM_BINS + 1)
 
 
@@ -271,8 +272,8 @@ def _draw_histogram(
 def _element(log_weights: Array, element: tuple[int, ...]) -> np.ndarray:
     array = to_numpy(log_weights)
     if array.ndim != 1 + len(element):
-        batch_shape = array.shape[1:]
-        raise ValueError(f"Expected `element` to be an index of {batch_shape}, got {element}.")
+        shape = array.shape[1:]
+        raise ValueError(f"Expected `element` to be an index of {shape}, got {element}.")
     return array[(slice(None), *element)]
 
 
@@ -281,7 +282,6 @@ def _draw_weights(ax: "Axes", samples: dict[str, np.ndarray], marks: dict[str, f
     bins = _bins(*samples.values(), *np.reshape(list(finite.values()), (-1, 1)))
     for name, sample in samples.items():
         _draw_histogram(ax, sample, bins, name, *_STYLES[name])
-    # In the color of the weights that a bound is a mean of.
     colors = {"lower": _BLUE, "estimate": "black", "upper": _VERMILLION}
     for name, value in finite.items():
         line = "-" if name == "estimate" else ":"

@@ -133,18 +133,20 @@ def look_at(networks, test_images, settings):
     latents = prior(networks.energy)
     if networks.energy is None:
         return Evidence(score, decode(networks, latents.sample((settings.num_draws,))))
-    # An energy-based density is known up to its normalizing constant: estimate it, with its error.
+    # An energy-based density is known up to its normalizing constant: estimate and bracket it.
     log_z = ebm.log_normalizer(
         latents, num_samples=settings.num_weights, num_temperatures=settings.num_temperatures
     )
     chains = ebm.run_chains(
-        ebm.MALA(step_size=0.1),  # accepts about four moves of five
+        ebm.MALA(step_size=0.1),  # a first guess, which warm-up tunes
         latents,
         num_chains=settings.num_draws,  # one draw from each chain: they are independent
         num_samples=1,
         num_warmup=settings.num_moves,
     )
-    return Evidence(score, decode(networks, chains.samples[:, 0]), *map(float, log_z))
+    images = decode(networks, chains.samples[:, 0])
+    # Estimate, lower and upper end, standard error, effective sample size.
+    return Evidence(score, images, *map(float, log_z[:5]))
 
 
 @torch.no_grad()

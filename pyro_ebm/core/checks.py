@@ -10,6 +10,8 @@ from array_api_compat import array_namespace
 
 __all__ = [
     "check_auxiliary",
+    "check_chain_shapes",
+    "check_chains",
     "check_choice",
     "check_energy_shape",
     "check_nonnegative",
@@ -156,6 +158,51 @@ def describe_trouble(
             f"{num_stuck} of {num_chains} chains of {sampler} on {distribution} are stuck, "
             f"with a mean acceptance below {_STUCK}: lower its `step_size` or let `num_warmup` "
             "tune it."
+        )
+
+
+def check_chains(
+    num_chains: Any, event_shape: Any, buffer_size: Any, restart_probability: Any
+) -> None:
+    """Raise unless these describe persistent chains."""
+    check_positive_integer("num_chains", num_chains)
+    if not isinstance(event_shape, tuple):
+        raise ValueError(f"Expected `event_shape` to be a tuple of integers, got {event_shape!r}.")
+    for size in event_shape:
+        check_positive_integer("event_shape", size)
+    if buffer_size is not None:
+        check_positive_integer("buffer_size", buffer_size, minimum=num_chains)
+    if not _is_number(restart_probability) or not 0 <= restart_probability <= 1:
+        raise ValueError(
+            "Expected `restart_probability` to be a number from 0 to 1, "
+            f"got {restart_probability!r}."
+        )
+
+
+def check_chain_shapes(name: str, shape: Any, values: Any, distribution: Any) -> None:
+    """Raise unless persistent chains fit their energy-based site and what is kept of them.
+
+    Args:
+        name: Under which their values are kept, for example ``"z$chains"``.
+        shape: Of the values of all chains, ``(buffer_size, *event_shape)``.
+        values: What is kept, or None at the start.
+        distribution: The site's distribution.
+    """
+    if tuple(distribution.event_shape) != tuple(shape[1:]):
+        raise ValueError(
+            f"Expected {name!r} to have the event shape of its site, "
+            f"{tuple(distribution.event_shape)}, got {tuple(shape[1:])}."
+        )
+    base = distribution.base
+    if base is not None and tuple(base.batch_shape):
+        raise ValueError(
+            f"Expected one base for all batch elements where {name!r} walks, got a base of batch "
+            f"shape {tuple(base.batch_shape)}. Write it without; a plate expands it."
+        )
+    if values is not None and tuple(values.shape) != tuple(shape):
+        raise ValueError(
+            f"Expected the values that are kept of {name!r} to have shape {tuple(shape)}, got "
+            f"{tuple(values.shape)}. Do they come from an earlier run with other chains?"
         )
 
 

@@ -1,6 +1,5 @@
 """Evidence of latent-variable models from log-weights and the log-normalizers of their priors."""
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,9 +11,7 @@ __all__ = [
     "LogMarginal",
     "describe_doubts",
     "inverse_temperatures",
-    "log_weight_gain",
     "summarize_log_marginal",
-    "tuned_log_step_size",
 ]
 
 # A likelihood of many observations is felt at once: most temperatures belong near zero.
@@ -91,22 +88,3 @@ def inverse_temperatures(num_temperatures: int) -> list[float]:
         | Marginal likelihood estimation via power posteriors (Friel and Pettitt, 2008)
     """
     return [(k / num_temperatures) ** _POWER for k in range(1, num_temperatures + 1)]
-
-
-def log_weight_gain(before: Any, after: Any) -> Any:
-    """What chains gain when the temperature changes under them.
-
-    Args:
-        before: Their potentials at the old temperature.
-        after: Their potentials at the new one.
-
-    Returns:
-        The difference; minus infinity where there is no density any more.
-    """
-    xp = array_namespace(after)
-    return xp.where(after == math.inf, xp.full_like(after, -math.inf), before - after)
-
-
-def tuned_log_step_size(log_step_size: Any, acceptance_rate: Any, target: float) -> Any:
-    """Log of the next step size, from what chains accepted at the last, shape ``(K, *batch)``."""
-    return log_step_size + array_namespace(acceptance_rate).mean(acceptance_rate, axis=0) - target

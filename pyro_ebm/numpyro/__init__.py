@@ -9,6 +9,7 @@ with require_extra("numpyro"):
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
 from pyro_ebm.core.marginal import LogMarginal
+from pyro_ebm.numpyro.chains import PersistentChains
 from pyro_ebm.numpyro.checks import check_model
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.elbo import EnergyELBO, auxiliary
@@ -34,6 +35,7 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "PersistentChains",
     "SamplerKernel",
     "auxiliary",
     "check_model",

@@ -11,6 +11,7 @@ from numpyro.infer import ELBO, Trace_ELBO
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.numpyro.chains import DeclaredChains, PersistentChains, with_values
 from pyro_ebm.numpyro.distributions import trained_by_objective
 from pyro_ebm.numpyro.sites import EnergySite, EnergySites
 
@@ -26,10 +27,16 @@ def auxiliary(site: str, **learners: Any) -> None:
     Args:
         site: Name of the energy-based site of the model.
         **learners: By the names that the objective's ``loss`` asks for, for example
-            ``critic=eqx_module("critic", module)``.
+            ``critic=eqx_module("critic", module)`` or ``chains=PersistentChains(...)``.
     """
     if not _PYRO_STACK:
         return
+    learners = {
+        name: DeclaredChains.declare(f"{site}${name}", learner)
+        if isinstance(learner, PersistentChains)
+        else learner
+        for name, learner in learners.items()
+    }
     # The value stays None, as Predictive and others expect of a message they do not know.
     message: Any = {"type": "auxiliary", "site": site, "learners": learners, "value": None}
     apply_stack(message | {"fn": lambda: None, "args": (), "kwargs": {}})
@@ -87,21 +94,17 @@ class EnergyELBO(ELBO):
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Estimate of the negative ELBO; its gradient is that of the objectives too."""
-        loss, log_normalizer = self._run(
-            self.elbo.loss, rng_key, param_map, model, guide, args, kwargs
-        )
-        return loss if log_normalizer is None else loss + log_normalizer
+        run = self._run(rng_key, param_map, model, guide, args, kwargs, with_state=False)
+        return run["loss"]
 
     def loss_with_mutable_state(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """The same with the values of ``mutable`` sites, where the stock ELBO has that."""
-        result, log_normalizer = self._run(
-            self.elbo.loss_with_mutable_state, rng_key, param_map, model, guide, args, kwargs
-        )
-        if log_normalizer is None:
-            return result
-        return {**result, "loss": result["loss"] + log_normalizer}
+        """The same with persistent chains, moved, and other ``mutable`` sites.
+
+        Persistent chains go with every stock ELBO; other mutable sites where it has them.
+        """
+        return self._run(rng_key, param_map, model, guide, args, kwargs, with_state=True)
 
     def objective_values(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
@@ -109,10 +112,12 @@ class EnergyELBO(ELBO):
         """Objective of each site, its mean over batch elements: read it during training.
 
         Model and guide are run once more, with fresh noise. ``param_map`` is what
-        ``SVI.get_params`` gives.
+        ``SVI.get_params`` gives; add the state's ``mutable_state`` for persistent chains to move
+        from where they are.
         """
         sites = self._meet(rng_key, param_map, model, guide, args, kwargs)
-        trained = [site for site in sites if site.objective is not None]
+        _advance_chains(random.fold_in(rng_key, 1), sites)
+        trained = [site for site in sites.records if site.objective is not None]
         keys = random.split(rng_key, len(trained) + 1)[1:]
         return {
             site.name: site.mean(site.loss(key)) for site, key in zip(trained, keys, strict=True)
@@ -137,29 +142,48 @@ class EnergyELBO(ELBO):
             )
 
     def _run(
-        self, loss: Any, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
-    ) -> tuple[Any, Array | None]:
-        """What the stock ELBO gives, and the sum of log-normalizers; None without energies."""
+        self,
+        rng_key: Array,
+        params: Any,
+        model: Any,
+        guide: Any,
+        args: Any,
+        kwargs: Any,
+        *,
+        with_state: bool,
+    ) -> dict[str, Any]:
+        """What the stock ELBO gives, log-normalizers added, and chains moved."""
         # Drawn from keys of its own: those that the stock ELBO splits off stay as they are.
         meet_key, normalizer_key = random.split(random.fold_in(rng_key, 0))
         met = self._meet(meet_key, params, model, guide, args, kwargs)
-        if met:
-            sites = EnergySites(self.objective, emits=True)
+        states, values = _advance_chains(random.fold_in(rng_key, 1), met)
+        if met.records:
+            sites = EnergySites(self.objective, emits=True, chains=values)
             model, guide = sites.model(model), sites.guide(guide)
+        # Not every stock ELBO knows mutable sites, and some only with one particle.
+        stock = with_state and (not states or met.mutables > states.keys())
+        elbo = self.elbo.loss_with_mutable_state if stock else self.elbo.loss
         with trained_by_objective():
-            result = loss(rng_key, params, model, guide, *args, **kwargs)
-        if not met or not self.num_normalizer_samples:
-            return result, None
-        keys = random.split(normalizer_key, len(met))
+            result = elbo(rng_key, params, model, guide, *args, **kwargs)
+        result = result if stock else {"loss": result, "mutable_state": None}
+        if states:
+            result = {**result, "mutable_state": {**(result["mutable_state"] or {}), **states}}
+        if met.records and self.num_normalizer_samples:
+            total = self._log_normalizer(normalizer_key, met.records)
+            result = {**result, "loss": result["loss"] + total}
+        return result
+
+    def _log_normalizer(self, rng_key: Array, sites: list[EnergySite]) -> Array:
+        keys = random.split(rng_key, len(sites))
         totals = [
             site.total(site.log_normalizer(key, self.num_normalizer_samples))
-            for site, key in zip(met, keys, strict=True)
+            for site, key in zip(sites, keys, strict=True)
         ]
-        return result, jnp.stack(totals).sum()
+        return jnp.stack(totals).sum()
 
     def _meet(
         self, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
-    ) -> list[EnergySite]:
+    ) -> EnergySites:
         """Energy-based sites of one run outside the particles; XLA leaves out what is not used."""
         guide_key, model_key = random.split(rng_key)
         # Copied, for a mutable site writes into its dictionary.
@@ -169,7 +193,22 @@ class EnergyELBO(ELBO):
         guide_trace = trace(guide).get_trace(*args, **kwargs)
         model = replay(seed(sites.model(model), model_key), guide_trace)
         substitute(model, data=copied)(*args, **kwargs)
-        return sites.records
+        return sites
+
+
+def _advance_chains(
+    rng_key: Array, sites: EnergySites
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Move the persistent chains of all sites: all of them thereafter, and those that moved."""
+    states: dict[str, Array] = {}
+    values: dict[str, Array] = {}
+    for site in sites.records:
+        for learner in site.learners.values():
+            if isinstance(learner, DeclaredChains):
+                key, name = random.fold_in(rng_key, len(states)), learner.name
+                states[name], values[name] = learner.advance(key, site.energy)
+        site.learners = with_values(site.learners, values)
+    return states, values
 
 
 def _check_objectives(objective: Any) -> None:

@@ -12,23 +12,22 @@ from jax.tree_util import Partial
 from numpyro.distributions import Delta
 from numpyro.handlers import seed, trace
 
+from pyro_ebm.core.annealing import log_weight_increment, tuned
 from pyro_ebm.core.checks import check_choice, check_positive_integer
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.marginal import (
     LogMarginal,
     describe_doubts,
     inverse_temperatures,
-    log_weight_gain,
     summarize_log_marginal,
-    tuned_log_step_size,
 )
 from pyro_ebm.numpyro.densities import log_density, shared_plates
 from pyro_ebm.numpyro.energies import _as_pytree
 from pyro_ebm.numpyro.evidence import log_normalizer
+from pyro_ebm.numpyro.inspection import find_energy, map_energy
 from pyro_ebm.numpyro.posteriors import Posterior
 from pyro_ebm.numpyro.potentials import Potential
 from pyro_ebm.numpyro.samplers import MALA, Sampler
-from pyro_ebm.numpyro.sites import find_energy, map_energy
 
 __all__ = ["log_marginal"]
 
@@ -251,13 +250,12 @@ def _walk(
         )
         potential = _tempered(posterior, inverse_temperature)
         state = sampler.init(potential, position)
-        log_weights = log_weights + log_weight_gain(before, state.potential)
+        log_weights = log_weights + log_weight_increment(before, state.potential)
         step_size = jnp.exp(log_step_size) if given is None else given
         state, info = sampler.step(key, potential, state._replace(step_size=step_size))
         if sampler.target_acceptance is not None:
-            log_step_size = tuned_log_step_size(
-                log_step_size, info.acceptance_rate, sampler.target_acceptance
-            )
+            rate = info.acceptance_rate.mean(0)
+            log_step_size = tuned(log_step_size, rate, sampler.target_acceptance)
         return (state.position, state.potential, log_weights, log_step_size), step_size
 
     log_weights = jnp.zeros_like(state.potential)

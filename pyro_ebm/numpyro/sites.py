@@ -16,6 +16,7 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.checks import check_auxiliary, check_sites
 from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture, unregistered
 from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.numpyro.chains import with_values
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.inspection import (
     HOW_TO_REGISTER,
@@ -58,7 +59,7 @@ class EnergySite:
     def log_normalizer(self, rng_key: Array, num_samples: int) -> Array:
         """Estimate for each batch element, from draws of the base; zero if there is no base."""
         try:
-            log_weights = self._energy.importance_log_weights(rng_key, num_samples)
+            log_weights = self.energy.importance_log_weights(rng_key, num_samples)
         except NotImplementedError:
             warnings.warn(
                 f"The reported loss leaves out the log-normalizer of site {self.name!r}, which "
@@ -110,7 +111,8 @@ class EnergySite:
             warnings.warn(unregistered(self.name, found.arrays, advice).message, stacklevel=2)
 
     @property
-    def _energy(self) -> EnergyBased:
+    def energy(self) -> EnergyBased:
+        """Its distribution, without wrappers."""
         energy = find_energy(self.fn)
         assert energy is not None
         return energy
@@ -125,16 +127,22 @@ class EnergySites(Messenger):
     Args:
         objective: One objective for all sites, or a dictionary from a site's name to its own.
         emits: Whether to emit the factors that train the energies, or to keep the sites.
+        chains: Values of persistent chains that have moved, by the name of their mutable site,
+            which the guide then hides.
     """
 
-    def __init__(self, objective: Any, *, emits: bool) -> None:
+    def __init__(
+        self, objective: Any, *, emits: bool, chains: Mapping[str, Array] | None = None
+    ) -> None:
         super().__init__()
         self.objective = objective
         self.emits = emits
+        self.chains = chains or {}
         self.records: list[EnergySite] = []
         self.inputs: dict[str, Any] = {}
         self.latents: set[str] = set()
         self.learners: dict[str, dict[str, Any]] = {}
+        self.mutables: set[str] = set()
 
     def model(self, model: Any) -> Callable[..., Any]:
         """The model with this handler around it."""
@@ -153,18 +161,21 @@ class EnergySites(Messenger):
 
         def handled(*args: Any, **kwargs: Any) -> Any:
             self.learners.clear()
-            with _GuideSites(self.learners):
+            with _GuideSites(self):
                 return guide(*args, **kwargs)
 
         return handled
 
     def postprocess_message(self, msg: Any) -> None:
         """Meet a sample site whose value is known by now."""
+        if msg["type"] == "mutable":
+            self.mutables.add(msg["name"])
         if msg["type"] == "param":
             self.inputs[msg["name"]] = msg["value"]
         if msg["type"] != "sample":
             return
-        if not msg["is_observed"] and not isinstance(msg["fn"], Delta):
+        # Inside the particles no value is kept, for it would outlive their vmap.
+        if not self.emits and not msg["is_observed"] and not isinstance(msg["fn"], Delta):
             self.inputs[msg["name"]] = msg["value"]
             self.latents.add(msg["name"])
         mixture = find_mixture(msg["fn"])
@@ -216,12 +227,17 @@ class EnergySites(Messenger):
 
 
 class _GuideSites(Messenger):
-    def __init__(self, learners: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, sites: EnergySites) -> None:
         super().__init__()
-        self.learners = learners
+        self.sites = sites
 
     def process_message(self, msg: Any) -> None:
-        if msg["type"] == "auxiliary":
-            self.learners.setdefault(msg["site"], {}).update(msg["learners"])
+        if msg["type"] == "mutable":
+            self.sites.mutables.add(msg["name"])
+            # Persistent chains move outside of the stock ELBO, which need not know mutable sites.
+            msg["stop"] = msg["name"] in self.sites.chains
+        elif msg["type"] == "auxiliary":
+            learners = with_values(msg["learners"], self.sites.chains)
+            self.sites.learners.setdefault(msg["site"], {}).update(learners)
         elif msg["type"] == "sample" and (find_energy(msg["fn"]) or find_mixture(msg["fn"])):
             raise ValueError(in_guide(msg["name"]).message)

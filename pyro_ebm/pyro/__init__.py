@@ -9,6 +9,7 @@ with require_extra("pyro"):
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
 from pyro_ebm.core.marginal import LogMarginal
+from pyro_ebm.pyro.chains import PersistentChains
 from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
@@ -34,6 +35,7 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "PersistentChains",
     "SamplerKernel",
     "auxiliary",
     "check_model",

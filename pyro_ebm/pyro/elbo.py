@@ -28,7 +28,7 @@ def auxiliary(site: str, **learners: Any) -> None:
     Args:
         site: Name of the energy-based site of the model.
         **learners: By the names that the objective's ``loss`` asks for, for example
-            ``critic=module``.
+            ``critic=module`` or ``chains=PersistentChains(...)``.
     """
     for name, learner in learners.items():
         if isinstance(learner, nn.Module):

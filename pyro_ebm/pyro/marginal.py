@@ -12,21 +12,20 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_ebm.core.annealing import log_weight_increment, tuned
 from pyro_ebm.core.checks import check_choice, check_positive_integer
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.marginal import (
     LogMarginal,
     describe_doubts,
     inverse_temperatures,
-    log_weight_gain,
     summarize_log_marginal,
-    tuned_log_step_size,
 )
 from pyro_ebm.pyro.densities import log_density, shared_plates
 from pyro_ebm.pyro.evidence import log_normalizer
+from pyro_ebm.pyro.inspection import find_energy, map_energy
 from pyro_ebm.pyro.posteriors import Posterior
 from pyro_ebm.pyro.samplers import MALA, Sampler
-from pyro_ebm.pyro.sites import find_energy, map_energy
 
 __all__ = ["log_marginal"]
 
@@ -183,13 +182,12 @@ def _walk(
     for index, inverse_temperature in enumerate(path):
         potential, before = _tempered(posterior, inverse_temperature), state.potential
         state = sampler.init(potential, state.position)
-        log_weights = log_weights + log_weight_gain(before, state.potential)
+        log_weights = log_weights + log_weight_increment(before, state.potential)
         used.append(log_step_size.exp() if step_sizes is None else step_sizes[index])
         state, info = sampler.step(potential, state._replace(step_size=used[-1]))
         if sampler.target_acceptance is not None:
-            log_step_size = tuned_log_step_size(
-                log_step_size, info.acceptance_rate, sampler.target_acceptance
-            )
+            rate = info.acceptance_rate.mean(0)
+            log_step_size = tuned(log_step_size, rate, sampler.target_acceptance)
     return log_weights, used
 
 

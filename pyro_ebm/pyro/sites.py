@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_ebm.core.checks import check_auxiliary, check_sites
 from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture
 from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.pyro.chains import ChainStore
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import graph_leaves, graph_nodes, trainable_parameters
 from pyro_ebm.pyro.inspection import (
@@ -45,6 +46,7 @@ class EnergySite:
         plates: The plates around it.
         objective: What trains it, or None.
         learners: What the guide declared for it.
+        chains: Moves those of the learners that are persistent chains.
         loss_leaves: What the objective sent gradients to; None where nobody asked.
     """
 
@@ -56,28 +58,25 @@ class EnergySite:
     plates: tuple[Any, ...]
     objective: Any
     learners: dict[str, Any]
+    chains: ChainStore
     loss_leaves: list[Tensor] | None = None
 
     def loss(self) -> Tensor:
         """The objective's loss of each batch element."""
-        return map_energy(
-            self.fn, self.value, lambda fn, x: self.objective.loss(fn, x, **self.learners)
-        )
+        learners = self.chains.resolve(self.name, self.learners, self.energy)
+        return map_energy(self.fn, self.value, lambda fn, x: self.objective.loss(fn, x, **learners))
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Estimate for each batch element, from draws of the base; zero if there is no base."""
-        energy = find_energy(self.fn)
-        assert energy is not None
-        if energy.base is None:
+        if self.energy.base is None:
             estimate = self.value.new_zeros(())
         else:
-            estimate = log_mean_exp(energy.importance_log_weights(num_samples))
+            estimate = log_mean_exp(self.energy.importance_log_weights(num_samples))
         return map_energy(self.fn, self.value, lambda fn, x: estimate)
 
     def warn_if_unnormalized(self) -> None:
         """Warn that the log-normalizer will be missing from the reported number."""
-        energy = find_energy(self.fn)
-        if energy is not None and energy.base is None:
+        if self.energy.base is None:
             warnings.warn(
                 f"The reported loss leaves out the log-normalizer of site {self.name!r}, which "
                 "has no base to estimate it from; num_normalizer_samples=0 says that this is "
@@ -121,16 +120,22 @@ class EnergySite:
 
     def warn_if_untrained(self, trace: Any) -> None:
         """Warn of parameters in the energy that no optimizer will see, once for a site."""
-        energy = find_energy(self.fn)
-        assert energy is not None
         if self.objective is None:
-            parameters = trainable_parameters(energy.energy)
+            parameters = trainable_parameters(self.energy.energy)
             reason = "EnergyELBO has no objective for this site"
-            finding = never_seen(self.name, energy, parameters, reason)
+            finding = never_seen(self.name, self.energy, parameters, reason)
         else:
-            finding = find_unregistered(self.name, energy, self.loss_leaves or (), trace)
+            leaves = self.loss_leaves or ()
+            finding = find_unregistered(self.name, self.energy, leaves, trace)
         if finding is not None:
             warnings.warn(finding.message, stacklevel=4)
+
+    @property
+    def energy(self) -> EnergyBased:
+        """Its distribution, without wrappers."""
+        energy = find_energy(self.fn)
+        assert energy is not None
+        return energy
 
 
 class EnergySites(Messenger):
@@ -150,6 +155,7 @@ class EnergySites(Messenger):
         self.records: list[EnergySite] = []
         self.latents: dict[str, Tensor] = {}
         self.learners: dict[str, dict[str, Any]] = {}
+        self.chains = ChainStore(keeps=emits)
 
     def model(self, model: Any) -> Callable[..., Any]:
         """The model with this handler around it."""
@@ -200,6 +206,7 @@ class EnergySites(Messenger):
                 self.objective.get(name) if isinstance(self.objective, Mapping) else self.objective
             ),
             learners=self.learners.get(name, {}),
+            chains=self.chains,
         )
         site.check()
         self.records.append(site)

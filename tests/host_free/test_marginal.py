@@ -7,9 +7,7 @@ import pytest
 from pyro_ebm.core.marginal import (
     describe_doubts,
     inverse_temperatures,
-    log_weight_gain,
     summarize_log_marginal,
-    tuned_log_step_size,
 )
 
 rng = np.random.default_rng(0)
@@ -43,15 +41,3 @@ def test_temperatures_are_dense_near_the_prior():
     assert path[-1] == 1.0
     assert path[0] == pytest.approx(1e-4)
     assert np.all(np.diff(path) > 0)
-
-
-def test_chains_without_a_density_have_no_weight():
-    before, after = np.array([1.0, 2.0, np.inf]), np.array([0.5, np.inf, np.inf])
-    with np.errstate(invalid="ignore"):
-        gain = log_weight_gain(before, after)
-    np.testing.assert_array_equal(gain, [0.5, -np.inf, -np.inf])
-
-
-def test_step_sizes_grow_where_more_is_accepted_than_wanted():
-    rate = np.array([[0.9, 0.2], [0.7, 0.4]])
-    np.testing.assert_allclose(tuned_log_step_size(np.zeros(2), rate, 0.5), [0.3, -0.2])

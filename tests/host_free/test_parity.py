@@ -62,6 +62,8 @@ HOST_NAMES: dict[str, set[str]] = {
         "SamplerKernel.postprocess_fn",
         "SamplerKernel.setup",
     },
+    # Where chains stay from step to step: in Pyro's parameter store, at NumPyro's mutable sites.
+    "chains.py": {"ChainStore", "DeclaredChains", "with_values"},
     # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
     "sites.py": {"EnergySite", "EnergySites"},
 }

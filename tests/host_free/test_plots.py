@@ -282,5 +282,7 @@ def test_bad_input_says_what_was_expected():
         plot_energy_histogram(normal(10), np.full(10, np.nan))
     with pytest.raises(ValueError, match=r"`element` to be an index of \(2, 3\), got \(\)"):
         plot_log_weights(record(batch=(2, 3)))
+    with pytest.raises(ValueError, match="a record with log-weights, got one of a method without"):
+        plot_log_weights(SimpleNamespace(log_weights=None))
     with pytest.raises(ValueError, match=r"`kind` to be one of \['histogram', 'sorted'\]"):
         plot_log_weights(record(), kind="bars")

@@ -1,0 +1,95 @@
+import math
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from pyro_ebm.core.annealing import (
+    log_weight_increment,
+    mean_where,
+    pilot_inverse_temperatures,
+    schedule,
+    spread_where,
+    tuned,
+)
+
+PILOT = np.array(pilot_inverse_temperatures())
+
+
+def distances(precision):
+    """From 0 to beta, for E = precision x^2 / 2 on N(0, 1): sd of E times d(beta), integrated."""
+    return np.log1p(precision * PILOT) / math.sqrt(2)
+
+
+def shares(num_temperatures):
+    return np.linspace(0, 1, num_temperatures + 1)
+
+
+@pytest.mark.parametrize("precision", [1e-3, 10.0, 1e4])
+def test_temperatures_are_equally_far_apart(precision):
+    betas, _ = schedule(shares(50), PILOT, distances(precision), 0 * PILOT)
+    assert (betas[0], betas[-1]) == (0.0, 1.0)
+    covered = np.log1p(precision * betas) / np.log1p(precision)
+    np.testing.assert_allclose(0.9 * covered + 0.1 * betas, shares(50), atol=2e-3)
+
+
+def test_each_batch_element_has_its_own_schedule_and_step_sizes():
+    both = np.stack([distances(1.0), distances(1e3)], axis=-1)
+    log_steps = np.stack([-PILOT, 3 - 2 * PILOT], axis=-1)
+    result = schedule(shares(7), PILOT, both, log_steps)
+    for index, precision in enumerate([1.0, 1e3]):
+        single = schedule(shares(7), PILOT, distances(precision), log_steps[:, index])
+        for part, alone in zip(result, single, strict=True):
+            np.testing.assert_allclose(part[:, index], alone)
+    # A step size that is linear in the temperature is found at any temperature.
+    betas, steps = result
+    np.testing.assert_allclose(np.log(steps), np.array([0, 3]) - np.array([1, 2]) * betas)
+    backward = result.reversed()
+    np.testing.assert_allclose(backward.inverse_temperatures, betas[::-1])
+    np.testing.assert_allclose(backward.step_sizes, steps[::-1])
+
+
+def test_corners():
+    betas, steps = schedule(shares(1), PILOT, distances(5.0), PILOT)
+    np.testing.assert_allclose(betas, [0, 1])
+    np.testing.assert_allclose(steps, [1, math.e])
+    # Where the energy is constant, temperatures are spread evenly.
+    np.testing.assert_allclose(schedule(shares(4), PILOT, 0 * PILOT, PILOT)[0], shares(4))
+    # All the distance at once, where float32 cannot tell the first temperatures apart.
+    sudden = np.where(PILOT > 0, 1e4, 0).astype(np.float32)
+    arguments = (part.astype(np.float32) for part in (shares(10), PILOT, sudden, PILOT))
+    betas, steps = schedule(*arguments)
+    assert betas.dtype == steps.dtype == np.float32
+    assert np.all(np.isfinite(steps))
+    assert np.all(np.diff(betas) >= 0)
+
+
+def test_other_array_libraries():
+    parts = (shares(5), PILOT, distances(3.0), -PILOT)
+    strict = schedule(*map(array_api_strict.asarray, parts))
+    for one, other in zip(schedule(*parts), strict, strict=True):
+        np.testing.assert_allclose(one, np.asarray(other), rtol=1e-12)
+
+
+def test_log_weight_increment():
+    infinite = math.inf
+    before = np.array([3.0, 3.0, infinite, infinite])
+    after = np.array([1.0, infinite, infinite, 2.0])
+    with np.errstate(invalid="ignore"):
+        gain = log_weight_increment(before, after)
+    assert gain[:3].tolist() == [2.0, -infinite, -infinite]
+    assert np.isnan(log_weight_increment(np.array([1.0]), np.array([np.nan])))[0]
+
+
+def test_statistics_of_living_chains():
+    keep = np.array([[True, True], [True, False], [False, False]])
+    x = np.array([[1.0, 5.0], [3.0, -np.inf], [np.nan, -np.inf]])
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(mean_where(keep, x), [2, 5])
+        np.testing.assert_allclose(spread_where(keep, x), [1, 0])
+        np.testing.assert_allclose(mean_where(~keep & keep, x), [0, 0])
+
+
+def test_tuning_moves_towards_the_target():
+    assert tuned(0.0, 0.9, 0.6) == pytest.approx(0.3)
+    assert tuned(0.0, 0.0, 0.6) == pytest.approx(-0.6)

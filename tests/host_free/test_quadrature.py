@@ -1,0 +1,117 @@
+import math
+
+import numpy as np
+import pytest
+
+from pyro_ebm.core.quadrature import (
+    around,
+    check_density,
+    describe_open_box,
+    first_num_intervals,
+    fits,
+    is_fine,
+    next_box,
+    summarize_grid,
+)
+
+
+def on_grid(log_density, box, num_intervals):
+    low, high = box
+    num_dims = low.shape[-1]
+    axes = num_dims * [np.arange(num_intervals + 1) / num_intervals]
+    unit = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    unit = unit.reshape(unit.shape[:-1] + (1,) * (low.ndim - 1) + (num_dims,))
+    return log_density(low + unit * (high - low))
+
+
+def enclose(log_density, box, num_intervals, num_boxes=40):
+    for _ in range(num_boxes):
+        values = on_grid(log_density, box, num_intervals)
+        if fits(values, box):
+            break
+        box = next_box(values, box)
+    return values, box
+
+
+def normal(num_dims, center=0.3, scale=0.5):
+    """Unnormalised; log of its integral is ``num_dims * log(scale * sqrt(2 pi))``."""
+    truth = num_dims * math.log(scale * math.sqrt(2 * math.pi))
+    return lambda x: -0.5 * (((x - center) / scale) ** 2).sum(-1), truth
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1, 1), (-400, 30), (0.3, 0.31), (7, 9)], ids=["fair", "wide", "tiny", "off"]
+)
+@pytest.mark.parametrize("num_dims", [1, 2, 3])
+def test_any_box_becomes_one_that_fits(low, high, num_dims):
+    log_density, truth = normal(num_dims)
+    box = np.full(num_dims, float(low)), np.full(num_dims, float(high))
+    values, box = enclose(log_density, box, first_num_intervals(num_dims))
+    result = summarize_grid(values, box)
+    assert result.lower < truth < result.upper
+    assert result.upper - result.lower < 0.1
+    assert result.estimate == pytest.approx(truth, abs=1e-5)
+    assert np.all(box[1] - box[0] < 10)
+    assert list(describe_open_box("it", values, box)) == []
+
+
+def test_batch_elements_have_boxes_of_their_own():
+    scales = np.array([0.1, 10.0])
+    box = np.full((2, 2), -3.0), np.full((2, 2), 3.0)
+    values, box = enclose(lambda x: -0.5 * ((x / scales[:, None]) ** 2).sum(-1), box, 64)
+    result = summarize_grid(values, box)
+    np.testing.assert_allclose(result.estimate, np.log(2 * math.pi * scales**2), atol=1e-6)
+    assert np.all(result.effective_sample_size == math.inf)
+    assert result.log_weights is None
+
+
+def test_a_coarse_grid_knows_that_it_is_coarse():
+    # Spikes that the coarser grids miss or count too often.
+    def log_density(x):
+        return np.logaddexp(normal(1, 0.3, 0.02)[0](x), normal(1, 4.0, 0.02)[0](x))
+
+    truth = normal(1, scale=0.02)[1] + math.log(2)
+    box = np.array([0.0]), np.array([4.5])
+    for num_intervals in (64, 128, 256, 1024):
+        result = summarize_grid(on_grid(log_density, box, num_intervals), box)
+        assert result.lower < truth < result.upper
+    assert result.upper - result.lower < 1e-6
+
+
+def test_what_lies_outside_is_in_the_upper_bound_alone():
+    log_density, _ = normal(1, 0.0, 1.0)
+    box = np.array([-6.0]), np.array([6.0])
+    values = on_grid(log_density, box, 256)
+    result = summarize_grid(values, box)
+    outside = math.log(math.erfc(6 / math.sqrt(2)))
+    assert result.upper - result.estimate > math.exp(outside)
+    small = np.array([-2.0]), np.array([2.0])
+    values = on_grid(log_density, small, 256)
+    assert summarize_grid(values, small).upper == math.inf
+    (message,) = describe_open_box("prior", values, small)
+    assert "No box closes around prior: on the faces of one that is 4 wide" in message
+    assert "only 2.0 below its highest" in message
+
+
+def test_refinement_ends():
+    log_density, _ = normal(2)
+    box = np.full(2, -3.0), np.full(2, 3.5)
+    values = on_grid(log_density, box, 64)
+    fine = summarize_grid(values, box)
+    assert is_fine(fine, values, box)
+    wide = fine._replace(upper=fine.upper + 1)
+    assert not is_fine(wide, values, box)
+    assert is_fine(wide, np.broadcast_to(values[0, 0], (1025, 1025)), box)
+
+
+def test_around_ignores_positions_without_density():
+    position = np.array([[0.0], [1.0], [2.0], [100.0]])
+    low, high = around(position, np.array([-1.0, 0.0, -2.0, -1e3]))
+    assert (low[0], high[0]) == (-25.0, 27.0)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="1 to 3 dimensions .* for method 'grid', got 4"):
+        first_num_intervals(4)
+    with pytest.raises(ValueError, match="Expected prior to have a finite density.*-inf"):
+        check_density("prior", np.full(5, -math.inf))
