@@ -34,7 +34,7 @@ __all__ = ["log_marginal"]
 LogWeight = Callable[[Array], Array]
 
 # Chains of the first pass, which finds the step size that each temperature asks for.
-_NUM_PILOTS = 16
+_NUM_PILOTS = 8
 
 
 def log_marginal(

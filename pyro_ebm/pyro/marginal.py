@@ -30,7 +30,7 @@ from pyro_ebm.pyro.samplers import MALA, Sampler
 __all__ = ["log_marginal"]
 
 # Chains of the first pass, which finds the step size that each temperature asks for.
-_NUM_PILOTS = 16
+_NUM_PILOTS = 8
 
 
 @torch.no_grad()
