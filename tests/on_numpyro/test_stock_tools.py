@@ -61,7 +61,8 @@ def test_chains_go_to_arviz(prior):
     chains = ebm.run_chains(random.key(0), ebm.MALA(0.3), prior, num_samples=50, progress_bar=False)
     data = chains.to_arviz("z")
     assert data.posterior["z"].shape == (4, 50, 2)
-    assert set(data.sample_stats) == {"lp", "acceptance_rate", "diverging"}
+    statistics = {"lp", "acceptance_rate", "diverging", "step_size", "ebm_energy"}
+    assert set(data.sample_stats) == statistics
 
 
 def test_nuts_warns_of_a_doubly_intractable_model():
