@@ -31,18 +31,20 @@ class LangevinGuide:
     The log-density of the guide counts as zero, so the loss that ``SVI`` reports estimates
     :math:`-\mathrm E \log p(x, z)`, *without the entropy* of the posterior: it is no bound on the
     evidence and cannot be compared with that of an encoder. Use :func:`log_marginal`. Its
-    gradients are those of maximum likelihood, as far as the chains have converged.
+    gradients are those of maximum likelihood, as far as the chains have converged. An ELBO that
+    weighs particles against each other (``RenyiELBO``) needs a density of the guide that is not
+    there: it would favour draws of high joint density.
 
     With ``init``, an amortised guide, the chains start at its draws, and it learns to imitate
     where they end: the guide's log-density is zero there, and its gradient that of
-    :math:`-\log q(z)`. The reported number and importance weights do not change.
+    :math:`-\log q(z)`. The reported number does not change.
 
     Args:
         model: The model, vectorised over its plates.
-        sampler: Kernel and number of steps. Default: ``Langevin(0.005, num_steps=20)``, the
-            setting of the paper below (a step :math:`s = 0.1` there). It must fit the scale of
-            the posterior: above twice the smallest posterior variance the chains run off; well
-            below it Langevin's bias is small. ``MALA`` has no bias.
+        sampler: Kernel and number of steps. Default: ``Langevin(0.005, num_steps=20)``. It must
+            fit the scale of the posterior: with a step size above twice the smallest posterior
+            variance Langevin's chains run off, well below it their bias is small. ``MALA`` has
+            none but that of a short run.
         init: Guide of the same model that samples every latent from a distribution with a
             density. Default: none.
 

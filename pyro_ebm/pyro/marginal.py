@@ -108,7 +108,7 @@ def log_marginal(
     log_z, error = _log_normalizers(posterior, log_normalizers or {}, plate_dims)
     result = summarize_log_marginal(log_weights, log_z, error)
     for doubt in describe_doubts(result):
-        warnings.warn(doubt, stacklevel=2)
+        warnings.warn(doubt, stacklevel=3)  # One frame is torch's, of the decorator.
     return result
 
 

@@ -40,7 +40,7 @@ def train(networks: Networks, images: Tensor) -> None:
     fit(guide, loss, rate, num_steps, networks, images, batch_size=settings.BATCH_SIZE)
     for network in networks:
         if network is not None:
-            network.requires_grad_(False)
+            network.requires_grad_(False).eval()
 
 
 def fitted_posteriors(networks: Networks, images: Tensor) -> Any:

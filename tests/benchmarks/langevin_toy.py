@@ -2,9 +2,9 @@
 
 from scipy.optimize import brentq
 
-NUM_STEPS, NUM_AVERAGED, LEARNING_RATE = 800, 300, 0.02
+NUM_STEPS, NUM_AVERAGED, LEARNING_RATE = 500, 300, 0.04
 # MALA is exact, and Langevin is not: what its bias makes of the fitted prior is known.
-SAMPLERS = {"MALA": ("MALA", 0.6, 10), "Langevin": ("Langevin", 0.2, 20), "warm": ("MALA", 0.6, 2)}
+SAMPLERS = {"MALA": ("MALA", 0.7, 8), "Langevin": ("Langevin", 0.2, 20), "warm": ("MALA", 0.7, 2)}
 
 
 def cells(elbos: list[str]) -> list[dict]:
