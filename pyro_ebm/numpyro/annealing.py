@@ -55,7 +55,10 @@ def plan(
     inverse_temperatures = jnp.asarray(pilot_inverse_temperatures(), position.dtype)
     learned = _pilot_run(rng_key, distribution, sampler, position, inverse_temperatures)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
-    return jax.jit(schedule)(shares, inverse_temperatures, *learned)
+    return _schedule(shares, inverse_temperatures, *learned)
+
+
+_schedule = jax.jit(schedule)
 
 
 @partial(jax.jit, static_argnames="sampler")
