@@ -55,7 +55,10 @@ def plan(
     inverse_temperatures = jnp.asarray(pilot_inverse_temperatures(), position.dtype)
     learned = _pilot_run(rng_key, distribution, sampler, position, inverse_temperatures)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
-    return jax.jit(schedule)(shares, inverse_temperatures, *learned)
+    return _schedule(shares, inverse_temperatures, *learned)
+
+
+_schedule = jax.jit(schedule)
 
 
 @partial(jax.jit, static_argnames="sampler")
@@ -142,10 +145,10 @@ def make_draws(
 
 
 def _chosen(rng_key: Array, log_weights: Array) -> Array:
-    """Systematic resampling: as many indices as weights, each about as often as it weighs."""
+    """Stratified resampling: as many indices as weights, each about as often as it weighs."""
     num_weights = len(log_weights)
     flat = jax.nn.softmax(log_weights, axis=0).reshape((num_weights, -1))
-    shift = random.uniform(rng_key, (flat.shape[1],), flat.dtype)
+    shift = random.uniform(rng_key, flat.shape, flat.dtype)
     points = (jnp.arange(num_weights)[:, None] + shift) / num_weights
     search = partial(jnp.searchsorted, side="right")
     chosen = jax.vmap(search, in_axes=1, out_axes=1)(jnp.cumsum(flat, axis=0), points)

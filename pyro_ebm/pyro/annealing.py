@@ -107,11 +107,11 @@ def make_draws(
 
 
 def _chosen(log_weights: Tensor) -> Tensor:
-    """Systematic resampling: as many indices as weights, each about as often as it weighs."""
+    """Stratified resampling: as many indices as weights, each about as often as it weighs."""
     num_weights = len(log_weights)
     weights = log_weights.softmax(0).movedim(0, -1).contiguous()
     steps = torch.arange(num_weights, device=weights.device)
-    points = (steps + torch.rand_like(weights[..., :1])) / num_weights
+    points = (steps + torch.rand_like(weights)) / num_weights
     chosen = torch.searchsorted(weights.cumsum(-1), points, right=True)
     # Rounding may leave the sum of all weights a hair below the last point.
     return chosen.clamp(max=num_weights - 1).movedim(-1, 0)
