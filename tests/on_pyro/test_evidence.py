@@ -27,10 +27,9 @@ def contains(result, truth):
     return bool(((result.lower < truth) & (truth < result.upper)).all())
 
 
-@pytest.mark.filterwarnings("ignore:log Z of .* is only known to lie:UserWarning")
 @pytest.mark.parametrize(
     ("num_dims", "num_samples", "num_temperatures", "sampler"),
-    [(2, 200, 30, ebm.MALA(1.0)), (16, 300, 100, ebm.MALA(1e-3)), (64, 300, 600, None)],
+    [(2, 200, 30, ebm.MALA(1.0)), (16, 300, 100, ebm.MALA(1e-3)), (64, 400, 1000, None)],
 )
 def test_brackets_contain_the_truth(num_dims, num_samples, num_temperatures, sampler):
     result = ebm.log_normalizer(
@@ -40,7 +39,7 @@ def test_brackets_contain_the_truth(num_dims, num_samples, num_temperatures, sam
         sampler=sampler,
     )
     assert contains(result, LOG_FACTOR)
-    assert result.upper - result.lower < 2
+    assert result.upper - result.lower < 1
     assert abs(result.estimate - LOG_FACTOR) < 4 * result.standard_error
     assert result.log_weights.shape == result.reverse_log_weights.shape == (num_samples,)
 
