@@ -18,9 +18,9 @@ from pyro_ebm.core.annealing import (
 )
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.potentials import Potential, is_unconstrained, to_unconstrained
-from pyro_ebm.numpyro.samplers import ChainState, Sampler
+from pyro_ebm.numpyro.samplers import ChainState, KineticLangevin, Langevin, Sampler
 
-__all__ = ["make_draws", "plan", "tempered", "walk"]
+__all__ = ["check_exact", "make_draws", "plan", "tempered", "walk"]
 
 
 def tempered(distribution: EnergyBased, inverse_temperature: Array) -> Potential:
@@ -163,3 +163,12 @@ def _heat(
     before = state.potential
     state = sampler.init(potential, state.position)._replace(step_size=step_size)
     return state, log_weight_increment(before, state.potential)
+
+
+def check_exact(sampler: Sampler) -> None:
+    """Raise if a sampler does not accept or reject its moves."""
+    if isinstance(sampler, Langevin | KineticLangevin):
+        raise ValueError(
+            "Expected a sampler that accepts or rejects its moves, such as MALA or HMC, for only "
+            f"they leave a density invariant and weights unbiased, got {sampler}."
+        )

@@ -19,11 +19,11 @@ from pyro_ebm.core.evidence import (
     describe_stuck_draws,
 )
 from pyro_ebm.core.quadrature import describe_open_box
-from pyro_ebm.numpyro.annealing import make_draws, plan, walk
+from pyro_ebm.numpyro.annealing import check_exact, make_draws, plan, walk
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.potentials import to_unconstrained
 from pyro_ebm.numpyro.quadrature import integrate
-from pyro_ebm.numpyro.samplers import MALA, KineticLangevin, Langevin, Sampler
+from pyro_ebm.numpyro.samplers import MALA, Sampler
 from pyro_ebm.numpyro.sampling import run_chains
 
 __all__ = ["log_normalizer"]
@@ -148,7 +148,7 @@ def _annealed(
     draws: Array | None,
 ) -> Result:
     _check_base(rng_key, distribution, needs_density=True)
-    _check_exact(sampler)
+    check_exact(sampler)
     keys = random.split(rng_key, 5)
     start = _base_positions(keys[0], distribution, _NUM_PILOTS + num_samples)
     path = plan(keys[1], distribution, sampler, start[:_NUM_PILOTS], num_temperatures)
@@ -185,8 +185,8 @@ def _grid(
 def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Array:
     """Positions where the density is, found by chains, for there is no base that says where."""
     with warnings.catch_warnings():
-        # What they say of single steps matters to draws, not to a search.
-        warnings.simplefilter("ignore")
+        # Divergent and stuck chains matter to draws, not to a search.
+        warnings.filterwarnings("ignore", r"\d+ of \d+ (transitions|chains) ", UserWarning)
         chains = run_chains(
             rng_key,
             sampler,
@@ -239,14 +239,6 @@ def _check_base(rng_key: Array, distribution: EnergyBased, *, needs_density: boo
     except NotImplementedError as error:
         wanted = "sample and log_prob" if needs_density else "sample"
         raise ValueError(f"Expected a base with {wanted}, got {base}.") from error
-
-
-def _check_exact(sampler: Sampler) -> None:
-    if isinstance(sampler, Langevin | KineticLangevin):
-        raise ValueError(
-            "Expected a sampler that accepts or rejects its moves, such as MALA or HMC, for only "
-            f"they leave a density invariant and weights unbiased, got {sampler}."
-        )
 
 
 def _check_draws(distribution: EnergyBased, draws: Array) -> None:

@@ -21,6 +21,7 @@ from pyro_ebm.core.marginal import (
     inverse_temperatures,
     summarize_log_marginal,
 )
+from pyro_ebm.numpyro.annealing import check_exact
 from pyro_ebm.numpyro.densities import log_density, shared_plates
 from pyro_ebm.numpyro.energies import _as_pytree
 from pyro_ebm.numpyro.evidence import log_normalizer
@@ -108,6 +109,8 @@ def log_marginal(
     size = num_samples if batch_size is None else check_positive_integer("batch_size", batch_size)
     find_key, normalizer_key, weigh_key = random.split(rng_key, 3)
     kernel = sampler if sampler is not None else MALA(0.1)
+    if method == "annealed":
+        check_exact(kernel)
     known = _known(normalizer_key, Posterior(find_key, model, args, kwargs), log_normalizers or {})
     evaluated = _evaluate(
         weigh_key,
@@ -240,8 +243,6 @@ def _walk(
     start_key, step_key = random.split(rng_key)
     position = posterior.starts(start_key, num_chains)
     state = sampler.init(_tempered(posterior, jnp.zeros(())), position)
-    if state.potential is None:
-        raise ValueError(f"Expected a sampler that knows the potential, got {sampler}.")
 
     def step(carry: Any, at: Any) -> tuple[Any, Array]:
         (position, before, log_weights, log_step_size), (key, inverse_temperature, given) = (

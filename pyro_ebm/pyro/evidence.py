@@ -16,11 +16,11 @@ from pyro_ebm.core.evidence import (
     describe_stuck_draws,
 )
 from pyro_ebm.core.quadrature import describe_open_box
-from pyro_ebm.pyro.annealing import make_draws, plan, walk
+from pyro_ebm.pyro.annealing import check_exact, make_draws, plan, walk
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.potentials import to_unconstrained
 from pyro_ebm.pyro.quadrature import integrate
-from pyro_ebm.pyro.samplers import MALA, KineticLangevin, Langevin, Sampler
+from pyro_ebm.pyro.samplers import MALA, Sampler
 from pyro_ebm.pyro.sampling import run_chains
 
 __all__ = ["log_normalizer"]
@@ -142,7 +142,7 @@ def _annealed(
     draws: Tensor | None,
 ) -> Result:
     _check_base(distribution, needs_density=True)
-    _check_exact(sampler)
+    check_exact(sampler)
     bijection = to_unconstrained(distribution)
     with pyro.validation_enabled(is_validate=False):
         start = bijection.inv(distribution.base.sample((_NUM_PILOTS + num_samples,)))
@@ -179,8 +179,8 @@ def _grid(
 def _search(distribution: EnergyBased, sampler: Sampler) -> Tensor:
     """Positions where the density is, found by chains, for there is no base that says where."""
     with warnings.catch_warnings():
-        # What they say of single steps matters to draws, not to a search.
-        warnings.simplefilter("ignore")
+        # Divergent and stuck chains matter to draws, not to a search.
+        warnings.filterwarnings("ignore", r"\d+ of \d+ (transitions|chains) ", UserWarning)
         chains = run_chains(
             sampler,
             distribution,
@@ -207,14 +207,6 @@ def _check_base(distribution: EnergyBased, *, needs_density: bool) -> None:
     except NotImplementedError as error:
         wanted = "sample and log_prob" if needs_density else "sample"
         raise ValueError(f"Expected a base with {wanted}, got {base}.") from error
-
-
-def _check_exact(sampler: Sampler) -> None:
-    if isinstance(sampler, Langevin | KineticLangevin):
-        raise ValueError(
-            "Expected a sampler that accepts or rejects its moves, such as MALA or HMC, for only "
-            f"they leave a density invariant and weights unbiased, got {sampler}."
-        )
 
 
 def _check_draws(distribution: EnergyBased, draws: Tensor) -> None:

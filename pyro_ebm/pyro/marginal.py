@@ -21,6 +21,7 @@ from pyro_ebm.core.marginal import (
     inverse_temperatures,
     summarize_log_marginal,
 )
+from pyro_ebm.pyro.annealing import check_exact
 from pyro_ebm.pyro.densities import log_density, shared_plates
 from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.inspection import find_energy, map_energy
@@ -103,6 +104,7 @@ def log_marginal(
         log_weights, plate_dims = _weigh_draws(posterior, guide, args, kwargs, sizes)
     else:
         kernel = sampler if sampler is not None else MALA(0.1)
+        check_exact(kernel)
         log_weights = _anneal(posterior, kernel, sizes, num_temperatures)
         plate_dims = posterior.plate_dims
     log_z, error = _log_normalizers(posterior, log_normalizers or {}, plate_dims)
@@ -174,8 +176,6 @@ def _walk(
 ) -> tuple[Tensor, list[Tensor]]:
     """Log-weights of chains along a path, and their step sizes: as given, or tuned on the way."""
     state = sampler.init(_tempered(posterior, 0.0), position)
-    if state.potential is None:
-        raise ValueError(f"Expected a sampler that knows the potential, got {sampler}.")
     log_weights = torch.zeros_like(state.potential)
     log_step_size = state.step_size.log() + log_weights[0]
     used = []

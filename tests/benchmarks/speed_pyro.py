@@ -125,5 +125,5 @@ def main():
 
 if __name__ == "__main__":
     # The compiler imports deprecated parts of torch.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
     main()

@@ -79,6 +79,13 @@ def test_leapfrog_of_kicks_and_drifts_is_reversible():
     np.testing.assert_allclose(reversed_velocity, -v)
 
 
+def test_kicks_and_drifts_are_measured_in_the_scale():
+    x, v = rng.normal(size=(2, 4, 2))
+    scale = np.array([0.5, 2.0])
+    np.testing.assert_allclose(kick(v, x, 0.3, scale=scale), v - 0.3 * scale * x)
+    np.testing.assert_allclose(drift(x, v, 0.3, scale=scale), x + 0.3 * scale * v)
+
+
 def test_refresh_keeps_unit_variance():
     step_size = np.array(0.7)
     decay = refresh(np.ones(1), np.zeros(1), step_size, 2.0)
