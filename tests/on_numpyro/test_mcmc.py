@@ -147,7 +147,8 @@ def test_a_run_goes_on_from_its_state():
     assert jnp.log(sizes[0]) == pytest.approx(warm.adapt_state.warmup.averaging.log_average)
 
 
-def test_arguments_can_be_compiled_in_and_the_bar_shows_acceptance(capsys):
+def test_arguments_can_be_compiled_in_and_the_bar_shows_acceptance(capsys, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)  # Where it is set, NumPyro draws no bars.
     mcmc = prepare(
         ebm.MALA(0.2, target_acceptance=None),
         num_samples=30,
