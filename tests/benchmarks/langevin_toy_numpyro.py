@@ -19,8 +19,8 @@ import pyro_ebm.numpyro as ebm
 def run(elbo: str, layout: str, sampler: str, seed: int) -> dict[str, float]:
     """Precision of the fitted prior, mean of the last steps, and what it should be."""
     toy = Toy(layout)
-    kind, step_size, num_steps = settings.SAMPLERS[sampler]
-    kernel = getattr(ebm, kind)(step_size, num_steps=num_steps)
+    kind, options = settings.SAMPLERS[sampler]
+    kernel = getattr(ebm, kind)(**options)
     guide = ebm.LangevinGuide(toy.model, kernel, init=toy.guide if sampler == "warm" else None)
     objective = ebm.EnergyDiscrepancy(variance=VARIANCE, num_negatives=NUM_NEGATIVES)
     loss = ebm.EnergyELBO(objective, ELBOS[elbo]())

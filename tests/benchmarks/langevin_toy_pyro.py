@@ -20,8 +20,8 @@ def run(elbo: str, layout: str, sampler: str, seed: int) -> dict[str, float]:
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
     toy = Toy(layout)
-    kind, step_size, num_steps = settings.SAMPLERS[sampler]
-    kernel = getattr(ebm, kind)(step_size, num_steps=num_steps)
+    kind, options = settings.SAMPLERS[sampler]
+    kernel = getattr(ebm, kind)(**options)
     guide = ebm.LangevinGuide(toy.model, kernel, init=toy.guide if sampler == "warm" else None)
     objective = ebm.EnergyDiscrepancy(variance=VARIANCE, num_negatives=NUM_NEGATIVES)
     loss = ebm.EnergyELBO(objective, ELBOS[elbo]())
