@@ -1,6 +1,5 @@
 """Persistent chains: draws from an energy-based site that outlive a step of training."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -9,14 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.distributions import biject_to
 from numpyro.primitives import mutable
 
 from pyro_ebm.core.checks import check_chain_shapes, check_chains
 from pyro_ebm.numpyro.distributions import EnergyBased
-from pyro_ebm.numpyro.potentials import unconstrained_potential
 from pyro_ebm.numpyro.samplers import Langevin, Sampler
-from pyro_ebm.numpyro.sampling import draw
 
 __all__ = ["DeclaredChains", "PersistentChains", "with_values"]
 
@@ -116,9 +112,7 @@ class DeclaredChains(NamedTuple):
             ValueError: If the chains do not fit the site or their values.
         """
         check_chain_shapes(self.name, self.chains.shape, self.values, distribution)
-        alone = copy.copy(distribution)
-        alone._batch_shape = ()
-        return self.chains.advance(rng_key, alone, self.values)
+        return self.chains.advance(rng_key, distribution.unexpanded, self.values)
 
 
 def with_values(learners: Mapping[str, Any], values: Mapping[str, Array]) -> dict[str, Any]:
@@ -139,10 +133,6 @@ def _advance(
     restarts = random.bernoulli(restart_key, chains.restart_probability, taken.shape)
     astray = ~jnp.isfinite(values[taken]).reshape(chains.num_chains, -1).all(axis=1)
     again = (restarts | astray).reshape(-1, *(1 for _ in chains.event_shape))
-    bijection = biject_to(distribution.support)
-    position = bijection.inv(jnp.where(again, fresh, values[taken]))
-    moved = bijection(
-        draw(move_key, chains.sampler, unconstrained_potential(distribution), position)
-    )
+    moved = distribution.move(move_key, chains.sampler, jnp.where(again, fresh, values[taken]))
     moved = moved.astype(values.dtype)
     return values.at[taken].set(moved), moved

@@ -189,6 +189,22 @@ class EnergyBased(Distribution):
             )
         return lax.stop_gradient(draws)
 
+    def move(
+        self, rng_key: Array, sampler: Sampler, value: Array, num_steps: int | None = None
+    ) -> Array:
+        """Values after ``num_steps`` (default: the sampler's) steps from ``value``; detached."""
+        frozen, value = lax.stop_gradient((self, value))
+        bijection = biject_to(self.support)
+        potential = unconstrained_potential(frozen)
+        return bijection(draw(rng_key, sampler, potential, bijection.inv(value), num_steps))
+
+    @property
+    def unexpanded(self) -> "EnergyBased":
+        """The same distribution with no batch dimensions but those of its base."""
+        new = copy.copy(self)
+        new._batch_shape = self.base.batch_shape if self.base is not None else ()
+        return new
+
     def evaluate(self, value: Array) -> Array:
         """Energies, without the base; shape ``(*sample, *batch)`` of the value."""
         return evaluate_energy(self.energy, value, self.event_shape)
@@ -220,10 +236,8 @@ def trained_by_objective() -> Iterator[None]:
 @partial(jax.jit, static_argnames="sample_shape")
 def _sample(distribution: EnergyBased, key: Array, sample_shape: tuple[int, ...]) -> Array:
     start_key, chain_key = random.split(key)
-    bijection = biject_to(distribution.support)
-    position = bijection.inv(distribution.start(start_key, sample_shape))
-    potential = unconstrained_potential(distribution)
-    return bijection(draw(chain_key, distribution.sampler, potential, position))
+    start = distribution.start(start_key, sample_shape)
+    return distribution.move(chain_key, distribution.sampler, start)
 
 
 @jax.custom_jvp

@@ -11,6 +11,7 @@ from numpyro.infer import ELBO, Trace_ELBO
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.health import TrustedRange
 from pyro_ebm.numpyro.chains import DeclaredChains, PersistentChains, with_values
 from pyro_ebm.numpyro.distributions import trained_by_objective
 from pyro_ebm.numpyro.sites import EnergySite, EnergySites
@@ -61,6 +62,11 @@ class EnergyELBO(ELBO):
             a dictionary from the name of a site to its objective.
         elbo: The stock ELBO. Default: ``Trace_ELBO()``.
         num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
+        max_loss: Largest magnitude that an objective's loss of a value may reach.
+        max_energy_scale: Largest standard deviation of the energies that an objective compares,
+            where it tells of it (``energy_scale`` of :meth:`health`). Outside this range the
+            number and its gradient are NaN: ``SVI.run(..., stable_update=True)`` then keeps the
+            parameters, and :meth:`check_health` says why.
 
     Raises:
         TypeError: If an objective has no ``loss`` or ``elbo`` is not an ELBO of NumPyro.
@@ -79,8 +85,11 @@ class EnergyELBO(ELBO):
         elbo: ELBO | None = None,
         *,
         num_normalizer_samples: int = 128,
+        max_loss: float = 1e8,
+        max_energy_scale: float = 1e6,
     ) -> None:
         self.objective = objective
+        self.trusted = TrustedRange(max_loss, max_energy_scale)
         self.elbo = elbo if elbo is not None else Trace_ELBO()
         _check_objectives(objective)
         _check_elbo(self.elbo)
@@ -106,40 +115,44 @@ class EnergyELBO(ELBO):
         """
         return self._run(rng_key, param_map, model, guide, args, kwargs, with_state=True)
 
-    def objective_values(
+    def health(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
-    ) -> dict[str, Array]:
-        """Objective of each site, its mean over batch elements: read it during training.
+    ) -> dict[str, dict[str, Array]]:
+        """Figures of each trained site to read during training.
 
         Model and guide are run once more, with fresh noise. ``param_map`` is what
         ``SVI.get_params`` gives; add the state's ``mutable_state`` for persistent chains to move
         from where they are.
+
+        Returns:
+            By the name of the site: ``objective``, its mean over batch elements, and what the
+            objective tells beside it, for example ``energy_gap``.
         """
-        sites = self._meet(rng_key, param_map, model, guide, args, kwargs)
+        trained = self._trained(rng_key, param_map, model, guide, args, kwargs)
+        return {site.name: site.health(key) for key, site in trained}
+
+    def check_health(
+        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Raise if the objective of a site, or its energies, are out of range on these data.
+
+        Inside a compiled run nothing can raise: call it after ``SVI.run``.
+
+        Raises:
+            ValueError: Naming the site.
+        """
+        for key, site in self._trained(rng_key, param_map, model, guide, args, kwargs):
+            site.check_range(self.trusted, *site.loss(key))
+
+    def _trained(
+        self, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
+    ) -> list[tuple[Array, EnergySite]]:
+        """Sites with an objective, as one more run of model and guide meets them, and keys."""
+        sites = self._meet(rng_key, params, model, guide, args, kwargs)
         _advance_chains(random.fold_in(rng_key, 1), sites)
         trained = [site for site in sites.records if site.objective is not None]
         keys = random.split(rng_key, len(trained) + 1)[1:]
-        return {
-            site.name: site.mean(site.loss(key)) for site, key in zip(trained, keys, strict=True)
-        }
-
-    def check_finite(
-        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Raise if the objective of a site is NaN or infinite: call it after ``SVI.run``.
-
-        Inside a compiled run nothing can raise.
-
-        Raises:
-            ValueError: Naming the sites.
-        """
-        values = self.objective_values(rng_key, param_map, model, guide, *args, **kwargs)
-        broken = {name: float(value) for name, value in values.items() if not jnp.isfinite(value)}
-        if broken:
-            raise ValueError(
-                f"Expected finite objectives, got {broken}. Look at the values of these sites "
-                "and at their energies; a smaller learning rate may help."
-            )
+        return list(zip(keys, trained, strict=True))
 
     def _run(
         self,
@@ -158,7 +171,7 @@ class EnergyELBO(ELBO):
         met = self._meet(meet_key, params, model, guide, args, kwargs)
         states, values = _advance_chains(random.fold_in(rng_key, 1), met)
         if met.records:
-            sites = EnergySites(self.objective, emits=True, chains=values)
+            sites = EnergySites(self.objective, self.trusted, emits=True, chains=values)
             model, guide = sites.model(model), sites.guide(guide)
         # Not every stock ELBO knows mutable sites, and some only with one particle.
         stock = with_state and (not states or met.mutables > states.keys())
@@ -188,7 +201,7 @@ class EnergyELBO(ELBO):
         guide_key, model_key = random.split(rng_key)
         # Copied, for a mutable site writes into its dictionary.
         copied = jax.tree.map(lambda leaf: leaf, params)
-        sites = EnergySites(self.objective, emits=False)
+        sites = EnergySites(self.objective, self.trusted, emits=False)
         guide = substitute(seed(sites.guide(guide), guide_key), data=copied)
         guide_trace = trace(guide).get_trace(*args, **kwargs)
         model = replay(seed(sites.model(model), model_key), guide_trace)

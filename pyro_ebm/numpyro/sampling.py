@@ -32,13 +32,19 @@ from pyro_ebm.numpyro.warmup import (
 __all__ = ["draw", "run_chains"]
 
 
-def draw(rng_key: Array, sampler: Sampler, potential: Potential, position: Array) -> Array:
-    """Positions after ``sampler.num_steps`` steps from ``position``."""
+def draw(
+    rng_key: Array,
+    sampler: Sampler,
+    potential: Potential,
+    position: Array,
+    num_steps: int | None = None,
+) -> Array:
+    """Positions after ``num_steps`` (default: the sampler's) steps from ``position``."""
 
     def move(state: ChainState, key: Array) -> tuple[ChainState, None]:
         return sampler.step(key, potential, state)[0], None
 
-    keys = random.split(rng_key, sampler.num_steps)
+    keys = random.split(rng_key, num_steps or sampler.num_steps)
     return lax.scan(move, sampler.init(potential, position), keys)[0].position
 
 

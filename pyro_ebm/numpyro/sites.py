@@ -15,6 +15,7 @@ from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_auxiliary, check_sites
 from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture, unregistered
+from pyro_ebm.core.health import TrustedRange, recorded_figures
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.numpyro.chains import with_values
 from pyro_ebm.numpyro.distributions import EnergyBased
@@ -52,9 +53,26 @@ class EnergySite:
     objective: Any
     learners: dict[str, Any]
 
-    def loss(self, rng_key: Array) -> Array:
-        """The objective's loss of each batch element."""
-        return self._map(lambda fn, x: self.objective.loss(rng_key, fn, x, **self.learners))
+    def loss(self, rng_key: Array) -> tuple[Array, dict[str, Array]]:
+        """The objective's loss of each batch element, and the figures that it recorded."""
+        with recorded_figures() as figures:
+            loss = self._map(lambda fn, x: self.objective.loss(rng_key, fn, x, **self.learners))
+        return loss, figures
+
+    def health(self, rng_key: Array) -> dict[str, Array]:
+        """The objective's mean over batch elements, and the figures that it recorded."""
+        loss, figures = self.loss(rng_key)
+        return {"objective": self.mean(loss), **figures}
+
+    def check_range(
+        self, trusted: TrustedRange, loss: Array, figures: Mapping[str, Array]
+    ) -> Array:
+        """The loss; if it or the energies in it are out of range, NaN or, eagerly, an error."""
+        extreme = jnp.abs(lax.stop_gradient(loss)).max()
+        scale = figures.get("energy_scale", jnp.zeros(()))
+        if not_jax_tracer(extreme):
+            trusted.check(self.name, float(extreme), float(scale))
+        return jnp.where(trusted.contains(extreme, scale), loss, jnp.nan)
 
     def log_normalizer(self, rng_key: Array, num_samples: int) -> Array:
         """Estimate for each batch element, from draws of the base; zero if there is no base."""
@@ -126,16 +144,23 @@ class EnergySites(Messenger):
 
     Args:
         objective: One objective for all sites, or a dictionary from a site's name to its own.
+        trusted: What losses and energies must not leave.
         emits: Whether to emit the factors that train the energies, or to keep the sites.
         chains: Values of persistent chains that have moved, by the name of their mutable site,
             which the guide then hides.
     """
 
     def __init__(
-        self, objective: Any, *, emits: bool, chains: Mapping[str, Array] | None = None
+        self,
+        objective: Any,
+        trusted: TrustedRange,
+        *,
+        emits: bool,
+        chains: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__()
         self.objective = objective
+        self.trusted = trusted
         self.emits = emits
         self.chains = chains or {}
         self.records: list[EnergySite] = []
@@ -191,11 +216,9 @@ class EnergySites(Messenger):
             self.records.append(site)
         elif site.objective is not None:
             # NumPyro scales and masks the factor as it does the site itself.
-            loss = site.loss(numpyro.prng_key())
-            if energy._validate_args and not_jax_tracer(loss) and not jnp.isfinite(loss).all():
-                raise ValueError(
-                    f"Expected finite energies at site {site.name!r}, got NaN or infinity."
-                )
+            loss, figures = site.loss(numpyro.prng_key())
+            if energy._validate_args:
+                loss = site.check_range(self.trusted, loss, figures)
             numpyro.factor(f"{site.name}$energy", lax.stop_gradient(loss) - loss)
 
     def _site(self, msg: Any) -> EnergySite:

@@ -7,13 +7,10 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
 from pyro_ebm.core.checks import check_chain_shapes, check_chains
 from pyro_ebm.pyro.distributions import EnergyBased
-from pyro_ebm.pyro.potentials import unconstrained_potential
 from pyro_ebm.pyro.samplers import Langevin, Sampler
-from pyro_ebm.pyro.sampling import draw
 
 __all__ = ["ChainStore", "PersistentChains"]
 
@@ -86,9 +83,7 @@ class PersistentChains:
         restarts = torch.rand(self.num_chains, device=device) < self.restart_probability
         astray = ~torch.isfinite(values[taken]).reshape(self.num_chains, -1).all(dim=1)
         again = (restarts | astray).reshape(-1, *(1 for _ in self.event_shape))
-        bijection = biject_to(distribution.support)
-        position = bijection.inv(torch.where(again, fresh, values[taken]))
-        moved = bijection(draw(self.sampler, unconstrained_potential(distribution), position))
+        moved = distribution.move(self.sampler, torch.where(again, fresh, values[taken]))
         return values.index_copy(0, taken, moved), moved
 
 
@@ -129,7 +124,7 @@ class ChainStore:
             with torch.no_grad():
                 values = store[name] if name in store else None
                 check_chain_shapes(name, chains.shape, values, distribution)
-                distribution = _without_batch(distribution)
+                distribution = distribution.unexpanded
                 if values is None:
                     values = distribution.start(torch.Size(chains.shape[:1]))
                 values, self.moved[name] = chains.advance(distribution, values)
@@ -137,12 +132,3 @@ class ChainStore:
                     # In place: the store holds on to every tensor it was ever given.
                     store.setdefault(name, values).copy_(values)
         return self.moved[name]
-
-
-def _without_batch(distribution: EnergyBased) -> EnergyBased:
-    return EnergyBased(
-        distribution.energy,
-        distribution.base,
-        event_shape=distribution.event_shape,
-        support=distribution.support,
-    )

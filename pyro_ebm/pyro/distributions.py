@@ -180,15 +180,28 @@ class EnergyBased(TorchDistribution):
         start = self.start(torch.Size(sample_shape))
         if only_starting_values():
             return start
-        bijection = biject_to(self.support)
-        position = bijection.inv(start)
-        position = draw(self.sampler, unconstrained_potential(self), position)
-        if self._validate_args and not bool(torch.isfinite(position).all()):
+        draws = self.move(self.sampler, start)
+        if self._validate_args and not bool(torch.isfinite(draws).all()):
             raise ValueError(
                 f"Expected {self.sampler} to give finite draws, got NaN or infinity: "
                 "lower its `step_size`, or look at the energy."
             )
-        return bijection(position)
+        return draws
+
+    @torch.no_grad()
+    def move(self, sampler: Sampler, value: Tensor, num_steps: int | None = None) -> Tensor:
+        """Values after ``num_steps`` (default: the sampler's) steps from ``value``; detached."""
+        bijection = biject_to(self.support)
+        potential = unconstrained_potential(self)
+        return bijection(draw(sampler, potential, bijection.inv(value), num_steps))
+
+    @property
+    def unexpanded(self) -> "EnergyBased":
+        """The same distribution with no batch dimensions but those of its base."""
+        new = EnergyBased(self.energy, self.base, event_shape=self.event_shape)
+        for name in ("sampler", "log_normalizer", "_support"):
+            setattr(new, name, getattr(self, name))
+        return new
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse: Pyro asks this of guide sites only."""

@@ -1,6 +1,7 @@
 """The ELBO of a model with energy-based sites, around any ELBO that Pyro has."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -10,12 +11,15 @@ from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.enum import get_importance_trace
+from pyro.infer.util import is_validation_enabled, zero_grads
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.health import ADVICE, TrustedRange
 from pyro_ebm.pyro.distributions import trained_by_objective
-from pyro_ebm.pyro.sites import EnergySites
+from pyro_ebm.pyro.sites import EnergySite, EnergySites
 
 __all__ = ["EnergyELBO", "auxiliary"]
 
@@ -60,12 +64,17 @@ class EnergyELBO(ELBO):
             a dictionary from the name of a site to its objective.
         elbo: The stock ELBO. Default: ``Trace_ELBO()``.
         num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
+        max_loss: Largest magnitude that an objective's loss of a value may reach.
+        max_energy_scale: Largest standard deviation of the energies that an objective compares,
+            where it tells of it (``energy_scale`` of :meth:`health`).
 
     Raises:
         TypeError: If an objective has no ``loss`` or ``elbo`` is not an ELBO of Pyro.
         ValueError: At the first step: if an objective is given for a site that is not there, a
             guide samples an energy-based distribution, a site's energy depends on another latent
-            variable, or a batch dimension of a site is no plate.
+            variable, or a batch dimension of a site is no plate. At any step, while Pyro validates:
+            if a loss, the energies or a gradient are not finite or leave the range; parameters are
+            then as they were before the step.
 
     Example:
         >>> loss = EnergyELBO(EnergyDiscrepancy(variance=0.25))  # doctest: +SKIP
@@ -78,8 +87,11 @@ class EnergyELBO(ELBO):
         elbo: ELBO | None = None,
         *,
         num_normalizer_samples: int = 128,
+        max_loss: float = 1e8,
+        max_energy_scale: float = 1e6,
     ) -> None:
         self.objective = objective
+        self.trusted = TrustedRange(max_loss, max_energy_scale)
         self.elbo = elbo if elbo is not None else Trace_ELBO()
         _check_objectives(objective)
         if not isinstance(self.elbo, ELBO):
@@ -104,15 +116,23 @@ class EnergyELBO(ELBO):
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """Estimate of the negative ELBO."""
         with trained_by_objective():
-            sites = EnergySites(self.objective, emits=False)
+            sites = self._sites(emits=False)
             loss = self.elbo.loss(sites.model(model), sites.guide(guide), *args, **kwargs)
         return self._report(loss, sites)
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """Estimate of the negative ELBO; adds its gradients and the objectives' to parameters."""
+        sites = self._sites(emits=True)
+        model, guide = sites.model(model), sites.guide(guide)
         with trained_by_objective(), poutine.trace(param_only=True) as params:
-            sites = EnergySites(self.objective, emits=True, checked=self._checked_sites)
-            loss = self.elbo.loss_and_grads(sites.model(model), sites.guide(guide), *args, **kwargs)
+            try:
+                loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+                if sites.records and is_validation_enabled():
+                    _check_gradients(_unconstrained(params.trace))
+            except Exception:
+                # Or the next step would add to what this one has left.
+                zero_grads(_unconstrained(params.trace).values())
+                raise
         for record in sites.records:
             if record.name not in self._checked_sites:
                 record.warn_if_untrained(params.trace)
@@ -123,40 +143,48 @@ class EnergyELBO(ELBO):
         """The same as a tensor to call ``backward`` on."""
         self._check_differentiable()
         with trained_by_objective():
-            sites = EnergySites(self.objective, emits=True, checked=self._checked_sites)
+            sites = self._sites(emits=True)
             loss = self.elbo.differentiable_loss(
                 sites.model(model), sites.guide(guide), *args, **kwargs
             )
         return self._report(loss, sites)
 
-    def objective_values(
+    def health(
         self, model: Any, guide: Any, *args: Any, **kwargs: Any
-    ) -> dict[str, Tensor]:
-        """Objective of each site, its mean over batch elements: read it during training.
+    ) -> dict[str, dict[str, Tensor]]:
+        """Figures of each trained site to read during training.
 
         Model and guide are run once more, with fresh noise and without touching parameters.
+
+        Returns:
+            By the name of the site: ``objective``, its mean over batch elements, and what the
+            objective tells beside it, for example ``energy_gap``.
         """
+        with self._met(model, guide, args, kwargs) as sites:
+            return {site.name: site.health() for site in sites}
+
+    def check_health(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> None:
+        """Raise if the objective of a site, or its energies, are out of range on these data.
+
+        Raises:
+            ValueError: Naming the site.
+        """
+        with self._met(model, guide, args, kwargs) as sites:
+            for site in sites:
+                site.check_range(self.trusted, *site.loss())
+
+    def _sites(self, *, emits: bool) -> EnergySites:
+        return EnergySites(self.objective, self.trusted, emits=emits, checked=self._checked_sites)
+
+    @contextmanager
+    def _met(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[list[EnergySite]]:
+        """Sites with an objective, as one more run of model and guide meets them."""
         with trained_by_objective(), torch.no_grad(), poutine.block():
-            sites = EnergySites(self.objective, emits=False)
+            sites = self._sites(emits=False)
             get_importance_trace(
                 "flat", inf, sites.model(model), sites.guide(guide), args, kwargs, detach=True
             )
-            trained = [record for record in sites.records if record.objective is not None]
-            return {record.name: record.mean(record.loss()) for record in trained}
-
-    def check_finite(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> None:
-        """Raise if the objective of a site is NaN or infinite on these data.
-
-        Raises:
-            ValueError: Naming the sites.
-        """
-        values = self.objective_values(model, guide, *args, **kwargs)
-        broken = {name: float(value) for name, value in values.items() if not value.isfinite()}
-        if broken:
-            raise ValueError(
-                f"Expected finite objectives, got {broken}. Look at the values of these sites "
-                "and at their energies; a smaller learning rate may help."
-            )
+            yield [record for record in sites.records if record.objective is not None]
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         return self.elbo._get_trace(model, guide, args, kwargs)
@@ -183,6 +211,18 @@ class EnergyELBO(ELBO):
                 f"{type(self.elbo).__name__}, which has none in Pyro: use SVI.step, or "
                 "Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO."
             )
+
+
+def _unconstrained(trace: Any) -> dict[str, Tensor]:
+    return {name: node["value"].unconstrained() for name, node in trace.nodes.items()}
+
+
+def _check_gradients(parameters: Mapping[str, Tensor]) -> None:
+    """Raise before an optimizer makes all parameters NaN."""
+    gradients = {name: leaf.grad for name, leaf in parameters.items() if leaf.grad is not None}
+    if not bool(get_total_norm(gradients.values()).isfinite()):
+        broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        raise ValueError(f"Expected finite gradients, got NaN or infinity in {broken}. {ADVICE}")
 
 
 def _check_objectives(objective: Any) -> None:

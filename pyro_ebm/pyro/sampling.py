@@ -25,11 +25,13 @@ from pyro_ebm.pyro.warmup import Warmup
 __all__ = ["draw", "kept_draw", "run_chains"]
 
 
-def draw(sampler: Sampler, potential: Potential, position: Tensor) -> Tensor:
-    """Positions after ``sampler.num_steps`` steps from ``position``; detached."""
+def draw(
+    sampler: Sampler, potential: Potential, position: Tensor, num_steps: int | None = None
+) -> Tensor:
+    """Positions after ``num_steps`` (default: the sampler's) steps from ``position``; detached."""
     with pyro.validation_enabled(is_validate=False):
         state = sampler.init(potential, position)
-        for _ in range(sampler.num_steps):
+        for _ in range(num_steps or sampler.num_steps):
             state, _ = sampler.step(potential, state)
     return state.position
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_ebm.core.checks import check_auxiliary, check_sites
 from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture
+from pyro_ebm.core.health import TrustedRange, recorded_figures
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.pyro.chains import ChainStore
 from pyro_ebm.pyro.distributions import EnergyBased
@@ -61,10 +62,28 @@ class EnergySite:
     chains: ChainStore
     loss_leaves: list[Tensor] | None = None
 
-    def loss(self) -> Tensor:
-        """The objective's loss of each batch element."""
+    def loss(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective's loss of each batch element, and the figures that it recorded."""
         learners = self.chains.resolve(self.name, self.learners, self.energy)
-        return map_energy(self.fn, self.value, lambda fn, x: self.objective.loss(fn, x, **learners))
+        with recorded_figures() as figures:
+            loss = map_energy(
+                self.fn, self.value, lambda fn, x: self.objective.loss(fn, x, **learners)
+            )
+        return loss, figures
+
+    def health(self) -> dict[str, Tensor]:
+        """The objective's mean over batch elements, and the figures that it recorded."""
+        loss, figures = self.loss()
+        return {"objective": self.mean(loss), **figures}
+
+    def check_range(
+        self, trusted: TrustedRange, loss: Tensor, figures: Mapping[str, Tensor]
+    ) -> None:
+        """Raise if a loss that was just computed, or the energies in it, are out of range."""
+        loss = loss.detach().abs().amax()
+        scale = figures.get("energy_scale", torch.zeros_like(loss))
+        # Together, for either alone would make the device wait.
+        trusted.check(self.name, *torch.stack([loss, scale.to(loss)]).tolist())
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Estimate for each batch element, from draws of the base; zero if there is no base."""
@@ -143,13 +162,22 @@ class EnergySites(Messenger):
 
     Args:
         objective: One objective for all sites, or a dictionary from a site's name to its own.
+        trusted: What losses and energies must not leave.
         emits: Whether to emit the factors that train the energies.
         checked: Names of sites whose gradients were looked at in an earlier step.
     """
 
-    def __init__(self, objective: Any, *, emits: bool, checked: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        objective: Any,
+        trusted: TrustedRange,
+        *,
+        emits: bool,
+        checked: set[str] | None = None,
+    ) -> None:
         super().__init__()
         self.objective = objective
+        self.trusted = trusted
         self.emits = emits
         self.checked = checked if checked is not None else set()
         self.records: list[EnergySite] = []
@@ -211,9 +239,9 @@ class EnergySites(Messenger):
         site.check()
         self.records.append(site)
         if self.emits and site.objective is not None:
-            loss = site.loss()
-            if energy._validate_args and not bool(torch.isfinite(loss).all()):
-                raise ValueError(f"Expected finite energies at site {name!r}, got NaN or infinity.")
+            loss, figures = site.loss()
+            if energy._validate_args:
+                site.check_range(self.trusted, loss, figures)
             if name not in self.checked:
                 site.check_graph(loss, self.latents)
             pyro.factor(f"{name}$energy", loss.detach() - loss)

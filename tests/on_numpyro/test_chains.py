@@ -258,7 +258,7 @@ def test_reading_the_objective_goes_on_from_the_state():
     far = {"z$chains": jnp.full((5, 2), 1e3)}
 
     def value(param_map):
-        return svi.loss.objective_values(random.key(1), param_map, svi.model, svi.guide, X)["z"]
+        return svi.loss.health(random.key(1), param_map, svi.model, svi.guide, X)["z"]["objective"]
 
     assert abs(value(params)) < 50
     # Two dimensions of 0.5 (1000 + 1)^2.

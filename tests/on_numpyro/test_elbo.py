@@ -269,29 +269,29 @@ def test_observed_sites_are_trained_with_an_empty_guide():
     assert path[-100:].mean() == pytest.approx(0.375, rel=0.06)
 
 
-def test_objective_values_can_be_read():
+def test_health_can_be_read():
     loss = ebm.EnergyELBO(DISCREPANCY)
     svi = SVI(latent_model, mean_field_guide, optax.adam(0.05), loss)
     params = svi.get_params(svi.init(random.key(0), X))
     values = [
-        loss.objective_values(key, params, latent_model, mean_field_guide, X)
+        loss.health(key, params, latent_model, mean_field_guide, X)
         for key in random.split(random.key(1), 20)
     ]
-    assert set(values[0]) == {"z"}
-    mean = sum(value["z"] for value in values) / 20
+    assert {site: set(figures) for site, figures in values[0].items()} == {"z": {"objective"}}
+    mean = sum(value["z"]["objective"] for value in values) / 20
     z = X + 0.5 * random.normal(random.key(2), (2000, 8, 2))
     expected = DISCREPANCY.loss(random.key(3), prior(bowl()), z).mean()
     assert mean == pytest.approx(float(expected), abs=0.2)
 
 
-def test_check_finite_names_the_site():
+def test_check_health_names_the_site():
     loss = ebm.EnergyELBO(DISCREPANCY)
     result = fit(latent_model, mean_field_guide, loss, X)
     arguments = (latent_model, mean_field_guide, X)
-    loss.check_finite(random.key(0), result.params, *arguments)
+    loss.check_health(random.key(0), result.params, *arguments)
     broken = result.params | {"energy$params": Bowl(jnp.array(jnp.nan))}
-    with pytest.raises(ValueError, match="finite objectives, got {'z': nan}"):
-        loss.check_finite(random.key(0), broken, *arguments)
+    with pytest.raises(ValueError, match="finite energies at site 'z'"):
+        loss.check_health(random.key(0), broken, *arguments)
 
 
 def test_masked_nan_reaches_no_gradient():

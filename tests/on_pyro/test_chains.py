@@ -205,11 +205,11 @@ def test_reading_the_objective_moves_nothing():
     chains = ebm.PersistentChains(5, (2,), sampler=Walk())
     loss = ebm.EnergyELBO(Contrast())
     model, guide = latent_model(Bowl()), latent_guide(chains)
-    assert loss.objective_values(model, guide, X).keys() == {"z"}
+    assert loss.health(model, guide, X).keys() == {"z"}
     assert "z$chains" not in pyro.get_param_store()
     SVI(model, guide, Adam({"lr": 0.05}), loss).step(X)
     before = kept()
-    loss.check_finite(model, guide, X)
+    loss.check_health(model, guide, X)
     assert torch.equal(kept(), before)
 
 

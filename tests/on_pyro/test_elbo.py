@@ -260,25 +260,26 @@ def test_observed_sites_are_trained_with_an_empty_guide():
     assert sum(path[-100:]) / 100 == pytest.approx(0.375, rel=0.06)
 
 
-def test_objective_values_can_be_read_and_touch_nothing():
+def test_health_can_be_read_and_touches_nothing():
     energy, x = Bowl(), torch.randn(16, 2)
     loss = ebm.EnergyELBO(DISCREPANCY)
     model = latent_model(energy)
     svi = SVI(model, mean_field_guide, Adam({"lr": 0.1}), loss)
     svi.step(x)
     before = energy.weight.item()
-    values = loss.objective_values(model, mean_field_guide, x)
-    assert set(values) == {"z"}
-    assert not values["z"].requires_grad
+    health = loss.health(model, mean_field_guide, x)
+    assert {site: set(figures) for site, figures in health.items()} == {"z": {"objective"}}
+    objective = health["z"]["objective"]
+    assert not objective.requires_grad
     z = x + 0.5 * torch.randn(2000, 16, 2) + pyro.param("shift").detach()
     with torch.no_grad():
         expected = DISCREPANCY.loss(prior(energy), z).mean().item()
-    assert values["z"].item() == pytest.approx(expected, abs=0.6)
+    assert objective.item() == pytest.approx(expected, abs=0.6)
     assert energy.weight.item() == before
-    loss.check_finite(model, mean_field_guide, x)
+    loss.check_health(model, mean_field_guide, x)
     energy.weight.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="z"):
-        loss.check_finite(model, mean_field_guide, x)
+        loss.check_health(model, mean_field_guide, x)
 
 
 # --- what it refuses ---

@@ -1,0 +1,110 @@
+"""Negatives: draws of the model that objectives compare with the data."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax, random
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.health import record_figures
+from pyro_ebm.numpyro.distributions import EnergyBased
+from pyro_ebm.numpyro.energies import evaluate_energy
+from pyro_ebm.numpyro.samplers import Sampler
+
+__all__ = ["Compared", "Negatives", "compare", "evaluate_both"]
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """How an objective draws from the model that it trains.
+
+    Args:
+        sampler: What moves the draws; the distribution's own by default.
+        num_steps: Its steps from the start to a negative; its own ``num_steps`` by default.
+        num_negatives: Draws for each element of the base's batch (usually there is one); by
+            default as many in all as there are values, and at least 2.
+
+    Raises:
+        TypeError: If ``sampler`` is no sampler.
+        ValueError: If a number is out of range.
+    """
+
+    sampler: Sampler | None = None
+    num_steps: int | None = None
+    num_negatives: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            raise TypeError(
+                f"Expected `sampler` to have init and step, got {type(self.sampler).__name__}."
+            )
+        for name in ("num_steps", "num_negatives"):
+            if getattr(self, name) is not None:
+                check_positive_integer(name, getattr(self, name))
+
+    def draw(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Array:
+        """Draws that started at the base, shape ``(num_negatives, *base.batch_shape, *event)``."""
+        model = distribution.unexpanded
+        num_values = value.size // prod(distribution.event_shape)
+        number = self.num_negatives or max(2, num_values // prod(model.batch_shape))
+        start_key, move_key = random.split(rng_key)
+        return self.move(move_key, model, model.start(start_key, (number,)))
+
+    def move(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Array:
+        """Draws that started at ``value``, of its shape."""
+        return distribution.move(
+            rng_key, self.sampler or distribution.sampler, value, self.num_steps
+        )
+
+
+class Compared(NamedTuple):
+    """Energies of values and of negatives.
+
+    Attributes:
+        positive_energy: Of the values, shape ``(*batch,)``.
+        negative_energy: Of the negatives, shape ``(num_negatives, *context)``.
+        positive: Energy minus log-density of the base, of the values.
+        negative: The same of the negatives.
+    """
+
+    positive_energy: Array
+    negative_energy: Array
+    positive: Array
+    negative: Array
+
+
+def compare(distribution: EnergyBased, value: Array, negatives: Array) -> Compared:
+    """Energies and potentials of values and negatives, with gradients, in one call of the energy.
+
+    Args:
+        distribution: Any batch shape.
+        value: Shape ``(*batch, *event)``.
+        negatives: Shape ``(num_negatives, *context, *event)``; the context broadcasts with
+            ``batch``.
+
+    Returns:
+        Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
+    """
+    energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
+    positive, negative = lax.stop_gradient(energies)
+    record_figures(
+        energy_gap=negative.mean() - positive.mean(),
+        energy_scale=jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
+    )
+    if distribution.base is None:
+        return Compared(*energies, *energies)
+    densities = [distribution.base.log_prob(x) for x in (value, negatives)]
+    return Compared(*energies, energies[0] - densities[0], energies[1] - densities[1])
+
+
+def evaluate_both(
+    function: Any, value: Array, negatives: Array, event_shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """A function from ``(N, *event)`` to ``(N,)`` of values and negatives, in one call of it."""
+    both = [x.reshape((-1, *event_shape)) for x in (value, negatives)]
+    results = evaluate_energy(function, jnp.concatenate(both), event_shape)
+    shapes = [x.shape[: x.ndim - len(event_shape)] for x in (value, negatives)]
+    first = len(both[0])
+    return results[:first].reshape(shapes[0]), results[first:].reshape(shapes[1])

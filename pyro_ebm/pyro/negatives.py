@@ -1,0 +1,106 @@
+"""Negatives: draws of the model that objectives compare with the data."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.health import record_figures
+from pyro_ebm.pyro.distributions import EnergyBased
+from pyro_ebm.pyro.energies import evaluate_energy
+from pyro_ebm.pyro.samplers import Sampler
+
+__all__ = ["Compared", "Negatives", "compare", "evaluate_both"]
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """How an objective draws from the model that it trains.
+
+    Args:
+        sampler: What moves the draws; the distribution's own by default.
+        num_steps: Its steps from the start to a negative; its own ``num_steps`` by default.
+        num_negatives: Draws for each element of the base's batch (usually there is one); by
+            default as many in all as there are values, and at least 2.
+
+    Raises:
+        TypeError: If ``sampler`` is no sampler.
+        ValueError: If a number is out of range.
+    """
+
+    sampler: Sampler | None = None
+    num_steps: int | None = None
+    num_negatives: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            raise TypeError(
+                f"Expected `sampler` to have init and step, got {type(self.sampler).__name__}."
+            )
+        for name in ("num_steps", "num_negatives"):
+            if getattr(self, name) is not None:
+                check_positive_integer(name, getattr(self, name))
+
+    def draw(self, distribution: EnergyBased, value: Tensor) -> Tensor:
+        """Draws that started at the base, shape ``(num_negatives, *base.batch_shape, *event)``."""
+        model = distribution.unexpanded
+        num_values = value.numel() // prod(distribution.event_shape)
+        number = self.num_negatives or max(2, num_values // prod(model.batch_shape))
+        return self.move(model, model.start(torch.Size((number,))))
+
+    def move(self, distribution: EnergyBased, value: Tensor) -> Tensor:
+        """Draws that started at ``value``, of its shape."""
+        return distribution.move(self.sampler or distribution.sampler, value, self.num_steps)
+
+
+class Compared(NamedTuple):
+    """Energies of values and of negatives.
+
+    Attributes:
+        positive_energy: Of the values, shape ``(*batch,)``.
+        negative_energy: Of the negatives, shape ``(num_negatives, *context)``.
+        positive: Energy minus log-density of the base, of the values.
+        negative: The same of the negatives.
+    """
+
+    positive_energy: Tensor
+    negative_energy: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+def compare(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> Compared:
+    """Energies and potentials of values and negatives, with gradients, in one call of the energy.
+
+    Args:
+        distribution: Any batch shape.
+        value: Shape ``(*batch, *event)``.
+        negatives: Shape ``(num_negatives, *context, *event)``; the context broadcasts with
+            ``batch``.
+
+    Returns:
+        Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
+    """
+    energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
+    together = torch.cat([energy.detach().flatten() for energy in energies])
+    record_figures(
+        energy_gap=energies[1].detach().mean() - energies[0].detach().mean(),
+        energy_scale=together.std(correction=0),
+    )
+    if distribution.base is None:
+        return Compared(*energies, *energies)
+    densities = [distribution.base.log_prob(x) for x in (value, negatives)]
+    return Compared(*energies, energies[0] - densities[0], energies[1] - densities[1])
+
+
+def evaluate_both(
+    function: Any, value: Tensor, negatives: Tensor, event_shape: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """A function from ``(N, *event)`` to ``(N,)`` of values and negatives, in one call of it."""
+    both = [x.reshape(-1, *event_shape) for x in (value, negatives)]
+    results = evaluate_energy(function, torch.cat(both), event_shape).split([len(x) for x in both])
+    shapes = [x.shape[: x.dim() - len(event_shape)] for x in (value, negatives)]
+    return results[0].reshape(shapes[0]), results[1].reshape(shapes[1])
