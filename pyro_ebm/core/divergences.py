@@ -139,27 +139,28 @@ def check_divergence(divergence: Divergence, log_ratio: Any) -> None:
         return (function(log_ratio + step) - function(log_ratio - step)) / (2.0 * step)
 
     u = xp.exp(log_ratio)
-    f, a, b = divergence.f(u), divergence.a(log_ratio), divergence.b(log_ratio)
-    slope_f = slope(lambda ell: divergence.f(xp.exp(ell)))
-    a_derivative = divergence.a_derivative(log_ratio)
-    b_derivative = divergence.b_derivative(log_ratio)
-    claims = [
-        ("f(u) to be finite", f, f),
-        ("u a to be u f'(u)", u * a, slope_f),
-        ("b to be u f'(u) - f(u)", b, u * a - f),
-        ("u a_derivative to be u^2 f''(u)", u * a_derivative, u * slope(divergence.a)),
-        ("b_derivative to be u^2 f''(u)", b_derivative, u * a_derivative),
-        ("f to be convex, u^2 f''(u) at least 0", b_derivative, xp.abs(b_derivative)),
-    ]
+    names = ("a", "b", "a_derivative", "b_derivative")
+    values = {"f": divergence.f(u)} | {n: getattr(divergence, n)(log_ratio) for n in names}
+    for name, value in values.items():
+        _check_at(u, xp.isfinite(value), f"{name} of {divergence} to be finite", value)
+    f, a, b, a_derivative, b_derivative = values.values()
     scale = xp.abs(f) + xp.abs(u * a) + xp.abs(b) + xp.abs(b_derivative)
-    for claim, got, expected in claims:
-        holds = xp.isfinite(got) & (xp.abs(got - expected) <= 100.0 * step**2 * scale)
-        if not bool(xp.all(holds)):
-            i = int(xp.argmin(xp.astype(holds, xp.int32)))
-            raise ValueError(
-                f"Expected {claim} for the divergence {divergence.name!r}, "
-                f"{float(expected[i]):.6g} at u = {float(u[i]):.4g}, got {float(got[i]):.6g}."
-            )
+    for claim, got, expected in (
+        ("u a = u f'(u)", u * a, slope(lambda ell: divergence.f(xp.exp(ell)))),
+        ("b = u f'(u) - f(u)", b, u * a - f),
+        ("u a_derivative = u^2 f''(u)", u * a_derivative, u * slope(divergence.a)),
+        ("b_derivative = u^2 f''(u)", b_derivative, u * a_derivative),
+        ("convexity, u^2 f''(u) >= 0,", b_derivative, xp.abs(b_derivative)),
+    ):
+        holds = xp.abs(got - expected) <= 100.0 * step**2 * scale
+        _check_at(u, holds, f"{claim} of {divergence}", got)
+
+
+def _check_at(u: Any, holds: Any, claim: str, got: Any) -> None:
+    xp = array_namespace(holds)
+    if not bool(xp.all(holds)):
+        i = int(xp.argmin(xp.astype(holds, xp.int32)))
+        raise ValueError(f"Expected {claim}, got {float(got[i]):.6g} at u = {float(u[i]):.4g}.")
 
 
 def alpha_divergence(alpha: float) -> Divergence:
@@ -194,24 +195,12 @@ def _scaled_expm1(x: Any, rate: float) -> Any:
     return _expm1(rate * x) / rate if rate != 0 else x
 
 
-def _exp(x: Any) -> Any:
-    return array_namespace(x).exp(x)
+def _elementwise(name: str) -> Callable[[Any], Any]:
+    return lambda x: getattr(array_namespace(x), name)(x)
 
 
-def _expm1(x: Any) -> Any:
-    return array_namespace(x).expm1(x)
-
-
-def _log(x: Any) -> Any:
-    return array_namespace(x).log(x)
-
-
-def _log1p(x: Any) -> Any:
-    return array_namespace(x).log1p(x)
-
-
-def _ones(x: Any) -> Any:
-    return array_namespace(x).ones_like(x)
+_exp, _expm1, _log, _log1p = map(_elementwise, ("exp", "expm1", "log", "log1p"))
+_ones = _elementwise("ones_like")
 
 
 def _softplus(x: Any) -> Any:
@@ -299,16 +288,5 @@ GAN = Divergence(
     b_derivative=_sigmoid,
 )
 
-_BY_NAME = {
-    divergence.name: divergence
-    for divergence in (
-        KL,
-        REVERSE_KL,
-        JENSEN_SHANNON,
-        SQUARED_HELLINGER,
-        PEARSON,
-        NEYMAN,
-        JEFFREYS,
-        GAN,
-    )
-}
+_ALL = (KL, REVERSE_KL, JENSEN_SHANNON, SQUARED_HELLINGER, PEARSON, NEYMAN, JEFFREYS, GAN)
+_BY_NAME = {divergence.name: divergence for divergence in _ALL}
