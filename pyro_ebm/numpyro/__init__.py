@@ -6,6 +6,7 @@ with require_extra("numpyro"):
     import jax as _jax  # noqa: F401
     import numpyro as _numpyro  # noqa: F401
 
+from pyro_ebm.core.divergences import Divergence, alpha_divergence
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
 from pyro_ebm.core.marginal import LogMarginal
@@ -23,6 +24,7 @@ from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.numpyro.sampling import run_chains
 
 __all__ = [
+    "Divergence",
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
@@ -37,6 +39,7 @@ __all__ = [
     "MALA",
     "PersistentChains",
     "SamplerKernel",
+    "alpha_divergence",
     "auxiliary",
     "check_model",
     "log_marginal",
