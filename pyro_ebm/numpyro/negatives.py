@@ -44,8 +44,20 @@ class Negatives:
             if getattr(self, name) is not None:
                 check_positive_integer(name, getattr(self, name))
 
-    def draw(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Array:
-        """Draws that started at the base, shape ``(num_negatives, *base.batch_shape, *event)``."""
+    def draw(
+        self, rng_key: Array, distribution: EnergyBased, value: Array, chains: Array | None = None
+    ) -> Array:
+        """Draws that started at the base, shape ``(num_negatives, *base.batch_shape, *event)``.
+
+        Or ``chains``, if given, of shape ``(num_chains, *event)``, as constants.
+        """
+        if chains is not None:
+            if tuple(chains.shape[1:]) != tuple(distribution.event_shape):
+                raise ValueError(
+                    "Expected chains of the event shape of their site, "
+                    f"{tuple(distribution.event_shape)}, got shape {tuple(chains.shape)}."
+                )
+            return lax.stop_gradient(chains)
         model = distribution.unexpanded
         num_values = value.size // prod(distribution.event_shape)
         number = self.num_negatives or max(2, num_values // prod(model.batch_shape))
@@ -73,6 +85,11 @@ class Compared(NamedTuple):
     negative_energy: Array
     positive: Array
     negative: Array
+
+    @property
+    def mean_square_energy(self) -> Array:
+        """Of each value and, on average, of the negatives; what penalties are made of."""
+        return self.positive_energy**2 + (self.negative_energy**2).mean(0)
 
 
 def compare(distribution: EnergyBased, value: Array, negatives: Array) -> Compared:

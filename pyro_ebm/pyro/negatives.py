@@ -44,8 +44,20 @@ class Negatives:
             if getattr(self, name) is not None:
                 check_positive_integer(name, getattr(self, name))
 
-    def draw(self, distribution: EnergyBased, value: Tensor) -> Tensor:
-        """Draws that started at the base, shape ``(num_negatives, *base.batch_shape, *event)``."""
+    def draw(
+        self, distribution: EnergyBased, value: Tensor, chains: Tensor | None = None
+    ) -> Tensor:
+        """Draws that started at the base, shape ``(num_negatives, *base.batch_shape, *event)``.
+
+        Or ``chains``, if given, of shape ``(num_chains, *event)``, as constants.
+        """
+        if chains is not None:
+            if tuple(chains.shape[1:]) != tuple(distribution.event_shape):
+                raise ValueError(
+                    "Expected chains of the event shape of their site, "
+                    f"{tuple(distribution.event_shape)}, got shape {tuple(chains.shape)}."
+                )
+            return chains.detach()
         model = distribution.unexpanded
         num_values = value.numel() // prod(distribution.event_shape)
         number = self.num_negatives or max(2, num_values // prod(model.batch_shape))
@@ -70,6 +82,11 @@ class Compared(NamedTuple):
     negative_energy: Tensor
     positive: Tensor
     negative: Tensor
+
+    @property
+    def mean_square_energy(self) -> Tensor:
+        """Of each value and, on average, of the negatives; what penalties are made of."""
+        return self.positive_energy.square() + self.negative_energy.square().mean(0)
 
 
 def compare(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> Compared:
