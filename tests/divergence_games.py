@@ -106,6 +106,13 @@ def log_mixture(x):
     return np.logaddexp(narrow, wide)
 
 
+# A divergence that the library lacks: the discrimination of Le Cam.
+LE_CAM = {
+    "f": lambda u: (u - 1) ** 2 / (u + 1),
+    "first": lambda u: (u - 1) * (u + 3) / (u + 1) ** 2,
+    "second": lambda u: 8 / (u + 1) ** 3,
+}
+
 # Best normal for this data: divergence, its mean and scale, and D_f there (methods page, O7).
 TOY_OPTIMA = [
     (KL, 1.0100, 1.8304, 0.28809),

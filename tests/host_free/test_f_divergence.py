@@ -3,6 +3,7 @@ import importlib
 import numpy as np
 import pytest
 from divergence_games import (
+    LE_CAM,
     TOY_OPTIMA,
     Game,
     differences,
@@ -28,14 +29,11 @@ from pyro_ebm.core.objectives.f_divergence import f_divergence
 
 rng = np.random.default_rng(0)
 
-LE_CAM = Divergence.from_function(
-    "le_cam",
-    f=lambda u: (u - 1) ** 2 / (u + 1),
-    first=lambda u: (u - 1) * (u + 3) / (u + 1) ** 2,
-    second=lambda u: 8 / (u + 1) ** 3,
-)
-PUBLISHED = [KL, REVERSE_KL, JENSEN_SHANNON, SQUARED_HELLINGER, PEARSON, NEYMAN]
-EVERY = [*PUBLISHED, alpha_divergence(-0.5), alpha_divergence(0.5), JEFFREYS, GAN, LE_CAM]
+EVERY = [
+    *(KL, REVERSE_KL, JENSEN_SHANNON, SQUARED_HELLINGER, PEARSON, NEYMAN, JEFFREYS, GAN),
+    *(alpha_divergence(-0.5), alpha_divergence(0.5)),
+    Divergence.from_function("le_cam", **LE_CAM),
+]
 
 by_name = {"ids": lambda value: getattr(value, "name", None)}
 every_divergence = pytest.mark.parametrize("divergence", EVERY, **by_name)
@@ -216,17 +214,16 @@ def test_a_bound_keeps_single_precision_finite(divergence, gradient):
         assert np.all(np.isfinite(weight))
 
 
-@every_divergence
 @pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
-def test_arrays_of_any_library(library, divergence):
+def test_arrays_of_any_library(library):
     pytest.importorskip(library.split(".")[0])
     xp = importlib.import_module(library)
     positive, negative = np.random.default_rng(1).normal(size=(2, 4, 3)).astype(np.float32)
-    expected = f_divergence(divergence, positive, negative, bound=1.5)
-    weights = f_divergence(divergence, xp.asarray(positive), xp.asarray(negative), bound=1.5)
+    expected = f_divergence(JENSEN_SHANNON, positive, negative, bound=1.5)
+    weights = f_divergence(JENSEN_SHANNON, xp.asarray(positive), xp.asarray(negative), bound=1.5)
     for ours, theirs in zip(weights, expected, strict=True):
         assert np.asarray(ours).dtype == np.float32
-        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-5, atol=2e-6)
+        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_compiles_in_jax():

@@ -161,11 +161,11 @@ def test_in_three_dimensions_equal_rates_diverge():
     assert furthest > 1
 
 
-# The slowest modes decay at half the stated rates: by e^(-10) and e^(-15).
+# The slowest modes decay at half the stated rates: by e^(-7) and e^(-8).
 @pytest.mark.parametrize(
-    ("gradient", "critic_rate", "duration"), [("covariance", 1, 30.0), ("full", 18, 6.0)]
+    ("gradient", "critic_rate", "duration"), [("covariance", 1, 20.0), ("full", 18, 3.0)]
 )
 def test_in_three_dimensions_there_are_two_cures(gradient, critic_rate, duration):
     furthest, last = follow(gradient, critic_rate, duration)
-    assert furthest < 0.3
-    assert last < 1e-5
+    assert furthest < 0.1
+    assert last < 1e-4
