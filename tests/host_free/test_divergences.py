@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from divergence_games import LE_CAM
 
 from pyro_ebm.core.divergences import (
     GAN,
@@ -21,13 +22,6 @@ from pyro_ebm.core.divergences import (
 
 # Symmetric about zero, which is among them.
 LOG_RATIOS = np.linspace(-6, 6, 601)
-
-# Discrimination of Le Cam, (u - 1)^2 / (u + 1), with its derivatives.
-LE_CAM = {
-    "f": lambda u: (u - 1) ** 2 / (u + 1),
-    "first": lambda u: (u - 1) * (u + 3) / (u + 1) ** 2,
-    "second": lambda u: 8 / (u + 1) ** 3,
-}
 
 BUILT_IN = [KL, REVERSE_KL, JENSEN_SHANNON, SQUARED_HELLINGER, PEARSON, NEYMAN, JEFFREYS, GAN]
 ALPHAS = [alpha_divergence(alpha) for alpha in (-1, -0.5, 0, 0.5, 0.9, 1, 2)]
