@@ -161,8 +161,10 @@ class Bowl(nn.Module):
         return 0.5 * ((x - self.loc) * (-self.log_scale).exp()).square()
 
 
-@pytest.mark.parametrize("divergence", ["kl", "jensen_shannon", ebm.alpha_divergence(-0.5)])
-@pytest.mark.parametrize("gradient", ["full", "covariance"])
+@pytest.mark.parametrize(
+    ("divergence", "gradient"),
+    [("kl", "full"), ("jensen_shannon", "covariance"), (ebm.alpha_divergence(-0.5), "full")],
+)
 def test_a_gaussian_is_recovered(divergence, gradient):
     energy, judge = Bowl(), quadratic(torch.zeros(3))
     data = 1.0 + 1.5 * torch.randn(400, 500)
@@ -201,8 +203,7 @@ def test_players_have_learning_rates_of_their_own():
 
 
 # Linear-Gaussian: x | z ~ N(z, 1), data N(0, 5): the best prior is N(0, 4), precision 1/4.
-@pytest.mark.parametrize("vectorized", [False, True])
-def test_a_prior_meets_the_aggregated_posterior(vectorized):
+def test_a_prior_meets_the_aggregated_posterior():
     class Quadratic(nn.Module):
         def __init__(self):
             super().__init__()
@@ -230,14 +231,14 @@ def test_a_prior_meets_the_aggregated_posterior(vectorized):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(slope * x, scale))
 
-    elbo = Trace_ELBO(num_particles=2, vectorize_particles=vectorized, max_plate_nesting=1)
+    elbo = Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1)
     loss = ebm.EnergyELBO(ebm.FDivergence("jensen_shannon"), elbo, num_normalizer_samples=0)
-    svi = SVI(model, guide, Adam({"lr": 0.03, "betas": (0.5, 0.999)}), loss)
+    svi = SVI(model, guide, Adam({"lr": 0.05, "betas": (0.5, 0.999)}), loss)
     path = []
-    for _ in range(500):
+    for _ in range(300):
         svi.step()
         path.append(1 / 16 + energy.weight.exp().item())
-    assert np.mean(path[-200:]) == pytest.approx(0.25, rel=0.06)
+    assert np.mean(path[-100:]) == pytest.approx(0.25, rel=0.06)
 
 
 def test_negatives_come_from_the_sampler_of_the_site_or_from_chains():

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
@@ -89,7 +89,8 @@ class FDivergence:
         log_ratio_bound: float = 20.0,
     ) -> None:
         self.divergence = find_divergence(divergence)
-        check_divergence(self.divergence, np.linspace(-3.0, 3.0, 25))
+        with jax.ensure_compile_time_eval():  # An objective may be made inside `jit`.
+            check_divergence(self.divergence, jnp.linspace(-3.0, 3.0, 25))
         self.negatives = Negatives(sampler, num_steps, num_negatives)
         self.gradient = check_choice("gradient", gradient, ("full", "covariance"))
         self.energy_penalty = check_nonnegative("energy_penalty", energy_penalty)
