@@ -67,7 +67,8 @@ def fit(objective: ebm.FDivergence, num_steps: int, seed: int) -> dict[str, Arra
 
 
 def run(divergence: str, num_steps: int, seed: int) -> dict[str, float]:
-    params = fit(ebm.FDivergence(find(divergence)), num_steps, seed)
+    objective = ebm.FDivergence(find(divergence), **settings.options(divergence))
+    params = fit(objective, num_steps, seed)
     return settings.compared(divergence, float(params["mu"]), abs(float(params["sigma"])))
 
 

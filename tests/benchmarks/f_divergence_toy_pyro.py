@@ -67,7 +67,8 @@ def fit(objective: ebm.FDivergence, num_steps: int, seed: int) -> tuple[Gaussian
 
 
 def run(divergence: str, num_steps: int, seed: int) -> dict[str, float]:
-    energy, _ = fit(ebm.FDivergence(find(divergence)), num_steps, seed)
+    objective = ebm.FDivergence(find(divergence), **settings.options(divergence))
+    energy, _ = fit(objective, num_steps, seed)
     return settings.compared(divergence, energy.mu.item(), abs(energy.sigma.item()))
 
 
