@@ -18,6 +18,7 @@ from pyro_ebm.numpyro.guides import LangevinGuide
 from pyro_ebm.numpyro.marginal import log_marginal
 from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
+from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.numpyro.sampling import run_chains
@@ -37,6 +38,7 @@ __all__ = [
     "MALA",
     "PersistentChains",
     "SamplerKernel",
+    "ScoreMatching",
     "auxiliary",
     "check_model",
     "log_marginal",

@@ -18,6 +18,7 @@ from pyro_ebm.pyro.guides import LangevinGuide
 from pyro_ebm.pyro.marginal import log_marginal
 from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
+from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
@@ -37,6 +38,7 @@ __all__ = [
     "MALA",
     "PersistentChains",
     "SamplerKernel",
+    "ScoreMatching",
     "auxiliary",
     "check_model",
     "log_marginal",
