@@ -97,7 +97,9 @@ class ScoreMatching:
         else:
             directions = _random_signs(x, self.num_projections)
         gradient, products = _hessian_products(potential, x, directions)
-        return score_matching(gradient, directions, products, event_ndim)
+        loss = score_matching(gradient, directions, products, event_ndim)
+        _check_third_derivatives(loss)
+        return loss
 
 
 def _unconstrained_rows(distribution: Any, value: Tensor) -> tuple[Tensor, int]:
@@ -125,50 +127,40 @@ def _random_signs(x: Tensor, num_projections: int) -> Tensor:
 
 
 def _gradient(potential: Potential, x: Tensor) -> Tensor:
-    # Wanted under no_grad too, where values of the objective are read.
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        return _derivative(potential(x).sum(), x, create_graph=create_graph)
+    return torch.func.grad(lambda x: potential(x).sum())(x)
 
 
 def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient at ``x`` and Hessian times each direction, the energy being called once.
 
-    By reverse over reverse: for some operations torch has no forward derivative of the reverse
-    one (norm, glu), and for the determinant a wrong one. On copies of the rows, for vmap over
-    directions fails at others (group norm).
+    By reverse over reverse: of some operations torch has no forward derivative of the reverse
+    one (norm, glu), and of the determinant a wrong one. On copies of the rows, for vmap over
+    directions has faults too (group norm), and asks more of a module than a larger batch does.
     """
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        rows = x.expand(directions.shape).detach().requires_grad_()
-        total = potential(rows).sum()
-        if create_graph:
-            _check_third_derivatives(total)
-        gradient = _derivative(total, rows, create_graph=True)
-        products = _derivative((gradient * directions).sum(), rows, create_graph=create_graph)
+
+    def slope(rows: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = _gradient(potential, rows)
+        return (gradient * directions).sum(), gradient
+
+    # With torch.func, for a leaf of autograd would stay in the loss: one more thing to be trained.
+    products, gradient = torch.func.grad(slope, has_aux=True)(x.expand(directions.shape))
     return gradient[0], products
 
 
-def _derivative(total: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
-    if not total.requires_grad:  # It depends on nothing: autograd would refuse.
-        return torch.zeros_like(x)
-    (derivative,) = torch.autograd.grad(total, x, create_graph=create_graph, materialize_grads=True)
-    return derivative
-
-
-def _check_third_derivatives(total: Tensor) -> None:
+def _check_third_derivatives(loss: Tensor) -> None:
     """Raise where torch would give wrong gradients without a word.
 
     | https://github.com/pytorch/pytorch/issues/175754 (layer norm)
     | https://github.com/pytorch/pytorch/issues/186256 (batch norm; instance norm is one to torch)
     """
-    for node in graph_nodes(total):
-        is_layer_norm = node.name().startswith("NativeLayerNormBackward")
-        if is_layer_norm or getattr(node, "_saved_training", False):
+    for node in graph_nodes(loss):
+        is_batch_norm = "BatchNorm" in node.name() and (
+            getattr(node, "_saved_training", False) or getattr(node, "_saved_train", False)
+        )
+        if is_batch_norm or "NativeLayerNorm" in node.name():
             raise ValueError(
-                "Expected an energy without LayerNorm, InstanceNorm or BatchNorm, got "
+                "Expected an energy without LayerNorm and InstanceNorm, got "
                 f"{node.name()}: torch has their third derivatives wrong. Use "
-                "nn.GroupNorm(1, channels) or nn.GroupNorm(channels, channels) in the place of "
-                "the first two, or method='denoising', which needs no third derivatives."
+                "nn.GroupNorm(1, channels) and nn.GroupNorm(channels, channels) in their place, "
+                "or method='denoising', which needs no third derivatives."
             )
