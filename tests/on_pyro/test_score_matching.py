@@ -181,11 +181,11 @@ def tail(num_features=8):
     return nn.Tanh(), nn.Linear(num_features, 1), nn.Flatten(0)
 
 
-@pytest.mark.parametrize("layer", [nn.LayerNorm, nn.InstanceNorm1d])
+@pytest.mark.parametrize("layer", [nn.LayerNorm(2, dtype=torch.float64), nn.InstanceNorm1d(4)])
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.Identity])
 def test_layers_whose_third_derivatives_torch_has_wrong(layer, activation):
     net = nn.Sequential(
-        nn.Linear(3, 8), nn.Unflatten(1, (2, 4)), layer(4), nn.Flatten(), activation(), *tail()
+        nn.Linear(3, 8), nn.Unflatten(1, (4, 2)), layer, nn.Flatten(), activation(), *tail()
     )
     prior, x = real(net, (3,)), torch.randn(4, 3)
     for objective in (EXACT, SLICED):
@@ -309,16 +309,16 @@ def test_it_says_what_it_does():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_data_get_the_lower_energy(method):
-    x = 0.4 * torch.randn(256, 2) + torch.tensor([2.0, 0.0]) * torch.randn(256, 1).sign()
-    net = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 1), nn.Flatten(0))
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
-    for _ in range(60):
+    blobs = torch.tensor([[1.5, 0.0], [-1.5, 0.0]])
+    x = blobs.repeat(128, 1) + 0.5 * torch.randn(256, 2)
+    net = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), *tail(32)[1:])
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(80):
         optimizer.zero_grad()
         METHODS[method].loss(real(net, (2,)), x).mean().backward()
         optimizer.step()
-    with torch.no_grad():
-        elsewhere = torch.tensor([[0.0, 0.0], [2.0, 2.0], [2.0, -2.0], [-2.0, 2.0], [-2.0, -2.0]])
-        assert net(x).mean() < net(elsewhere).min() - 0.5
+    elsewhere = torch.tensor([[0.0, 0.0], [0.0, 1.5], [1.5, 1.5], [-1.5, -1.5], [3.0, 0.0]])
+    assert net(blobs).max() < net(elsewhere).min() - 0.5
 
 
 NUM_DATA, WRONG = 1024, 128
@@ -342,22 +342,46 @@ def svi_guide(x, precision):
 
 
 @pytest.mark.parametrize(
-    ("method", "elbo"),
+    ("objective", "elbo", "variance", "error"),
     [
-        ("exact", Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=1)),
-        ("sliced", TraceGraph_ELBO(num_particles=2)),
-        ("denoising", Trace_ELBO(num_particles=2)),
+        (
+            EXACT,
+            Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=1),
+            4.0,
+            0.006,
+        ),
+        (SLICED, TraceGraph_ELBO(), 4.0, 0.006),
+        (ebm.ScoreMatching("denoising", variance=2.0), Trace_ELBO(num_particles=2), 6.0, 0.01),
     ],
 )
-def test_svi_recovers_the_precision_of_a_latent_prior(method, elbo):
+def test_svi_recovers_the_precision_of_a_latent_prior(objective, elbo, variance, error):
     x = math.sqrt(5.0) * torch.randn(NUM_DATA, 2)
     x[WRONG:] *= math.sqrt(5.0) / x[WRONG:].square().mean().sqrt()
     x[:WRONG] = 100.0
-    loss = ebm.EnergyELBO(METHODS[method], elbo, num_normalizer_samples=0)
-    svi = SVI(svi_model, svi_guide, Adam({"lr": 0.01}), loss)
+    loss = ebm.EnergyELBO(objective, elbo, num_normalizer_samples=0)
+    svi = SVI(svi_model, svi_guide, Adam({"lr": 0.02}), loss)
     path = []
-    for _ in range(200):
-        svi.step(x, torch.tensor(0.4))
+    for _ in range(120):
+        svi.step(x, torch.tensor(0.3))
         path.append(pyro.param("precision").item())
-    variance = 4.0 + (METHODS[method].variance or 0.0)
-    assert sum(path[-100:]) / 100 == pytest.approx(1 / variance, rel=0.04)
+    assert sum(path[-60:]) / 60 == pytest.approx(1 / variance, rel=4 * error)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_svi_steps_all_of_a_module_but_what_no_slope_depends_on(method):
+    first = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 4))
+    net = nn.Sequential(first, *tail(4))
+    x = torch.randn(8, 2)
+
+    def model():
+        pyro.module("net", net)
+        base = dist.Normal(torch.zeros(2), pyro.param("scale", torch.tensor(3.0))).to_event(1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", ebm.EnergyBased(net, base), obs=x)
+
+    before = {name: parameter.clone() for name, parameter in net.named_parameters()}
+    loss = ebm.EnergyELBO(METHODS[method], num_normalizer_samples=0)
+    SVI(model, lambda: None, Adam({"lr": 0.1}), loss).step()
+    unchanged = [name for name, new in net.named_parameters() if torch.equal(new, before[name])]
+    assert unchanged == ["2.bias"]
+    assert pyro.param("scale").item() != 3.0
