@@ -277,7 +277,7 @@ def test_it_says_what_it_does():
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["sliced", "denoising"])
 def test_data_get_the_lower_energy(method):
     blobs = jnp.array([[1.5, 0.0], [-1.5, 0.0]])
     x = jnp.tile(blobs, (128, 1)) + 0.5 * random.normal(KEY, (256, 2))
@@ -333,8 +333,7 @@ def svi_guide(x):
     ("objective", "elbo", "variance", "error"),
     [
         (EXACT, Trace_ELBO(num_particles=4), 4.0, 0.006),
-        (SLICED, TraceGraph_ELBO(), 4.0, 0.006),
-        (ebm.ScoreMatching("denoising", variance=2.0), Trace_ELBO(num_particles=2), 6.0, 0.01),
+        (ebm.ScoreMatching("denoising", variance=2.0), TraceGraph_ELBO(2), 6.0, 0.01),
     ],
 )
 def test_svi_recovers_the_precision_of_a_latent_prior(objective, elbo, variance, error):
