@@ -1,7 +1,13 @@
+import pyro
+import pyro.distributions as dist
 import pytest
 import readme
 import torch
+from pyro.infer import SVI
+from pyro.optim import Adam
 from torch import nn
+
+import pyro_ebm.pyro as ebm
 
 
 class Encoder(nn.Module):
@@ -33,3 +39,19 @@ def test_the_example_runs():
     with pytest.warns(UserWarning, match="too few|less than 10"):  # after one step of training
         assert eval(calls[2], names).estimate.shape == (10,)
     assert eval(calls[3], names) == []
+
+
+def test_learners_are_declared_as_it_says():
+    energy, critic = (nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)) for _ in range(2))
+    names = {"ebm": ebm, "critic": critic}
+    exec(readme.code("PersistentChains(num_chains=128"), names)
+
+    def model(x):
+        pyro.module("energy", energy)
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+            pyro.sample("x", ebm.EnergyBased(energy, base), obs=x)
+
+    before = critic[0].weight.detach().clone()
+    SVI(model, names["guide"], Adam({"lr": 0.1}), names["loss"]).step(torch.randn(10, 2))
+    assert not torch.equal(before, critic[0].weight)
