@@ -6,7 +6,7 @@ They take 30,000 steps of plain gradient descent at rate 1e-3, the critic first;
 move at once by Adam, whose rate falls to zero along a half cosine. The log-ratio is clipped to 3,
 as theirs is for KL: with a bound of 20 KL left the path in one of three runs, and Pearson, Neyman
 and alpha = -1 did in all. For these three, whose weights grow fastest, the energy has the
-covariance gradient.
+covariance gradient, and twice the steps: after 5,000 they end .01 to .027 from the optimum.
 """
 
 import math
@@ -15,10 +15,10 @@ import numpy as np
 
 WEIGHTS, MEANS, SCALES = (0.33, 0.67), (-1.0, 2.0), (0.25, math.sqrt(2.0))
 BATCH_SIZE, LEARNING_RATE, BETAS, WIDTH = 1000, 5e-3, (0.5, 0.999), 64
-NUM_STEPS = 5_000
 SEEDS = (0, 1, 2)
 LOG_RATIO_BOUND = 3.0
-COVARIANCE_ONLY = ("pearson", "neyman", "alpha=-1")
+NUM_STEPS = 5_000
+STEEP = ("pearson", "neyman", "alpha=-1")
 
 # Divergence: the authors' (mu, sigma), the exact optimum by quadrature, from the methods page.
 FITS = {
@@ -48,7 +48,11 @@ def batches(num_steps: int, seed: int) -> np.ndarray:
 
 def cells() -> list[dict]:
     return [
-        {"divergence": divergence, "num_steps": NUM_STEPS, "seed": seed}
+        {
+            "divergence": divergence,
+            "num_steps": (1 + (divergence in STEEP)) * NUM_STEPS,
+            "seed": seed,
+        }
         for divergence in FITS
         for seed in SEEDS
     ]
@@ -56,7 +60,7 @@ def cells() -> list[dict]:
 
 def options(divergence: str) -> dict[str, object]:
     """Of the objective."""
-    gradient = "covariance" if divergence in COVARIANCE_ONLY else "full"
+    gradient = "covariance" if divergence in STEEP else "full"
     return {"gradient": gradient, "log_ratio_bound": LOG_RATIO_BOUND}
 
 
