@@ -21,6 +21,8 @@ from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.objectives.f_divergence import FDivergence
+from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
+from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
@@ -41,7 +43,9 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "MaximumLikelihood",
     "PersistentChains",
+    "PseudoSpherical",
     "SamplerKernel",
     "alpha_divergence",
     "auxiliary",
