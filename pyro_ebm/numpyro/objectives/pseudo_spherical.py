@@ -33,8 +33,9 @@ class PseudoSpherical:
 
     Args:
         gamma: :math:`\gamma > -1`, not 0. Above 0 values of high energy count less (robust to
-            outliers), below 0 more (covers them); near 0 it is contrastive divergence. Energies
-            that differ by many times :math:`1 / |\gamma|` leave all weight to one value, as
+            outliers), below 0 more (covers them); near 0 it is contrastive divergence. From
+            :math:`-1/2` down the weights of draws have no finite variance. Energies that differ
+            by many times :math:`1 / |\gamma|` leave all weight to one value, as
             ``effective_values`` and ``effective_negatives`` among the figures of health tell.
         sampler: What moves the draws; the distribution's own by default. Its bias is the model's.
         num_steps: Its steps from the start; its own ``num_steps`` by default.
