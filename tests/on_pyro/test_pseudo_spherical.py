@@ -11,6 +11,7 @@ from pyro.optim import Adam
 from torch import nn
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.core.health import recorded_figures
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -147,24 +148,14 @@ def test_a_gaussian_is_recovered():
 
 
 def test_figures_of_health():
-    # Of draws that stand still at the base, and values with energies 3, 3 and 3 + log 4.
-    energy = Gaussian(0.0, 1.0)
+    # Energies 3, 3 and 3 + log 4 have weights 1, 1 and 1/2; draws have one more of energy 3.
     x = torch.tensor([0.0, 0.0, math.sqrt(2 * math.log(4.0))])
-    objective = ebm.PseudoSpherical(0.5, sampler=ebm.MALA(1e-9), num_negatives=5)
-    base = dist.Uniform(-10.0, 10.0)
-    with torch.no_grad():
-        objective.loss(ebm.EnergyBased(energy, base), x)
-    loss = ebm.EnergyELBO(objective)
-
-    def model(x):
-        with pyro.plate("data", 3):
-            pyro.sample("x", ebm.EnergyBased(energy, base), obs=x)
-
-    figures = loss.health(model, lambda x: None, x)["x"]
-    # Weights 1, 1 and 1/2.
+    with recorded_figures() as figures:
+        draws = torch.cat([x, torch.zeros(1)])
+        ebm.PseudoSpherical(0.5).loss(flat(Gaussian(0.0, 1.0)), x, chains=draws)
     assert figures["effective_values"].item() == pytest.approx(2.5**2 / 2.25)
-    assert 1 <= figures["effective_negatives"].item() <= 5
-    assert {"objective", "energy_gap", "energy_scale"} < set(figures)
+    assert figures["effective_negatives"].item() == pytest.approx(3.5**2 / 3.25)
+    assert figures["energy_gap"].item() == pytest.approx(math.log(4.0) * (1 / 4 - 1 / 3))
 
 
 def test_masked_values_have_no_gradient_but_count_in_the_weights():

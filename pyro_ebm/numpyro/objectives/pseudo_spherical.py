@@ -29,7 +29,8 @@ class PseudoSpherical:
 
     The weights are normalized over all values that the objective sees, which are to share one
     base: in a plate that subsamples, over the minibatch, whose ratio of means is biased by one
-    over its size. A value that is masked out has no gradient, but counts in these weights.
+    over its size. A value that is masked out has no gradient, but the one that NumPyro puts in
+    its place counts in these weights.
 
     Args:
         gamma: :math:`\gamma > -1`, not 0. Above 0 values of high energy count less (robust to
