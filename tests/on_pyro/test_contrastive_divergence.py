@@ -31,7 +31,8 @@ class Walk:
         return ebm.MALA(1.0).init(potential, position)
 
     def step(self, potential, state):
-        position = state.potential if self.stride is None else state.position + self.stride
+        leaks = self.stride is None
+        position = potential(state.position) if leaks else state.position + self.stride
         sure = torch.ones_like(state.potential)
         return state._replace(position=position), TransitionInfo(sure, sure < 0)
 
