@@ -14,7 +14,9 @@ __all__ = [
     "check_chains",
     "check_choice",
     "check_energy_shape",
+    "check_finite",
     "check_nonnegative",
+    "check_one_base",
     "check_positive",
     "check_positive_integer",
     "check_probability",
@@ -27,6 +29,13 @@ __all__ = [
 _STUCK, _FEW_DRAWS = 1e-3, 10
 # A larger share of divergent transitions than this is worth a warning.
 _MANY_DIVERGENCES = 0.01
+
+
+def check_finite(name: str, value: Any) -> float:
+    """Return ``value`` as a float; raise unless it is a finite number."""
+    if not _is_number(value):
+        raise ValueError(f"Expected `{name}` to be a finite number, got {value!r}.")
+    return float(value)
 
 
 def check_positive(name: str, value: Any) -> float:
@@ -161,6 +170,16 @@ def describe_trouble(
         )
 
 
+def check_one_base(distribution: Any, where: str = "") -> None:
+    """Raise if the base of a distribution has a batch shape of its own."""
+    base = distribution.base
+    if base is not None and tuple(base.batch_shape):
+        raise ValueError(
+            f"Expected one base for all batch elements{where}, got a base of batch shape "
+            f"{tuple(base.batch_shape)}. Write it without; a plate expands it."
+        )
+
+
 def check_chains(
     num_chains: Any, event_shape: Any, buffer_size: Any, restart_probability: Any
 ) -> None:
@@ -193,12 +212,7 @@ def check_chain_shapes(name: str, shape: Any, values: Any, distribution: Any) ->
             f"Expected {name!r} to have the event shape of its site, "
             f"{tuple(distribution.event_shape)}, got {tuple(shape[1:])}."
         )
-    base = distribution.base
-    if base is not None and tuple(base.batch_shape):
-        raise ValueError(
-            f"Expected one base for all batch elements where {name!r} walks, got a base of batch "
-            f"shape {tuple(base.batch_shape)}. Write it without; a plate expands it."
-        )
+    check_one_base(distribution, f" where {name!r} walks")
     if values is not None and tuple(values.shape) != tuple(shape):
         raise ValueError(
             f"Expected the values that are kept of {name!r} to have shape {tuple(shape)}, got "

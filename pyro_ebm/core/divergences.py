@@ -19,7 +19,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import check_choice
+from pyro_ebm.core.checks import check_choice, check_finite
 
 __all__ = [
     "GAN",
@@ -171,8 +171,7 @@ def alpha_divergence(alpha: float) -> Divergence:
     Alpha 1 is KL, 0 reverse KL, 1/2 twice squared Hellinger, 2 half of Pearson and -1 half of
     Neyman (up to a multiple of :math:`u - 1` in f).
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ValueError(f"Expected `alpha` to be a finite number, got {alpha!r}.")
+    alpha = check_finite("alpha", alpha)
 
     def a(ell: Any) -> Any:
         return _scaled_expm1(ell, alpha - 1.0)

@@ -12,8 +12,8 @@ from pyro_ebm.core.checks import check_positive
 __all__ = ["ADVICE", "TrustedRange", "record_figures", "recorded_figures"]
 
 ADVICE = (
-    "Parameters were left as they are. If training diverged, try a smaller learning "
-    "rate, more or smaller steps of the sampler that draws negatives, or a penalty on energies."
+    "If training diverged, try a smaller learning rate, more or smaller steps of the sampler "
+    "that draws negatives, or a penalty on energies."
 )
 
 _figures: ContextVar[dict[str, Any] | None] = ContextVar("figures", default=None)

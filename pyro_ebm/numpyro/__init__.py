@@ -21,6 +21,8 @@ from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.objectives.f_divergence import FDivergence
+from pyro_ebm.numpyro.objectives.maximum_likelihood import MaximumLikelihood
+from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -42,7 +44,9 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "MaximumLikelihood",
     "PersistentChains",
+    "PseudoSpherical",
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",

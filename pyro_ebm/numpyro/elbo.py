@@ -64,9 +64,9 @@ class EnergyELBO(ELBO):
         num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
         max_loss: Largest magnitude that an objective's loss of a value may reach.
         max_energy_scale: Largest standard deviation of the energies that an objective compares,
-            where it tells of it (``energy_scale`` of :meth:`health`). Outside this range the
-            number and its gradient are NaN: ``SVI.run(..., stable_update=True)`` then keeps the
-            parameters, and :meth:`check_health` says why.
+            where it tells of it (``energy_scale`` of :meth:`health`). Outside this range, while
+            NumPyro validates, the number is NaN: ``SVI.run(..., stable_update=True)`` then keeps
+            the parameters, and :meth:`check_health` says why. Outside ``jit`` it is an error.
 
     Raises:
         TypeError: If an objective has no ``loss`` or ``elbo`` is not an ELBO of NumPyro.

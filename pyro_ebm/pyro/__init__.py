@@ -21,6 +21,8 @@ from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.objectives.f_divergence import FDivergence
+from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
+from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -42,7 +44,9 @@ __all__ = [
     "LogMarginal",
     "LogNormalizer",
     "MALA",
+    "MaximumLikelihood",
     "PersistentChains",
+    "PseudoSpherical",
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",

@@ -220,8 +220,11 @@ def _unconstrained(trace: Any) -> dict[str, Tensor]:
 def _check_gradients(parameters: Mapping[str, Tensor]) -> None:
     """Raise before an optimizer makes all parameters NaN."""
     gradients = {name: leaf.grad for name, leaf in parameters.items() if leaf.grad is not None}
-    if not bool(get_total_norm(gradients.values()).isfinite()):
-        broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    # One number to wait for; a norm may be infinite where no gradient is.
+    if bool(get_total_norm(gradients.values()).isfinite()):
+        return
+    broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    if broken:
         raise ValueError(f"Expected finite gradients, got NaN or infinity in {broken}. {ADVICE}")
 
 

@@ -8,7 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
-from jax import random
+from jax import lax, random
 from linear_gaussian_numpyro import run
 from numpyro import handlers
 from numpyro.contrib.module import eqx_module, nnx_module
@@ -307,6 +307,94 @@ def test_masked_nan_reaches_no_gradient():
     assert jnp.isfinite(result.params["energy$params"].weight)
 
 
+def observed_model(x):
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", prior(eqx_module("energy", bowl())), obs=x)
+
+
+# --- training that runs away ---
+
+
+def guarded_svi(objective, learning_rate=0.1, **bounds):
+    loss = ebm.EnergyELBO(objective, num_normalizer_samples=0, **bounds)
+    return SVI(observed_model, empty_guide, optax.sgd(learning_rate), loss)
+
+
+def weight_of(svi, state):
+    return svi.get_params(state)["energy$params"].weight
+
+
+CONTRASTIVE = ebm.ContrastiveDivergence(sampler=ebm.MALA(0.1, num_steps=2))
+NUMBER = r"[0-9.]+(e\+[0-9]+)?"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"max_energy_scale": 50.0}, "at most 1e+08 and energies that differ by at most 50 "),
+        ({"max_loss": 500.0}, "at most 500 and energies that differ by at most 1e+06 "),
+    ],
+)
+def test_energies_that_run_away_keep_the_last_parameters(bounds, expected):
+    svi = guarded_svi(CONTRASTIVE, learning_rate=30.0, **bounds)
+    run = svi.run(random.key(0), 6, X, stable_update=True, progress_bar=False)
+    taken = jnp.isfinite(run.losses)
+    assert taken[0]
+    assert not taken[-1]
+    # With the key of the run, as many steps as it took.
+    state, update = svi.init(random.key(0), X), jax.jit(svi.update)
+    for _ in range(int(taken.argmin())):
+        state, _ = update(state, X)
+    assert run.params["energy$params"].weight == pytest.approx(float(weight_of(svi, state)))
+    arguments = (random.key(1), run.params, observed_model, empty_guide, X)
+    with pytest.raises(ValueError, match=rf"at site 'x', got {NUMBER} and {NUMBER}") as error:
+        svi.loss.check_health(*arguments)
+    assert f"Expected a loss of {expected}" in str(error.value)
+    assert "smaller learning rate" in str(error.value)
+
+
+class Exploding:
+    """An objective that is out of range."""
+
+    def loss(self, rng_key, distribution, value):
+        del rng_key
+        return distribution.potential(value) * 1e9
+
+
+def test_outside_of_jit_a_step_out_of_range_is_an_error():
+    svi = guarded_svi(Exploding())
+    state = svi.init(random.key(0), X)
+    for step in (svi.update, svi.stable_update, svi.evaluate):
+        with pytest.raises(ValueError, match=r"loss of at most 1e\+08 .* at site 'x'"):
+            step(state, X)
+
+
+class Kinked:
+    """The root of zero: a number without a gradient."""
+
+    def loss(self, rng_key, distribution, value):
+        del rng_key
+        energy = distribution.evaluate(value)
+        return energy + jnp.sqrt(energy - lax.stop_gradient(energy))
+
+
+def test_gradients_that_are_no_numbers_are_left_to_stable_updates():
+    svi = guarded_svi(Kinked())
+    state = svi.init(random.key(0), X)
+    assert jnp.isfinite(svi.evaluate(state, X))
+    state, loss = svi.stable_update(state, X)
+    assert jnp.isnan(loss)
+    assert weight_of(svi, state) == 0.5
+
+
+def test_without_validation_nothing_is_guarded():
+    svi = guarded_svi(Exploding(), learning_rate=1e-12)
+    with numpyro.validation_enabled(is_validate=False):
+        state, loss = svi.update(svi.init(random.key(0), X), X)
+    assert jnp.isfinite(loss)
+    assert weight_of(svi, state) != 0.5
+
+
 # --- learners beside the energy ---
 
 
@@ -320,11 +408,6 @@ class Matched:
 
 def matching_guide(x):
     ebm.auxiliary("x", target=numpyro.param("target", jnp.array(0.0)))
-
-
-def observed_model(x):
-    with numpyro.plate("data", len(x)):
-        numpyro.sample("x", prior(eqx_module("energy", bowl())), obs=x)
 
 
 @pytest.mark.parametrize(

@@ -405,6 +405,119 @@ def test_a_site_without_objective_is_named():
     assert two.weight.item() != 0.5
 
 
+# --- training that runs away ---
+
+
+def observed_model(energy):
+    def model(x):
+        pyro.module("energy", energy)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", prior(energy), obs=x)
+
+    return model
+
+
+def guarded_svi(energy, objective, elbo=None, learning_rate=0.1, **bounds):
+    loss = ebm.EnergyELBO(objective, elbo, num_normalizer_samples=0, **bounds)
+    return SVI(observed_model(energy), lambda x: None, SGD({"lr": learning_rate}), loss)
+
+
+NUMBER = r"[0-9.]+(e\+[0-9]+)?"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"max_energy_scale": 50.0}, "at most 1e+08 and energies that differ by at most 50 "),
+        ({"max_loss": 500.0}, "at most 500 and energies that differ by at most 1e+06 "),
+    ],
+)
+def test_energies_that_run_away_stop_the_training(bounds, expected):
+    energy, x, path = Bowl(), torch.randn(8, 2), []
+    objective = ebm.ContrastiveDivergence(sampler=ebm.MALA(0.1, num_steps=2))
+    svi = guarded_svi(energy, objective, learning_rate=30.0, **bounds)
+
+    def train():
+        while len(path) < 20:
+            path.append(energy.weight.item())
+            svi.step(x)
+
+    with pytest.raises(ValueError, match=rf"at site 'x', got {NUMBER} and {NUMBER}") as error:
+        train()
+    assert f"Expected a loss of {expected}" in str(error.value)
+    assert "smaller learning rate" in str(error.value)
+    assert len(path) > 1
+    assert energy.weight.item() == path[-1]
+    assert energy.weight.grad.item() == 0
+
+
+class Exploding:
+    """An objective that is out of range from its second call on."""
+
+    def __init__(self):
+        self.num_calls = 0
+
+    def loss(self, distribution, value):
+        self.num_calls += 1
+        return distribution.potential(value) * 1e9 ** (self.num_calls - 1)
+
+
+def test_no_gradient_of_an_earlier_particle_is_left():
+    energy = Bowl()
+    svi = guarded_svi(energy, Exploding(), Trace_ELBO(num_particles=2))
+    with pytest.raises(ValueError, match="loss of at most 1e\\+08"):
+        svi.step(torch.randn(8, 2))
+    assert energy.weight.item() == 0.5
+    assert energy.weight.grad.item() == 0
+
+
+class Kinked(Bowl):
+    """The root of zero: a number without a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.root = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, z):
+        return super().forward(z) + self.root.abs().sqrt() * z.sum(-1)
+
+
+@pytest.mark.parametrize("optimizer", [SGD({"lr": 0.1}), Adam({"lr": 0.1})])
+def test_gradients_that_are_no_numbers_reach_no_optimizer(optimizer):
+    energy, x = Kinked(), torch.randn(8, 2)
+    svi = guarded_svi(energy, DISCREPANCY)
+    svi.optim = optimizer
+    with pytest.raises(ValueError, match=r"NaN or infinity in \['energy\$\$\$root'\]"):
+        svi.step(x)
+    assert (energy.weight.item(), energy.root.item()) == (0.5, 0.0)
+    assert (energy.weight.grad.item(), energy.root.grad.item()) == (0.0, 0.0)
+    energy.root.data.fill_(1.0)
+    svi.step(x)
+    assert energy.weight.item() != 0.5
+
+
+class Steep:
+    """A loss of zero with a gradient whose square is no number in single precision."""
+
+    def loss(self, distribution, value):
+        energy = distribution.evaluate(value)
+        return 1e25 * (energy - energy.detach())
+
+
+def test_large_gradients_whose_norm_overflows_are_numbers():
+    energy = Bowl()
+    guarded_svi(energy, Steep(), learning_rate=1e-30).step(torch.ones(8, 2))
+    assert energy.weight.item() != 0.5
+
+
+def test_without_validation_nothing_is_guarded():
+    energy = Bowl()
+    svi = guarded_svi(energy, Exploding(), Trace_ELBO(num_particles=2))
+    with pyro.validation_enabled(is_validate=False):
+        svi.step(torch.randn(8, 2))
+    assert energy.weight.item() != 0.5
+
+
 # --- what a guide declares for an objective ---
 
 

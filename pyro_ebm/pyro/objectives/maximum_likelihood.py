@@ -1,0 +1,69 @@
+"""Maximum likelihood: train an energy of few dimensions with draws of its base."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.evidence import summarize_log_weights
+from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
+from pyro_ebm.pyro.negatives import compare
+
+__all__ = ["MaximumLikelihood"]
+
+
+class MaximumLikelihood:
+    r"""Objective that is the negative log-likelihood itself, in few dimensions.
+
+    .. math::
+        \ell(x) = U(x) + \log \frac1M \sum_{m=1}^M \frac{e^{-U(x_m)}}{p_0(x_m)}, \qquad
+        x_m \sim p_0, \quad U = E - \log p_0
+
+    It needs no MCMC. Energy and base are trained together. It can be relied on as long as many
+    draws of the base count for the model: in more than a few dimensions, or once the energy has
+    moved far from its base, hardly any does. Then the loss is too low by many nats, and its
+    gradient is that of the few that do. ``effective_samples`` among the figures of health is how
+    many equal ones the draws are worth.
+
+    Args:
+        num_samples: :math:`M`, draws for each element of the base's batch (usually there is one).
+
+    Raises:
+        ValueError: If the number is no positive integer; in ``loss``, if there is no base, or
+            one without ``sample`` or ``log_prob``.
+    """
+
+    def __init__(self, *, num_samples: int = 1000) -> None:
+        self.num_samples = check_positive_integer("num_samples", num_samples)
+
+    def __repr__(self) -> str:
+        return f"MaximumLikelihood(num_samples={self.num_samples})"
+
+    def loss(self, distribution: Any, value: Tensor) -> Tensor:
+        """Loss of each value, differentiable in the parameters of energy and base.
+
+        Args:
+            distribution: An energy-based distribution.
+            value: Shape ``(*batch, *event)``; held constant.
+
+        Returns:
+            Shape ``(*batch,)``: an estimate of the negative log-likelihood, low on average.
+        """
+        draws, log_density = self._draw(distribution.base)
+        compared = compare(distribution, value.detach(), draws)
+        summary = summarize_log_weights(-compared.negative_energy.detach())
+        record_figures(effective_samples=summary.effective_sample_size.min())
+        return maximum_likelihood(compared.positive, compared.negative, log_density)
+
+    @torch.no_grad()
+    def _draw(self, base: Any) -> tuple[Tensor, Tensor]:
+        """Draws of the base with their log-densities."""
+        if base is None:
+            raise ValueError("Expected a base to draw from, got base=None.")
+        try:
+            draws = base.sample((self.num_samples,))
+            return draws, base.log_prob(draws)
+        except NotImplementedError as error:
+            raise ValueError(f"Expected a base with sample and log_prob, got {base}.") from error
