@@ -21,6 +21,7 @@ from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.objectives.f_divergence import FDivergence
+from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.numpyro.sampling import run_chains
@@ -43,6 +44,7 @@ __all__ = [
     "MALA",
     "PersistentChains",
     "SamplerKernel",
+    "ScoreMatching",
     "alpha_divergence",
     "auxiliary",
     "check_model",

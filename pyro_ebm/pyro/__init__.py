@@ -21,6 +21,7 @@ from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.objectives.f_divergence import FDivergence
+from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
@@ -43,6 +44,7 @@ __all__ = [
     "MALA",
     "PersistentChains",
     "SamplerKernel",
+    "ScoreMatching",
     "alpha_divergence",
     "auxiliary",
     "check_model",
