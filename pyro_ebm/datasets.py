@@ -176,9 +176,9 @@ def _arm_quadrature(num_angles: int = 256) -> tuple[Array, Array]:
 def _blur_density() -> tuple[Array, Array]:
     """Density of a uniform of width 1/6 plus the noise, tabulated by distance from its middle."""
     away = np.linspace(0.0, 4.0, 40_001)
-    near, far = ((away + shift) / (0.1 * math.sqrt(2)) for shift in (-1 / 12, 1 / 12))
-    tails = [[math.erfc(z) for z in side] for side in (near, far)]
-    return away, 3 * np.subtract(*tails)
+    ends = ((away + shift) / (0.1 * math.sqrt(2)) for shift in (-1 / 12, 1 / 12))
+    near, far = (np.array([math.erfc(z) for z in end]) for end in ends)
+    return away, 3 * (near - far)
 
 
 def _draw_pinwheel(rng: Generator, n: int) -> Array:
