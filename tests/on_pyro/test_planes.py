@@ -5,7 +5,7 @@ import pytest
 from planes import BATCH_SIZE, SETTINGS, score
 from planes_pyro import log_density, mlp, train
 
-SHORT = ("energy discrepancy", "persistent contrastive divergence", "f-EBM, Jensen-Shannon")
+SHORT = ("energy discrepancy", "f-EBM, Jensen-Shannon")
 
 
 @pytest.fixture
@@ -31,10 +31,7 @@ def test_a_step_takes_the_evaluations_that_it_is_charged(objective, nets):
 
 @pytest.mark.parametrize("objective", SHORT)
 def test_a_short_run_comes_closer_to_the_data(objective, nets):
-    def difference():
-        density = log_density(nets["energy"])
-        return score(density, "two_spirals", 0, num_test=1000, grid_size=160)["difference"]
-
-    before = difference()
-    train("two_spirals", objective, 0, 100_000, **nets)
-    assert difference() > before + 0.3
+    train("two_spirals", objective, 0, 200_000, **nets)
+    density = log_density(nets["energy"])
+    figures = score(density, "two_spirals", 0, num_test=1000, grid_size=160)
+    assert figures["difference"] > -1.3  # the base alone: -1.6
