@@ -30,6 +30,22 @@ def grid(limit: float = 6.0, size: int = 600) -> tuple[np.ndarray, float]:
     return np.stack([x.ravel(), y.ravel()], axis=1), 2 * math.log(edge)
 
 
+def normalize(log_density, limit: float = 6.0, size: int = 600) -> tuple[float, float]:
+    """Logarithm of the integral of a density over a grid, and the share of it near the edge.
+
+    Args:
+        log_density: Maps points ``(N, 2)`` to ``(N,)``, NumPy arrays.
+        limit: Of the grid; its outermost half unit is near the edge.
+        size: Of the grid.
+    """
+    points, log_area = grid(limit, size)
+    values = log_density(points)
+    log_normalizer = np.logaddexp.reduce(values) + log_area
+    edge = np.abs(points).max(axis=1) > limit - 0.5
+    boundary = np.logaddexp.reduce(values[edge]) + log_area - log_normalizer
+    return float(log_normalizer), float(np.exp(boundary))
+
+
 def mean_squared_error(log_density, seed: int) -> dict[str, float]:
     """Error of an unnormalised log-density on fresh points of the true density.
 
@@ -37,17 +53,12 @@ def mean_squared_error(log_density, seed: int) -> dict[str, float]:
         log_density: Maps points ``(N, 2)`` to ``(N,)``, NumPy arrays.
         seed: Of the test points.
     """
-    points, log_area = grid()
-    values = log_density(points)
-    log_normalizer = np.logaddexp.reduce(values) + log_area
-    edge = np.abs(points).max(axis=1) > 5.5
+    log_normalizer, boundary_mass = normalize(log_density)
     test = TOY.sample(NUM_TEST, seed=10_000 + seed)
     error = log_density(test) - log_normalizer - TOY.log_density(test)
     return {
         "mse": float(np.mean(error**2)),
         "standard error": float(np.std(error**2) / math.sqrt(NUM_TEST)),
         "mean error": float(np.mean(error)),
-        "boundary mass": float(
-            np.exp(np.logaddexp.reduce(values[edge]) + log_area - log_normalizer)
-        ),
+        "boundary mass": boundary_mass,
     }
