@@ -184,6 +184,13 @@ def test_where_draws_start(num_steps, distance, start, at):
     np.testing.assert_allclose(energy.last, np.concatenate([X, at + distance]))
 
 
+def test_each_value_has_the_draw_that_started_at_it():
+    loss = ebm.ContrastiveDivergence(sampler=Walk(), start="data").loss(
+        KEY, ebm.EnergyBased(bowl(), event_shape=()), X
+    )
+    np.testing.assert_allclose(loss, X**2 / 2 - (X + 1) ** 2 / 2)
+
+
 def test_the_sampler_of_the_distribution_is_the_default():
     energy = Remembering()
     distribution = ebm.EnergyBased(energy, dist.Normal(0.0, 1e-9), sampler=Walk(7.0))

@@ -164,6 +164,11 @@ def test_where_draws_start(num_steps, distance, start, at):
     torch.testing.assert_close(energy.seen[-1], torch.cat([X, at + distance]))
 
 
+def test_each_value_has_the_draw_that_started_at_it():
+    loss = ebm.ContrastiveDivergence(sampler=Walk(), start="data").loss(flat(Bowl()), X)
+    torch.testing.assert_close(loss.detach(), X**2 / 2 - (X + 1) ** 2 / 2)
+
+
 def test_the_sampler_of_the_distribution_is_the_default():
     energy = Bowl()
     distribution = ebm.EnergyBased(energy, dist.Normal(0.0, 1e-9), sampler=Walk(7.0))
