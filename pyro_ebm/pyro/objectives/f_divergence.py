@@ -41,7 +41,7 @@ class FDivergence:
             any other :class:`Divergence`, which is checked here.
         sampler: What draws negatives, from the base; the distribution's own by default. Chains
             that the guide declares, ``auxiliary(..., chains=PersistentChains(...))``, take its
-            place.
+            place; so does an array of exact draws, where the model can be sampled.
         num_steps: Its steps from the start; its own ``num_steps`` by default.
         num_negatives: Draws for each element of the base's batch; by default as many in all as
             there are values.
