@@ -202,7 +202,10 @@ class EnergyBased(Distribution):
     def unexpanded(self) -> "EnergyBased":
         """The same distribution with no batch dimensions but those of its base."""
         new = copy.copy(self)
-        new._batch_shape = self.base.batch_shape if self.base is not None else ()
+        if self.base is not None:
+            new._batch_shape = self.base.batch_shape
+        elif not isinstance(self.energy, _ScannedEnergy):  # It has an energy for each step.
+            new._batch_shape = ()
         return new
 
     def evaluate(self, value: Array) -> Array:

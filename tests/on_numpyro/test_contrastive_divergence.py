@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from jax import lax, random
+from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.infer import SVI
 from oracles import pseudo_spherical_gradient
 
@@ -143,6 +144,17 @@ def test_each_element_of_a_batched_base_has_draws_of_its_own():
     np.testing.assert_allclose(found[0], 0.5 * (value**2 - draws**2).sum())
     # U has the derivative -4 (x - loc) in loc, as the base has the scale 1/2.
     np.testing.assert_allclose(found[1], 4 * (draws - value).sum(0))
+
+
+def test_each_step_of_a_scan_has_draws_of_its_own():
+    """One energy is flat, the other narrow: of shared draws neither loss would be right."""
+    steps = promote_batch_shape(ebm.EnergyBased(bowl(jnp.array([0.0, 1e4])), event_shape=()))
+    objective = ebm.ContrastiveDivergence(sampler=ebm.MALA(5e-5, num_steps=30))
+    loss = objective.loss(KEY, steps, jnp.zeros(2))
+    # A flat energy gives zero; the draws of the narrow one have come from 1 down to 0.01.
+    assert loss.shape == (2,)
+    assert loss[0] == 0.0
+    assert -100 < loss[1] < 0
 
 
 def test_energy_penalty():
