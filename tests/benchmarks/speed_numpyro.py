@@ -56,6 +56,19 @@ def ours(sampler, num_steps):
     return run
 
 
+def ours_alone(sampler, num_steps):
+    """The sampler in a scan, as the rival is run: without what `run_chains` checks and keeps."""
+
+    @jax.jit
+    def run(x, key):
+        def step(state, key):
+            return sampler.step(key, energy, state)[0], None
+
+        return lax.scan(step, sampler.init(energy, x), random.split(key, num_steps))[0]
+
+    return lambda: jax.block_until_ready(run(start, key))
+
+
 def log_density(x):
     return -energy(x)
 
@@ -98,7 +111,8 @@ def main():
         "100 ULA steps",
         {
             "bare jax": lambda: jax.block_until_ready(_bare_langevin(start, key)),
-            "pyro_ebm": ours(ebm.Langevin(STEP_SIZE), NUM_STEPS),
+            "pyro_ebm": ours_alone(ebm.Langevin(STEP_SIZE), NUM_STEPS),
+            "pyro_ebm, run_chains": ours(ebm.Langevin(STEP_SIZE), NUM_STEPS),
             "blackjax": lambda: jax.block_until_ready(_blackjax_langevin(start, key)),
         },
         reference="blackjax",
@@ -106,7 +120,8 @@ def main():
     compare(
         "100 MALA steps",
         {
-            "pyro_ebm": ours(ebm.MALA(STEP_SIZE), NUM_STEPS),
+            "pyro_ebm": ours_alone(ebm.MALA(STEP_SIZE), NUM_STEPS),
+            "pyro_ebm, run_chains": ours(ebm.MALA(STEP_SIZE), NUM_STEPS),
             "blackjax": blackjax_chains(blackjax.mala(log_density, STEP_SIZE), NUM_STEPS),
         },
         reference="blackjax",
@@ -115,7 +130,12 @@ def main():
     compare(
         "10 HMC transitions of 10 leapfrog steps",
         {
-            "pyro_ebm": ours(ebm.HMC(LEAPFROG_STEP, num_leapfrog=NUM_LEAPFROG), NUM_TRANSITIONS),
+            "pyro_ebm": ours_alone(
+                ebm.HMC(LEAPFROG_STEP, num_leapfrog=NUM_LEAPFROG), NUM_TRANSITIONS
+            ),
+            "pyro_ebm, run_chains": ours(
+                ebm.HMC(LEAPFROG_STEP, num_leapfrog=NUM_LEAPFROG), NUM_TRANSITIONS
+            ),
             "blackjax": blackjax_chains(hmc, NUM_TRANSITIONS),
         },
         reference="blackjax",
