@@ -35,11 +35,6 @@ class Critic(eqx.Module):
         return jax.vmap(self.mlp)(x)
 
 
-def find(name: str) -> str | ebm.Divergence:
-    kind, _, alpha = name.partition("=")
-    return ebm.alpha_divergence(float(alpha)) if alpha else kind
-
-
 def fit(objective: ebm.FDivergence, num_steps: int, seed: int) -> dict[str, Array]:
     """Parameters of energy and critic, by name."""
     init_key, svi_key = random.split(random.key(seed))
@@ -67,7 +62,7 @@ def fit(objective: ebm.FDivergence, num_steps: int, seed: int) -> dict[str, Arra
 
 
 def run(divergence: str, num_steps: int, seed: int) -> dict[str, float]:
-    objective = ebm.FDivergence(find(divergence), **settings.options(divergence))
+    objective = ebm.FDivergence(**settings.options(divergence))
     params = fit(objective, num_steps, seed)
     return settings.compared(divergence, float(params["mu"]), abs(float(params["sigma"])))
 

@@ -35,11 +35,6 @@ class Critic(nn.Sequential):
         super().__init__(nn.Unflatten(0, (-1, 1)), *hidden, nn.Linear(width, 1), nn.Flatten(0))
 
 
-def find(name: str) -> str | ebm.Divergence:
-    kind, _, alpha = name.partition("=")
-    return ebm.alpha_divergence(float(alpha)) if alpha else kind
-
-
 def fit(objective: ebm.FDivergence, num_steps: int, seed: int) -> tuple[Gaussian, Critic]:
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
@@ -67,7 +62,7 @@ def fit(objective: ebm.FDivergence, num_steps: int, seed: int) -> tuple[Gaussian
 
 
 def run(divergence: str, num_steps: int, seed: int) -> dict[str, float]:
-    objective = ebm.FDivergence(find(divergence), **settings.options(divergence))
+    objective = ebm.FDivergence(**settings.options(divergence))
     energy, _ = fit(objective, num_steps, seed)
     return settings.compared(divergence, energy.mu.item(), abs(energy.sigma.item()))
 
