@@ -1,7 +1,7 @@
 """Figures of health: what objectives tell of a training step beside their loss."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ ADVICE = (
     "that draws negatives, or a penalty on energies."
 )
 
-_figures: ContextVar[dict[str, Any] | None] = ContextVar("figures", default=None)
+_figures: ContextVar[dict[str, Callable[[], Any]] | None] = ContextVar("figures", default=None)
 
 
-def record_figures(**figures: Any) -> None:
+def record_figures(**figures: Callable[[], Any]) -> None:
     """Tell whoever watches an objective's ``loss`` some figures of it.
 
     Args:
-        **figures: Scalar arrays. ``energy_scale``, the standard deviation of the energies that a
-            loss compares, is one that :class:`EnergyELBO` keeps within a range.
+        **figures: Functions that give a scalar array, called only if someone reads it.
+            ``energy_scale``, the standard deviation of the energies that a loss compares, is one
+            that :class:`EnergyELBO` keeps within a range.
     """
     watched = _figures.get()
     if watched is not None:
@@ -32,9 +33,9 @@ def record_figures(**figures: Any) -> None:
 
 
 @contextmanager
-def recorded_figures() -> Iterator[dict[str, Any]]:
+def recorded_figures() -> Iterator[dict[str, Callable[[], Any]]]:
     """The figures that are recorded meanwhile, by name."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Callable[[], Any]] = {}
     token = _figures.set(figures)
     try:
         yield figures

@@ -107,8 +107,8 @@ def compare(distribution: EnergyBased, value: Array, negatives: Array) -> Compar
     energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
     positive, negative = lax.stop_gradient(energies)
     record_figures(
-        energy_gap=negative.mean() - positive.mean(),
-        energy_scale=jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
+        energy_gap=lambda: negative.mean() - positive.mean(),
+        energy_scale=lambda: jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
     )
     if distribution.base is None:
         return Compared(*energies, *energies)

@@ -53,7 +53,7 @@ class EnergySite:
     objective: Any
     learners: dict[str, Any]
 
-    def loss(self, rng_key: Array) -> tuple[Array, dict[str, Array]]:
+    def loss(self, rng_key: Array) -> tuple[Array, dict[str, Callable[[], Array]]]:
         """The objective's loss of each batch element, and the figures that it recorded."""
         with recorded_figures() as figures:
             loss = self._map(lambda fn, x: self.objective.loss(rng_key, fn, x, **self.learners))
@@ -62,14 +62,15 @@ class EnergySite:
     def health(self, rng_key: Array) -> dict[str, Array]:
         """The objective's mean over batch elements, and the figures that it recorded."""
         loss, figures = self.loss(rng_key)
-        return {"objective": self.mean(loss), **figures}
+        read = {name: figure() for name, figure in figures.items()}
+        return {"objective": self.mean(loss), **read}
 
     def check_range(
-        self, trusted: TrustedRange, loss: Array, figures: Mapping[str, Array]
+        self, trusted: TrustedRange, loss: Array, figures: Mapping[str, Callable[[], Array]]
     ) -> Array:
         """The loss; if it or the energies in it are out of range, NaN or, eagerly, an error."""
         extreme = jnp.abs(lax.stop_gradient(loss)).max()
-        scale = figures.get("energy_scale", jnp.zeros(()))
+        scale = figures["energy_scale"]() if "energy_scale" in figures else jnp.zeros(())
         if not_jax_tracer(extreme):
             trusted.check(self.name, float(extreme), float(scale))
         return jnp.where(trusted.contains(extreme, scale), loss, jnp.nan)

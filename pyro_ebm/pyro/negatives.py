@@ -102,10 +102,10 @@ def compare(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> Comp
         Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
     """
     energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
-    together = torch.cat([energy.detach().flatten() for energy in energies])
+    positive, negative = (energy.detach() for energy in energies)
     record_figures(
-        energy_gap=energies[1].detach().mean() - energies[0].detach().mean(),
-        energy_scale=together.std(correction=0),
+        energy_gap=lambda: negative.mean() - positive.mean(),
+        energy_scale=lambda: torch.cat([positive.flatten(), negative.flatten()]).std(correction=0),
     )
     if distribution.base is None:
         return Compared(*energies, *energies)

@@ -62,7 +62,7 @@ class EnergySite:
     chains: ChainStore
     loss_leaves: list[Tensor] | None = None
 
-    def loss(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self) -> tuple[Tensor, dict[str, Callable[[], Tensor]]]:
         """The objective's loss of each batch element, and the figures that it recorded."""
         learners = self.chains.resolve(self.name, self.learners, self.energy)
         with recorded_figures() as figures:
@@ -74,14 +74,15 @@ class EnergySite:
     def health(self) -> dict[str, Tensor]:
         """The objective's mean over batch elements, and the figures that it recorded."""
         loss, figures = self.loss()
-        return {"objective": self.mean(loss), **figures}
+        read = {name: figure() for name, figure in figures.items()}
+        return {"objective": self.mean(loss), **read}
 
     def check_range(
-        self, trusted: TrustedRange, loss: Tensor, figures: Mapping[str, Tensor]
+        self, trusted: TrustedRange, loss: Tensor, figures: Mapping[str, Callable[[], Tensor]]
     ) -> None:
         """Raise if a loss that was just computed, or the energies in it, are out of range."""
         loss = loss.detach().abs().amax()
-        scale = figures.get("energy_scale", torch.zeros_like(loss))
+        scale = figures["energy_scale"]() if "energy_scale" in figures else torch.zeros_like(loss)
         # Together, for either alone would make the device wait.
         trusted.check(self.name, *torch.stack([loss, scale.to(loss)]).tolist())
 

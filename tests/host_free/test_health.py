@@ -42,11 +42,12 @@ def test_bounds_are_positive(name, bad):
 
 
 def test_figures_reach_the_innermost_watcher():
-    record_figures(lost=1)
+    record_figures(lost=lambda: 1)
     with recorded_figures() as outer:
-        record_figures(a=1, b=2)
+        record_figures(a=lambda: 1, b=lambda: 2)
         with recorded_figures() as inner:
-            record_figures(a=3)
-        record_figures(b=4)
-    record_figures(lost=1)
-    assert (outer, inner) == ({"a": 1, "b": 4}, {"a": 3})
+            record_figures(a=lambda: 3)
+        record_figures(b=lambda: 4)
+    record_figures(lost=lambda: 1)
+    read = [{name: figure() for name, figure in found.items()} for found in (outer, inner)]
+    assert read == [{"a": 1, "b": 4}, {"a": 3}]

@@ -137,7 +137,7 @@ def test_figures_of_health():
     def figures_at(x):
         with recorded_figures() as figures:
             ebm.MaximumLikelihood(num_samples=100_000).loss(KEY, density, x)
-        return figures
+        return {name: figure() for name, figure in figures.items()}
 
     figures = figures_at(X)
     # (E w)^2 / E w^2 of w = exp(-3 x^2 / 2) under N(0, 1).

@@ -155,9 +155,9 @@ def test_figures_of_health():
     objective, density = ebm.PseudoSpherical(0.5), flat(np.zeros(3))
     with recorded_figures() as figures:
         objective.loss(KEY, density, x, chains=jnp.array([0.0, *x]))
-    assert figures["effective_values"] == pytest.approx(2.5**2 / 2.25)
-    assert figures["effective_negatives"] == pytest.approx(3.5**2 / 3.25)
-    assert figures["energy_gap"] == pytest.approx(math.log(4.0) * (1 / 4 - 1 / 3))
+    assert figures["effective_values"]() == pytest.approx(2.5**2 / 2.25)
+    assert figures["effective_negatives"]() == pytest.approx(3.5**2 / 3.25)
+    assert figures["energy_gap"]() == pytest.approx(math.log(4.0) * (1 / 4 - 1 / 3))
 
 
 def test_masked_values_have_no_gradient_but_count_in_the_weights():

@@ -131,7 +131,7 @@ def test_figures_of_health():
         ebm.MaximumLikelihood(num_samples=100_000).loss(density, torch.tensor(X))
     # (E w)^2 / E w^2 of w = exp(-3 x^2 / 2) under N(0, 1).
     expected = math.exp(2 * gaussian_tilt(3.0, 0.0, 1.0) - gaussian_tilt(6.0, 0.0, 1.0))
-    assert figures["effective_samples"].item() == pytest.approx(1e5 * expected, rel=0.02)
+    assert figures["effective_samples"]().item() == pytest.approx(1e5 * expected, rel=0.02)
     assert set(figures) == {"energy_gap", "energy_scale", "effective_samples"}
 
 

@@ -153,9 +153,9 @@ def test_figures_of_health():
     with recorded_figures() as figures:
         draws = torch.cat([x, torch.zeros(1)])
         ebm.PseudoSpherical(0.5).loss(flat(Gaussian(0.0, 1.0)), x, chains=draws)
-    assert figures["effective_values"].item() == pytest.approx(2.5**2 / 2.25)
-    assert figures["effective_negatives"].item() == pytest.approx(3.5**2 / 3.25)
-    assert figures["energy_gap"].item() == pytest.approx(math.log(4.0) * (1 / 4 - 1 / 3))
+    assert figures["effective_values"]().item() == pytest.approx(2.5**2 / 2.25)
+    assert figures["effective_negatives"]().item() == pytest.approx(3.5**2 / 3.25)
+    assert figures["energy_gap"]().item() == pytest.approx(math.log(4.0) * (1 / 4 - 1 / 3))
 
 
 def test_masked_values_have_no_gradient_but_count_in_the_weights():

@@ -173,10 +173,14 @@ class FDivergence:
 
 def _record(positive: Array, negative: Array, bound: float | None) -> None:
     """Figures of a good critic: a log-ratio near zero, and a mean ratio near one."""
-    both = jnp.concatenate([positive.ravel(), negative.ravel()])
+
+    def clipped() -> Array:
+        both = jnp.concatenate([positive.ravel(), negative.ravel()])
+        return (jnp.abs(both) > (bound or jnp.inf)).mean()
+
     record_figures(
-        log_ratio_of_data=positive.mean(),
-        log_ratio_of_negatives=negative.mean(),
-        mean_ratio=jnp.exp(log_mean_exp(negative.ravel())),
-        clipped=(jnp.abs(both) > (bound or jnp.inf)).mean(),
+        log_ratio_of_data=positive.mean,
+        log_ratio_of_negatives=negative.mean,
+        mean_ratio=lambda: jnp.exp(log_mean_exp(negative.ravel())),
+        clipped=clipped,
     )

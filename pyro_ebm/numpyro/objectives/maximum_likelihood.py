@@ -53,8 +53,10 @@ class MaximumLikelihood:
         """
         draws, log_density = self._draw(rng_key, distribution.base)
         compared = compare(distribution, lax.stop_gradient(value), draws)
-        summary = summarize_log_weights(lax.stop_gradient(-compared.negative_energy))
-        record_figures(effective_samples=summary.effective_sample_size.min())
+        log_weights = lax.stop_gradient(-compared.negative_energy)
+        record_figures(
+            effective_samples=lambda: summarize_log_weights(log_weights).effective_sample_size.min()
+        )
         return maximum_likelihood(compared.positive, compared.negative, log_density)
 
     def _draw(self, rng_key: Array, base: Any) -> tuple[Array, Array]:

@@ -91,12 +91,14 @@ class PseudoSpherical:
         negatives = self.negatives.draw(rng_key, distribution, value, chains)
         compared = compare(distribution, value, negatives)
         positive, negative = lax.stop_gradient((compared.positive, compared.negative))
-        sizes = [
-            summarize_log_weights(-self.gamma * potential.ravel()).effective_sample_size
-            for potential in (positive, negative)
-        ]
-        record_figures(effective_values=sizes[0], effective_negatives=sizes[1])
+        record_figures(
+            effective_values=lambda: self._effective_size(positive),
+            effective_negatives=lambda: self._effective_size(negative),
+        )
         weights = pseudo_spherical(self.gamma, positive, negative)
         loss = weights.positive * compared.positive - (weights.negative * compared.negative).mean(0)
         loss = weights.value + loss - lax.stop_gradient(loss)
         return loss + self.energy_penalty * compared.mean_square_energy
+
+    def _effective_size(self, potential: Array) -> Array:
+        return summarize_log_weights(-self.gamma * potential.ravel()).effective_sample_size

@@ -162,10 +162,14 @@ class FDivergence:
 
 def _record(positive: Tensor, negative: Tensor, bound: float | None) -> None:
     """Figures of a good critic: a log-ratio near zero, and a mean ratio near one."""
-    beyond = torch.cat([positive.flatten(), negative.flatten()]).abs() > (bound or float("inf"))
+
+    def clipped() -> Tensor:
+        both = torch.cat([positive.flatten(), negative.flatten()])
+        return (both.abs() > (bound or float("inf"))).to(both).mean()
+
     record_figures(
-        log_ratio_of_data=positive.mean(),
-        log_ratio_of_negatives=negative.mean(),
-        mean_ratio=log_mean_exp(negative.flatten()).exp(),
-        clipped=beyond.to(positive).mean(),
+        log_ratio_of_data=positive.mean,
+        log_ratio_of_negatives=negative.mean,
+        mean_ratio=lambda: log_mean_exp(negative.flatten()).exp(),
+        clipped=clipped,
     )

@@ -53,8 +53,10 @@ class MaximumLikelihood:
         """
         draws, log_density = self._draw(distribution.base)
         compared = compare(distribution, value.detach(), draws)
-        summary = summarize_log_weights(-compared.negative_energy.detach())
-        record_figures(effective_samples=summary.effective_sample_size.min())
+        log_weights = -compared.negative_energy.detach()
+        record_figures(
+            effective_samples=lambda: summarize_log_weights(log_weights).effective_sample_size.min()
+        )
         return maximum_likelihood(compared.positive, compared.negative, log_density)
 
     @torch.no_grad()

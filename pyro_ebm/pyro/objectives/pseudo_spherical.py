@@ -86,12 +86,14 @@ class PseudoSpherical:
         value = value.detach()
         compared = compare(distribution, value, self.negatives.draw(distribution, value, chains))
         positive, negative = compared.positive.detach(), compared.negative.detach()
-        sizes = [
-            summarize_log_weights(-self.gamma * potential.flatten()).effective_sample_size
-            for potential in (positive, negative)
-        ]
-        record_figures(effective_values=sizes[0], effective_negatives=sizes[1])
+        record_figures(
+            effective_values=lambda: self._effective_size(positive),
+            effective_negatives=lambda: self._effective_size(negative),
+        )
         weights = pseudo_spherical(self.gamma, positive, negative)
         loss = weights.positive * compared.positive - (weights.negative * compared.negative).mean(0)
         loss = weights.value + loss - loss.detach()
         return loss + self.energy_penalty * compared.mean_square_energy
+
+    def _effective_size(self, potential: Tensor) -> Tensor:
+        return summarize_log_weights(-self.gamma * potential.flatten()).effective_sample_size
