@@ -66,7 +66,7 @@ def run(
 ) -> dict[str, float]:
     targets = {"quartic": quartic, "network": network, "mixture": lambda: mixture(num_dims)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Some cells are there to see the bracket widen.
+        warnings.simplefilter("ignore", UserWarning)  # Some brackets are to widen.
         result = ebm.log_normalizer(
             random.key(seed),
             targets[target](),

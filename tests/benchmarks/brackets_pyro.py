@@ -61,7 +61,7 @@ def run(
     pyro.set_rng_seed(seed)
     targets = {"quartic": quartic, "network": network, "mixture": lambda: mixture(num_dims)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Some cells are there to see the bracket widen.
+        warnings.simplefilter("ignore", UserWarning)  # Some brackets are to widen.
         result = ebm.log_normalizer(
             targets[target](),
             method=method,
