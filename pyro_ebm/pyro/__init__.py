@@ -25,6 +25,7 @@ from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
+from pyro_ebm.pyro.pushforward import Pushforward
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
 
@@ -47,6 +48,7 @@ __all__ = [
     "MaximumLikelihood",
     "PersistentChains",
     "PseudoSpherical",
+    "Pushforward",
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",
