@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["Finding", "doubly_intractable", "in_guide", "in_mixture", "unregistered"]
+__all__ = [
+    "Finding",
+    "doubly_intractable",
+    "implicit_latent",
+    "in_guide",
+    "in_mixture",
+    "unregistered",
+]
 
 
 class Finding(NamedTuple):
@@ -11,7 +18,8 @@ class Finding(NamedTuple):
 
     Attributes:
         site: Name of the sample site.
-        kind: ``"doubly_intractable"``, ``"mixture"``, ``"guide"`` or ``"unregistered"``.
+        kind: ``"doubly_intractable"``, ``"mixture"``, ``"guide"``, ``"implicit"`` or
+            ``"unregistered"``.
         message: What is wrong, what it breaks, and what to do about it.
     """
 
@@ -22,7 +30,7 @@ class Finding(NamedTuple):
     @property
     def biases_mcmc(self) -> bool:
         """Whether every kernel, of the host or of ours, would sample another density."""
-        return self.kind in ("doubly_intractable", "mixture")
+        return self.kind in ("doubly_intractable", "implicit", "mixture")
 
 
 def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> Finding:
@@ -58,6 +66,18 @@ def in_guide(site: str) -> Finding:
         f"Expected a guide of normalized distributions, got EnergyBased at site {site!r} of the "
         "guide: its log-normalizer is unknown, and so is the gradient of its draws; the guide's "
         "parameters would be fitted wrongly. Use it in the model.",
+    )
+
+
+def implicit_latent(site: str) -> Finding:
+    """A latent variable whose base has no density."""
+    return Finding(
+        site,
+        "implicit",
+        f"Expected a base with a density at the latent site {site!r}, got a Pushforward without "
+        "one: the log_prob there is relative to the base, and every posterior would be silently "
+        "wrong. Sample the latent variable of the base in its place, "
+        "z ~ EnergyBased(...).latent, and give the model what the generator makes of it.",
     )
 
 

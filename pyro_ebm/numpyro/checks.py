@@ -14,6 +14,7 @@ from numpyro.primitives import Messenger
 from pyro_ebm.core.findings import (
     Finding,
     doubly_intractable,
+    implicit_latent,
     in_guide,
     in_mixture,
     unregistered,
@@ -23,6 +24,7 @@ from pyro_ebm.numpyro.inspection import (
     find_dependencies,
     find_energy,
     find_mixture,
+    has_implicit_base,
 )
 
 __all__ = ["check_model"]
@@ -53,6 +55,7 @@ def check_model(
         - ``"mixture"``: an energy without known ``log_normalizer`` is a component of a mixture,
           or depends on a discrete latent variable;
         - ``"guide"``: the guide samples an energy;
+        - ``"implicit"``: a latent variable has a base without a density;
         - ``"unregistered"``: no optimizer will see the arrays of an energy that is a module, a
           partial, or a function that calls one.
 
@@ -69,6 +72,7 @@ def check_model(
     sites = _Sites()
     inputs = _run(sites, bound)
     findings = [in_mixture(name, mixture) for name, mixture in sites.mixtures.items()]
+    findings += [implicit_latent(name) for name in sites.implicit]
     found = find_dependencies(sites.energies, inputs, bound) if sites.energies else {}
     for name, has_normalizer in sites.energies.items():
         findings += [
@@ -98,6 +102,7 @@ class _Sites(Messenger):
         mixtures: The mixtures, by site.
         latents: Whether they are discrete, by site.
         inputs: Values of parameters and latent variables.
+        implicit: Latent variables whose base has no density.
     """
 
     def __init__(self) -> None:
@@ -106,6 +111,7 @@ class _Sites(Messenger):
         self.mixtures: dict[str, Any] = {}
         self.latents: dict[str, bool] = {}
         self.inputs: dict[str, Any] = {}
+        self.implicit: list[str] = []
 
     def postprocess_message(self, msg: Any) -> None:
         if msg["type"] == "param":
@@ -116,6 +122,8 @@ class _Sites(Messenger):
         energy, mixture = find_energy(fn), find_mixture(fn)
         if energy is not None:
             self.energies[name] = energy.log_normalizer is not None
+            if has_implicit_base(fn) and not msg["is_observed"]:
+                self.implicit.append(name)
         if mixture is not None:
             self.mixtures[name] = mixture
         if not msg["is_observed"] and not isinstance(fn, Delta):
@@ -127,8 +135,15 @@ def _run(sites: _Sites, model: Callable[[], Any]) -> dict[str, Any]:
     """Shapes and types of what the model's parameters and latent variables are."""
 
     def inputs() -> dict[str, Any]:
-        with block(), sites, substitute(substitute_fn=init_to_uniform()), seed(rng_seed=0):
+        with block(), sites, substitute(substitute_fn=_initial_value), seed(rng_seed=0):
             model()
         return sites.inputs
 
     return jax.eval_shape(inputs)
+
+
+def _initial_value(site: Any) -> Any:
+    """As inference would start; a draw where no chain can walk."""
+    if site["type"] == "sample" and has_implicit_base(site["fn"]):
+        return None
+    return init_to_uniform(site)

@@ -19,13 +19,15 @@ from numpyro.ops.provenance import eval_provenance
 
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.energies import trainable_arrays
+from pyro_ebm.numpyro.pushforward import is_implicit
 
 __all__ = [
-    "HOW_TO_REGISTER",
     "Dependencies",
+    "HOW_TO_REGISTER",
     "find_dependencies",
     "find_energy",
     "find_mixture",
+    "has_implicit_base",
     "map_energy",
 ]
 
@@ -40,6 +42,12 @@ def find_energy(fn: Any) -> EnergyBased | None:
     """The energy-based distribution of a site, looking through masks, plates and transforms."""
     unwrapped = _unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
+
+
+def has_implicit_base(fn: Any) -> bool:
+    """Whether a site's distribution is an energy on a base without a density."""
+    energy = find_energy(fn)
+    return energy is not None and is_implicit(energy.base)
 
 
 def find_mixture(fn: Any) -> Distribution | None:

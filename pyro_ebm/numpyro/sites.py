@@ -14,7 +14,13 @@ from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_auxiliary, check_sites
-from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture, unregistered
+from pyro_ebm.core.findings import (
+    doubly_intractable,
+    implicit_latent,
+    in_guide,
+    in_mixture,
+    unregistered,
+)
 from pyro_ebm.core.health import TrustedRange, recorded_figures
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.numpyro.chains import with_values
@@ -25,6 +31,7 @@ from pyro_ebm.numpyro.inspection import (
     find_dependencies,
     find_energy,
     find_mixture,
+    has_implicit_base,
     map_energy,
 )
 
@@ -208,6 +215,8 @@ class EnergySites(Messenger):
         if mixture is not None:
             raise ValueError(in_mixture(msg["name"], mixture).message)
         energy = find_energy(msg["fn"])
+        if has_implicit_base(msg["fn"]) and not msg["is_observed"]:
+            raise ValueError(implicit_latent(msg["name"]).message)
         # With a known log-normalizer it is a distribution like any other.
         if energy is None or energy.log_normalizer is not None:
             return

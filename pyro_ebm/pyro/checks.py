@@ -16,10 +16,22 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.findings import Finding, doubly_intractable, in_guide, in_mixture
+from pyro_ebm.core.findings import (
+    Finding,
+    doubly_intractable,
+    implicit_latent,
+    in_guide,
+    in_mixture,
+)
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import graph_leaves, kept_buffers
-from pyro_ebm.pyro.inspection import find_energy, find_mixture, find_unregistered, map_energy
+from pyro_ebm.pyro.inspection import (
+    find_energy,
+    find_mixture,
+    find_unregistered,
+    has_implicit_base,
+    map_energy,
+)
 
 __all__ = ["check_model"]
 
@@ -52,6 +64,7 @@ def check_model(
         - ``"mixture"``: an energy without known ``log_normalizer`` is a component of a mixture,
           or depends on a discrete latent variable;
         - ``"guide"``: the guide samples an energy;
+        - ``"implicit"``: a latent variable has a base without a density;
         - ``"unregistered"``: no optimizer will see the trainable parameters of an energy.
 
     Example:
@@ -130,6 +143,8 @@ class _ModelSites(_WithoutChains):
         energy = find_energy(fn)
         if energy is not None:
             self._examine(msg, energy)
+            if has_implicit_base(fn) and not msg["is_observed"]:
+                self.findings.append(implicit_latent(name))
         if is_sample_site(msg) and not msg["is_observed"]:
             self.latents[name] = fn.support.is_discrete
             msg["value"] = track_provenance(detach_provenance(msg["value"]), frozenset({name}))

@@ -11,8 +11,16 @@ from torch.distributions import Distribution
 
 from pyro_ebm.core.findings import Finding, unregistered
 from pyro_ebm.pyro.distributions import EnergyBased
+from pyro_ebm.pyro.pushforward import is_implicit
 
-__all__ = ["find_energy", "find_mixture", "find_unregistered", "map_energy", "never_seen"]
+__all__ = [
+    "find_energy",
+    "find_mixture",
+    "find_unregistered",
+    "has_implicit_base",
+    "map_energy",
+    "never_seen",
+]
 
 _WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 
@@ -21,6 +29,12 @@ def find_energy(fn: Any) -> EnergyBased | None:
     """The energy-based distribution of a site, looking through masks, plates and transforms."""
     unwrapped = _unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
+
+
+def has_implicit_base(fn: Any) -> bool:
+    """Whether a site's distribution is an energy on a base without a density."""
+    energy = find_energy(fn)
+    return energy is not None and is_implicit(energy.base)
 
 
 def find_mixture(fn: Any) -> Distribution | None:

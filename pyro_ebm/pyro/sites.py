@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_auxiliary, check_sites
-from pyro_ebm.core.findings import doubly_intractable, in_guide, in_mixture
+from pyro_ebm.core.findings import doubly_intractable, implicit_latent, in_guide, in_mixture
 from pyro_ebm.core.health import TrustedRange, recorded_figures
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.pyro.chains import ChainStore
@@ -24,6 +24,7 @@ from pyro_ebm.pyro.inspection import (
     find_energy,
     find_mixture,
     find_unregistered,
+    has_implicit_base,
     map_energy,
     never_seen,
 )
@@ -216,6 +217,8 @@ class EnergySites(Messenger):
         if mixture is not None:
             raise ValueError(in_mixture(msg["name"], mixture).message)
         energy = find_energy(msg["fn"])
+        if has_implicit_base(msg["fn"]) and not msg["is_observed"]:
+            raise ValueError(implicit_latent(msg["name"]).message)
         # With a known log-normalizer it is a distribution like any other.
         if energy is not None and energy.log_normalizer is None:
             self._meet(msg, energy)
