@@ -7,7 +7,13 @@ from typing import Any, ClassVar, cast
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
-from torch.distributions import Distribution, Transform, TransformedDistribution, biject_to
+from torch.distributions import (
+    Distribution,
+    Transform,
+    TransformedDistribution,
+    biject_to,
+    transform_to,
+)
 
 from pyro_ebm.core.checks import check_nonnegative
 from pyro_ebm.pyro.energies import kept_buffers
@@ -218,6 +224,7 @@ class _Image(constraints.Constraint):
         return value.isfinite()
 
 
+@transform_to.register(_Image)
 @biject_to.register(_Image)
 def _no_bijection(constraint: _Image) -> Any:
     raise NotImplementedError(

@@ -1,11 +1,13 @@
 import pyro
 import pytest
 import torch
+import zuko  # noqa: F401  (its import turns the validation of distributions off)
 
 
 @pytest.fixture(autouse=True)
 def fresh_pyro():
     torch.set_num_threads(1)
+    pyro.enable_validation()
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     yield

@@ -1,0 +1,292 @@
+import math
+
+import arviz as az
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import zuko
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.infer import MCMC, NUTS, SVI
+from pyro.infer.autoguide import AutoNormal
+from torch import nn
+from torch.distributions.transforms import AffineTransform
+
+import pyro_ebm.pyro as ebm
+from pyro_ebm.diagnostics import to_arviz
+
+# z ~ N(0, 1), x = W z, E(x) = A x^2 / 2: the method page's figures for latent sampling.
+W, A = 1.5, 0.8
+LOG_NORMALIZER = -0.5 * math.log(1 + A * W**2)
+
+
+def normal(*shape):
+    return dist.Normal(torch.zeros(shape), 1.0).to_event(len(shape))
+
+
+def stretch(z):
+    return W * z
+
+
+def square(x):
+    return A * x.square().sum(-1) / 2
+
+
+def tilted(inverse_temperature=1.0, *, step_size=0.5, noise_scale=0.0):
+    return ebm.EnergyBased(
+        square,
+        ebm.Pushforward(normal(1), stretch, noise_scale=noise_scale),
+        sampler=ebm.MALA(step_size, num_steps=60),
+        inverse_temperature=inverse_temperature,
+    )
+
+
+def latent_variance(inverse_temperature):
+    return 1 / (1 + inverse_temperature * A * W**2)
+
+
+def assert_variance(draws, expected):
+    """Within four standard errors of a normal's variance."""
+    error = expected * math.sqrt(2 / len(draws))
+    assert abs(draws.var(0).mean().item() - expected) < 4 * error
+
+
+# --- what can be sampled only ---
+
+
+@pytest.mark.parametrize(
+    ("latent_shape", "event_shape"), [((), (2,)), ((3,), (2,)), ((2,), (4, 4))]
+)
+def test_shapes(latent_shape, event_shape):
+    net = nn.Linear(math.prod(latent_shape), math.prod(event_shape))
+
+    def generator(z):
+        return net(z.reshape(len(z), -1)).reshape(len(z), *event_shape)
+
+    pushforward = ebm.Pushforward(normal(*latent_shape), generator)
+    assert pushforward.event_shape == event_shape
+    assert pushforward.sample((5, 3)).shape == (5, 3, *event_shape)
+    assert pushforward.expand((7,)).sample((2,)).shape == (2, 7, *event_shape)
+    assert pushforward.support.check(pushforward.sample((5,))).all()
+    prior = ebm.EnergyBased(lambda x: x.reshape(len(x), -1).sum(-1), pushforward)
+    with pyro.plate("data", 7):
+        assert pyro.sample("x", prior).shape == (7, *event_shape)
+
+
+def test_draws_have_gradients_in_generator_and_latent():
+    scale = torch.tensor(2.0, requires_grad=True)
+    loc = torch.tensor([1.0], requires_grad=True)
+    latent = dist.Normal(loc, 1.0).to_event(1)
+    mean = ebm.Pushforward(latent, lambda z: scale * z).rsample((1000,)).mean()
+    gradients = torch.autograd.grad(mean, [scale, loc])
+    assert gradients[0].item() == pytest.approx(mean.item() / 2, abs=1e-5)
+    assert gradients[1].item() == pytest.approx(2.0)
+
+
+def test_noise_is_a_standard_deviation():
+    assert_variance(ebm.Pushforward(normal(1), stretch, noise_scale=0.5).sample((20_000,)), 2.5)
+
+
+@pytest.mark.parametrize("noise_scale", [0.0, 0.5])
+def test_no_density_is_an_error(noise_scale):
+    pushforward = ebm.Pushforward(normal(1), stretch, noise_scale=noise_scale)
+    assert pushforward.is_implicit
+    with pytest.raises(NotImplementedError, match="Expected a Transform as the generator"):
+        pushforward.log_prob(torch.zeros(1))
+
+
+def test_a_transform_gives_a_density():
+    pushforward = ebm.Pushforward(normal(2), AffineTransform(1.0, 2.0))
+    value = torch.randn(5, 2)
+    expected = dist.Normal(torch.ones(2), 2.0).to_event(1).log_prob(value)
+    torch.testing.assert_close(pushforward.log_prob(value), expected)
+    assert not pushforward.is_implicit
+    prior = ebm.EnergyBased(square, pushforward)
+    torch.testing.assert_close(prior.log_prob(value), expected - square(value))
+
+
+def test_bad_arguments():
+    with pytest.raises(TypeError, match="Expected `latent` to be a distribution, got str"):
+        ebm.Pushforward("normal", stretch)
+    with pytest.raises(TypeError, match="Expected `generator` to be callable, got int"):
+        ebm.Pushforward(normal(1), 3)
+    with pytest.raises(ValueError, match="Expected `noise_scale` to be a number of at least 0"):
+        ebm.Pushforward(normal(1), stretch, noise_scale=-1.0)
+    with pytest.raises(ValueError, match=r"Expected the generator to map \(N, \*latent"):
+        ebm.Pushforward(normal(2), lambda z: torch.cat([z, z]))
+    noisy = ebm.Pushforward(dist.Gamma(torch.ones(1), 1.0).to_event(1), stretch, noise_scale=0.5)
+    with pytest.raises(ValueError, match="Expected a latent over all real numbers"):
+        _ = noisy.noiseless
+    with pytest.raises(ValueError, match="Expected `inverse_temperature` to be a positive number"):
+        tilted(0.0)
+
+
+def test_the_number_of_rows_of_a_generator_in_training_mode_is_not_asked_for():
+    net = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
+    pushforward = ebm.Pushforward(normal(1), net, event_shape=(2,))
+    assert pushforward.sample((8,)).shape == (8, 2)
+
+
+# --- an energy on it ---
+
+
+def test_log_prob_is_relative_to_the_base():
+    energy = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    prior = ebm.EnergyBased(energy, ebm.Pushforward(normal(1), stretch), inverse_temperature=3.0)
+    x = torch.randn(4, 1, requires_grad=True)
+    torch.testing.assert_close(prior.log_prob(x), -3 * energy(x))
+    torch.testing.assert_close(prior.evaluate(x), 3 * energy(x))
+    prior.log_prob(x).sum().backward()
+    assert x.grad is not None
+    assert all(parameter.grad is None for parameter in energy.parameters())
+
+
+@pytest.mark.parametrize(("inverse_temperature", "step_size"), [(1.0, 0.5), (10.0, 0.06)])
+def test_latent_sampling(inverse_temperature, step_size):
+    prior = tilted(inverse_temperature, step_size=step_size)
+    expected = latent_variance(inverse_temperature)
+    assert_variance(prior.latent.sample((20_000,)), expected)
+    assert_variance(prior.sample((20_000,)), W**2 * expected)
+
+
+def test_sampling_in_the_latent_space_is_sampling_in_data_space():
+    direct = ebm.EnergyBased(
+        square, dist.Normal(torch.zeros(1), W).to_event(1), sampler=ebm.MALA(0.8, num_steps=60)
+    )
+    assert_variance(direct.sample((20_000,)), W**2 * latent_variance(1.0))
+
+
+def test_noise_is_a_part_of_the_latent():
+    prior = tilted(noise_scale=0.5)
+    variance = W**2 + 0.25
+    assert prior.latent.event_shape == (2,)
+    assert_variance(prior.sample((20_000,)), variance / (1 + A * variance))
+    estimate = ebm.log_normalizer(prior, method="grid").estimate
+    assert estimate.item() == pytest.approx(-0.5 * math.log(1 + A * variance), abs=1e-3)
+
+
+def test_log_normalizer_of_a_base_without_density():
+    prior = tilted()
+    grid = ebm.log_normalizer(prior, method="grid")
+    assert grid.estimate.item() == pytest.approx(LOG_NORMALIZER, abs=1e-3)
+    for method in ("annealed", "importance"):
+        found = ebm.log_normalizer(prior, method=method)
+        assert abs(found.estimate.item() - LOG_NORMALIZER) < 4 * found.standard_error.item()
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [ebm.Langevin(0.1), ebm.KineticLangevin(0.2), ebm.MALA(0.3), ebm.HMC(0.4, num_leapfrog=3)],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_latent_chains_mix_for_arviz(sampler):
+    settings = {"num_chains": 50, "num_samples": 50, "num_warmup": 50, "progress_bar": False}
+    chains = ebm.run_chains(sampler, tilted().latent, thinning=2, **settings)
+    data = chains.to_arviz()
+    assert az.rhat(data)["x"].max() < 1.05
+    effective = az.ess(data)["x"].min().item()
+    assert effective > 300
+    error = latent_variance(1.0) * math.sqrt(2 / effective)
+    # Beside the unadjusted kernels' own bias of two to four parts in a hundred.
+    assert abs(chains.samples.var().item() - latent_variance(1.0)) < 4 * error + 0.015
+
+
+def test_nuts_on_the_latent():
+    mcmc = MCMC(
+        NUTS(lambda: pyro.sample("z", tilted().latent)),
+        num_samples=200,
+        warmup_steps=50,
+        disable_progbar=True,
+    )
+    mcmc.run()
+    assert mcmc.get_samples()["z"].var().item() == pytest.approx(latent_variance(1.0), rel=0.5)
+    assert "posterior" in to_arviz(mcmc).groups()
+
+
+# --- where it may not stand ---
+
+
+def latent_model(x=None):
+    with pyro.plate("data", 3):
+        z = pyro.sample("z", tilted())
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+def test_a_latent_site_is_refused():
+    x = torch.zeros(3, 1)
+    guide = AutoNormal(lambda x: pyro.sample("z", normal(1).expand([3]).to_event(1)))
+    svi = SVI(
+        latent_model,
+        guide,
+        pyro.optim.Adam({"lr": 0.01}),
+        ebm.EnergyELBO(ebm.ContrastiveDivergence()),
+    )
+    with pytest.raises(ValueError, match="Expected a base with a density at the latent site 'z'"):
+        svi.step(x)
+    assert [(site, kind) for site, kind, _ in ebm.check_model(latent_model, x)] == [
+        ("z", "implicit")
+    ]
+    with pytest.raises(NotImplementedError, match="go to the latent space"):
+        MCMC(NUTS(latent_model), num_samples=2, warmup_steps=1, disable_progbar=True).run(x)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda prior: ebm.run_chains(ebm.MALA(0.1), prior, progress_bar=False),
+        lambda prior: prior.move(ebm.MALA(0.1), torch.zeros(3, 1)),
+        lambda prior: ebm.EnergyDiscrepancy(variance=0.1).loss(prior, torch.zeros(3, 1)),
+        lambda prior: ebm.ScoreMatching().loss(prior, torch.zeros(3, 1)),
+    ],
+)
+def test_what_needs_a_density_says_so(use):
+    with pytest.raises((ValueError, NotImplementedError), match="latent"):
+        use(tilted())
+
+
+def test_a_base_without_a_latent_space_has_none():
+    with pytest.raises(ValueError, match="Expected a base with a latent space"):
+        _ = ebm.EnergyBased(square, normal(1)).latent
+
+
+def test_one_transform_for_each_batch_element_has_no_latent():
+    base = dist.TransformedDistribution(
+        normal(1).expand([3]), AffineTransform(torch.ones(3, 1), 1.0)
+    )
+    with pytest.raises(ValueError, match="Expected one transform for all batch elements"):
+        _ = ebm.EnergyBased(square, base).latent
+
+
+# --- flows ---
+
+
+@pytest.fixture(scope="module")
+def flow():
+    torch.manual_seed(0)
+    flow = zuko.flows.NSF(2, transforms=1, hidden_features=(8,))
+    for parameter in flow.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return flow
+
+
+@pytest.mark.parametrize("wrap", [lambda flow: flow, ZukoToPyro], ids=["zuko", "ZukoToPyro"])
+def test_a_flow_is_a_base(flow, wrap):
+    prior = ebm.EnergyBased(square, wrap(flow()), sampler=ebm.MALA(0.3))
+    value = torch.randn(5, 2)
+    expected = flow().log_prob(value) - square(value)
+    torch.testing.assert_close(prior.log_prob(value), expected)
+    found = [ebm.log_normalizer(where, num_moves=20) for where in (prior, prior.latent)]
+    error = math.hypot(*(one.standard_error.item() for one in found))
+    assert abs(found[0].estimate.item() - found[1].estimate.item()) < 4 * error
+    # Chains in the latent space draw the same distribution as chains in data space.
+    latent = flow().transform.inv(prior.latent.sample((4000,)))
+    moments = [draws.square().mean(0) for draws in (latent, prior.sample((4000,)))]
+    torch.testing.assert_close(*moments, rtol=0.15, atol=0.05)
+
+
+def test_parameters_of_a_flow_are_held_constant(flow):
+    for prior in (ebm.EnergyBased(square, flow()), ebm.EnergyBased(square, flow()).latent):
+        value = torch.randn(3, 2, requires_grad=True)
+        prior.log_prob(value).sum().backward()
+        assert value.grad.abs().sum() > 0
+        assert all(parameter.grad is None for parameter in flow.parameters())
