@@ -359,8 +359,10 @@ def small_flow(loc):
 
 @pytest.mark.parametrize("form", ["donsker_varadhan", "fenchel"])
 def test_a_frozen_base_stays_as_it_is(form):
+    start = small_flow(0.3)
+
     def model(x):
-        flow = register_params("flow", small_flow(0.3))
+        flow = register_params("flow", start)
         arrays, others = eqx.partition(flow, eqx.is_array)  # A flow holds functions too.
         flow = eqx.combine(lax.stop_gradient(arrays), others)
         energy = Partial(lambda slope, x: x @ slope, numpyro.param("slope", jnp.zeros(2)))
