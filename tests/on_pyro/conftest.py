@@ -1,13 +1,13 @@
 import pyro
 import pytest
 import torch
-import zuko  # noqa: F401  (its import turns the validation of distributions off)
+import zuko  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
 def fresh_pyro():
     torch.set_num_threads(1)
-    pyro.enable_validation()
+    pyro.enable_validation()  # zuko turns it off in all of torch when it is imported.
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     yield
