@@ -23,6 +23,7 @@ __all__ = [
     "check_sites",
     "check_start",
     "describe_trouble",
+    "is_implicit",
 ]
 
 # Below this mean acceptance a chain counts as stuck, if it has at least so many draws.
@@ -168,6 +169,11 @@ def describe_trouble(
             f"with a mean acceptance below {_STUCK}: lower its `step_size` or let `num_warmup` "
             "tune it."
         )
+
+
+def is_implicit(base: Any) -> bool:
+    """Whether a base can be drawn from and has no density, as a ``Pushforward`` may."""
+    return getattr(base, "is_implicit", False)
 
 
 def check_one_base(distribution: Any, where: str = "") -> None:

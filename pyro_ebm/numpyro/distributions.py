@@ -17,7 +17,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.checks import check_positive
+from pyro_ebm.core.checks import check_positive, is_implicit
 from pyro_ebm.numpyro.energies import (
     _as_pytree,
     _ScannedEnergy,
@@ -30,7 +30,7 @@ from pyro_ebm.numpyro.potentials import (
     to_unconstrained,
     unconstrained_potential,
 )
-from pyro_ebm.numpyro.pushforward import Pushforward, as_pushforward, is_implicit, latent_energy
+from pyro_ebm.numpyro.pushforward import Pushforward, as_pushforward, latent_energy
 from pyro_ebm.numpyro.samplers import Langevin, Sampler
 from pyro_ebm.numpyro.sampling import draw
 

@@ -17,9 +17,9 @@ from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
+from pyro_ebm.core.checks import is_implicit
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.energies import trainable_arrays
-from pyro_ebm.numpyro.pushforward import is_implicit
 
 __all__ = [
     "Dependencies",

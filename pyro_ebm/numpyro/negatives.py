@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.checks import check_positive_integer, is_implicit
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.energies import evaluate_energy
-from pyro_ebm.numpyro.pushforward import is_implicit
 from pyro_ebm.numpyro.samplers import Sampler
 
 __all__ = ["Compared", "Negatives", "compare", "evaluate_both", "record_energies"]

@@ -21,7 +21,7 @@ from pyro_ebm.numpyro.energies import Packed
 from pyro_ebm.numpyro.flows import latent_and_generator
 from pyro_ebm.numpyro.noise import WithNoise
 
-__all__ = ["Pushforward", "as_pushforward", "is_implicit", "latent_energy"]
+__all__ = ["Pushforward", "as_pushforward", "latent_energy"]
 
 
 class Pushforward(Distribution):
@@ -190,11 +190,6 @@ def latent_energy(
 ) -> Callable[[Array], Array]:
     """The energy of what a generator makes of latent values; its parameters are those of both."""
     return tree_util.Partial(_energy_of_generated, energy, source)
-
-
-def is_implicit(base: Any) -> bool:
-    """Whether a base can be sampled only."""
-    return isinstance(base, Pushforward) and base.is_implicit
 
 
 def as_pushforward(base: Any) -> Pushforward:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_ebm.core.checks import check_positive
+from pyro_ebm.core.checks import check_positive, is_implicit
 from pyro_ebm.pyro.energies import (
     evaluate_energy,
     freeze_module,
@@ -28,7 +28,7 @@ from pyro_ebm.pyro.potentials import (
     to_unconstrained,
     unconstrained_potential,
 )
-from pyro_ebm.pyro.pushforward import Pushforward, as_pushforward, is_implicit, latent_energy
+from pyro_ebm.pyro.pushforward import Pushforward, as_pushforward, latent_energy
 from pyro_ebm.pyro.samplers import Langevin, Sampler
 from pyro_ebm.pyro.sampling import draw
 

@@ -9,9 +9,9 @@ from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmo
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_ebm.core.checks import is_implicit
 from pyro_ebm.core.findings import Finding, unregistered
 from pyro_ebm.pyro.distributions import EnergyBased
-from pyro_ebm.pyro.pushforward import is_implicit
 
 __all__ = [
     "find_energy",

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.checks import check_positive_integer, is_implicit
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import evaluate_energy
-from pyro_ebm.pyro.pushforward import is_implicit
 from pyro_ebm.pyro.samplers import Sampler
 
 __all__ = ["Compared", "Negatives", "compare", "evaluate_both", "record_energies"]

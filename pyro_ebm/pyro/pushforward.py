@@ -20,7 +20,7 @@ from pyro_ebm.pyro.energies import kept_buffers
 from pyro_ebm.pyro.flows import latent_and_generator
 from pyro_ebm.pyro.noise import WithNoise
 
-__all__ = ["Pushforward", "as_pushforward", "is_implicit", "latent_energy"]
+__all__ = ["Pushforward", "as_pushforward", "latent_energy"]
 
 
 class Pushforward(TorchDistribution):
@@ -165,11 +165,6 @@ class Pushforward(TorchDistribution):
 def latent_energy(energy: Callable[[Tensor], Tensor], source: Pushforward) -> nn.Module:
     """The energy of what a generator makes of latent values; its parameters are those of both."""
     return _LatentEnergy(energy, source)
-
-
-def is_implicit(base: Any) -> bool:
-    """Whether a base can be sampled only."""
-    return isinstance(base, Pushforward) and base.is_implicit
 
 
 def as_pushforward(base: Any) -> Pushforward:

@@ -4,6 +4,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.checks import is_implicit
 from pyro_ebm.core.numerics import log_mean_exp
 
 __all__ = [
@@ -12,7 +13,6 @@ __all__ = [
     "check_log_normalizer",
     "choose_base_loss",
     "fenchel_bound",
-    "is_implicit",
     "log_normalizer_gradient",
     "log_partition",
 ]
@@ -91,11 +91,6 @@ def log_normalizer_gradient(log_partition: Any, log_normalizer: Any, *, safe: bo
     xp = array_namespace(log_partition)
     lag = log_partition - log_normalizer
     return xp.expm1(_capped(-lag)) if safe else -xp.expm1(_capped(lag))
-
-
-def is_implicit(base: Any) -> bool:
-    """Whether a base can be drawn from and has no density."""
-    return getattr(base, "is_implicit", False)
 
 
 def choose_base_loss(base_loss: str | None, base: Any) -> str:

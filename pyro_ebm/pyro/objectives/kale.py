@@ -7,7 +7,12 @@ import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
+from pyro_ebm.core.checks import (
+    check_choice,
+    check_nonnegative,
+    check_positive_integer,
+    is_implicit,
+)
 from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.kale import (
@@ -16,7 +21,6 @@ from pyro_ebm.core.objectives.kale import (
     check_log_normalizer,
     choose_base_loss,
     fenchel_bound,
-    is_implicit,
     log_normalizer_gradient,
     log_partition,
 )
