@@ -15,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_energy_shape",
     "check_finite",
+    "check_ingredients",
     "check_nonnegative",
     "check_one_base",
     "check_positive",
@@ -174,6 +175,23 @@ def describe_trouble(
 def is_implicit(base: Any) -> bool:
     """Whether a base can be drawn from and has no density, as a ``Pushforward`` may."""
     return getattr(base, "is_implicit", False)
+
+
+def check_ingredients(energy: Any, base: Any, event_shape: Any, log_normalizer: Any) -> None:
+    """Raise unless these make an energy-based distribution."""
+    if not callable(energy):
+        raise TypeError(f"Expected `energy` to be callable, got {type(energy).__name__}.")
+    if base is None and event_shape is None:
+        raise ValueError("Expected a `base` or an `event_shape`, got neither.")
+    shape = tuple(getattr(base, "event_shape", ()))
+    if base is not None and event_shape is not None and shape != tuple(event_shape):
+        raise ValueError(
+            f"Expected `event_shape` to be that of the base, {shape}, got {tuple(event_shape)}."
+        )
+    if log_normalizer is not None and not callable(log_normalizer):
+        raise TypeError(
+            f"Expected `log_normalizer` to be callable, got {type(log_normalizer).__name__}."
+        )
 
 
 def check_one_base(distribution: Any, where: str = "") -> None:

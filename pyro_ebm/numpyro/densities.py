@@ -9,8 +9,8 @@ from jax import Array, lax
 from numpyro.distributions import biject_to
 from numpyro.distributions.util import sum_rightmost
 
-from pyro_ebm.numpyro.distributions import trained_by_objective
 from pyro_ebm.numpyro.inspection import find_energy, map_energy
+from pyro_ebm.numpyro.training import trained_by_objective
 
 __all__ = [
     "Site",

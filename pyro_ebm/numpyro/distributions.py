@@ -1,10 +1,7 @@
 """Energy-based distributions for NumPyro's sample sites."""
 
 import copy
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -12,12 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.checks import check_positive, is_implicit
+from pyro_ebm.core.checks import check_ingredients, check_positive, is_implicit
 from pyro_ebm.numpyro.energies import (
     _as_pytree,
     _ScannedEnergy,
@@ -33,10 +29,9 @@ from pyro_ebm.numpyro.potentials import (
 from pyro_ebm.numpyro.pushforward import Pushforward, as_pushforward, latent_energy
 from pyro_ebm.numpyro.samplers import Langevin, Sampler
 from pyro_ebm.numpyro.sampling import draw
+from pyro_ebm.numpyro.training import warn_if_untrained
 
-__all__ = ["EnergyBased", "trained_by_objective"]
-
-_trained_by_objective: ContextVar[bool] = ContextVar("trained_by_objective", default=False)
+__all__ = ["EnergyBased"]
 
 
 class EnergyBased(Distribution):
@@ -103,7 +98,13 @@ class EnergyBased(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         base = as_distribution(base)
-        _check_arguments(energy, base, event_shape, sampler, log_normalizer)
+        check_ingredients(energy, base, event_shape, log_normalizer)
+        if base is not None and not isinstance(base, Distribution):
+            raise TypeError(f"Expected `base` to be a distribution, got {type(base).__name__}.")
+        if sampler is not None and not isinstance(sampler, Sampler):
+            raise TypeError(
+                f"Expected `sampler` to have init and step, got {type(sampler).__name__}."
+            )
         batch_shape = base.batch_shape if base is not None else ()
         event_shape = base.event_shape if base is not None else event_shape
         self.energy = _as_pytree(energy)
@@ -197,7 +198,7 @@ class EnergyBased(Distribution):
             log_prob = -self.potential(value) - self.log_normalizer()
         else:
             potential, held = score_only(self.potential, value)
-            log_prob = -(potential if _trained_by_objective.get() else _watch(potential, held))
+            log_prob = -warn_if_untrained(potential, held)
         if not self._validate_args:
             return log_prob
         log_prob = jnp.where(self._validate_sample(value), log_prob, -jnp.inf)
@@ -286,41 +287,9 @@ class EnergyBased(Distribution):
         return lax.stop_gradient(-self.evaluate(values))
 
 
-@contextmanager
-def trained_by_objective() -> Iterator[None]:
-    """Say that an objective trains the energies meanwhile, so that ``log_prob`` need not warn."""
-    token = _trained_by_objective.set(True)
-    try:
-        yield
-    finally:
-        _trained_by_objective.reset(token)
-
-
 @partial(jax.jit, static_argnames="sample_shape")
 def _sample(distribution: EnergyBased, key: Array, sample_shape: tuple[int, ...]) -> Array:
     return distribution.draw(key, distribution.sampler, sample_shape)
-
-
-@jax.custom_jvp
-def _watch(potential: Array, held: list[Array]) -> Array:
-    """The potential itself; warns when something asks for a derivative in what was held."""
-    del held
-    return potential
-
-
-@partial(_watch.defjvp, symbolic_zeros=True)
-def _watch_jvp(primals: Any, tangents: Any) -> Any:
-    if not all(isinstance(tangent, SymbolicZero) for tangent in tangents[1]):
-        warnings.warn(
-            "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds "
-            "those of the energy and its base constant, yet a gradient in them was asked for. To "
-            "train them, use EnergyELBO(objective, elbo) as the loss, with an objective for this "
-            "site; if they are meant to stay as they are, say so with jax.lax.stop_gradient. If "
-            "the energy or its base depends on a latent variable, inference is wrong: the "
-            "log-normalizer depends on it too (the model is doubly intractable).",
-            stacklevel=2,
-        )
-    return primals[0], tangents[0]
 
 
 @vmap_over.register
@@ -344,25 +313,3 @@ def _promote_energy_based(dist: EnergyBased) -> EnergyBased:
         new.base = promote_batch_shape(dist.base.expand(dist.batch_shape))
         new._batch_shape = new.base.batch_shape
     return new
-
-
-def _check_arguments(
-    energy: Any, base: Any, event_shape: Any, sampler: Any, log_normalizer: Any
-) -> None:
-    if not callable(energy):
-        raise TypeError(f"Expected `energy` to be callable, got {type(energy).__name__}.")
-    if base is not None and not isinstance(base, Distribution):
-        raise TypeError(f"Expected `base` to be a distribution, got {type(base).__name__}.")
-    if base is None and event_shape is None:
-        raise ValueError("Expected a `base` or an `event_shape`, got neither.")
-    if base is not None and event_shape is not None and base.event_shape != tuple(event_shape):
-        raise ValueError(
-            f"Expected `event_shape` to be that of the base, {tuple(base.event_shape)}, "
-            f"got {tuple(event_shape)}."
-        )
-    if sampler is not None and not isinstance(sampler, Sampler):
-        raise TypeError(f"Expected `sampler` to have init and step, got {type(sampler).__name__}.")
-    if log_normalizer is not None and not callable(log_normalizer):
-        raise TypeError(
-            f"Expected `log_normalizer` to be callable, got {type(log_normalizer).__name__}."
-        )

@@ -13,8 +13,8 @@ from numpyro.primitives import _PYRO_STACK, apply_stack
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.health import TrustedRange
 from pyro_ebm.numpyro.chains import DeclaredChains, PersistentChains, with_values
-from pyro_ebm.numpyro.distributions import trained_by_objective
 from pyro_ebm.numpyro.sites import EnergySite, EnergySites
+from pyro_ebm.numpyro.training import trained_by_objective
 
 __all__ = ["EnergyELBO", "auxiliary"]
 

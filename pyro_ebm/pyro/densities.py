@@ -9,8 +9,8 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.pyro.distributions import trained_by_objective
 from pyro_ebm.pyro.inspection import find_energy, map_energy
+from pyro_ebm.pyro.training import trained_by_objective
 
 __all__ = [
     "Site",

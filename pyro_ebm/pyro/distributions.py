@@ -1,21 +1,15 @@
 """Energy-based distributions for Pyro's sample sites."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import broadcast_shape
-from pyro.poutine.runtime import _PYRO_STACK
-from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_ebm.core.checks import check_positive, is_implicit
+from pyro_ebm.core.checks import check_ingredients, check_positive, is_implicit
 from pyro_ebm.pyro.energies import (
     evaluate_energy,
     freeze_module,
@@ -31,14 +25,12 @@ from pyro_ebm.pyro.potentials import (
 from pyro_ebm.pyro.pushforward import Pushforward, as_pushforward, latent_energy
 from pyro_ebm.pyro.samplers import Langevin, Sampler
 from pyro_ebm.pyro.sampling import draw
+from pyro_ebm.pyro.training import warn_if_untrained
 
-__all__ = ["EnergyBased", "trained_by_objective"]
+__all__ = ["EnergyBased"]
 
-# Parameters that a user has been told about: once is enough.
-_warned_of = WeakIdKeyDictionary()
 # What copies of a distribution share beside its energy and its base.
 _SETTINGS = ("sampler", "inverse_temperature", "log_normalizer", "_support")
-_trained_by_objective: ContextVar[bool] = ContextVar("trained_by_objective", default=False)
 
 
 class EnergyBased(TorchDistribution):
@@ -101,7 +93,13 @@ class EnergyBased(TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         base = as_distribution(base)
-        _check_arguments(energy, base, event_shape, sampler, log_normalizer)
+        check_ingredients(energy, base, event_shape, log_normalizer)
+        if base is not None and not isinstance(base, Distribution):
+            raise TypeError(f"Expected `base` to be a distribution, got {type(base).__name__}.")
+        if sampler is not None and not isinstance(sampler, Sampler):
+            raise TypeError(
+                f"Expected `sampler` to have init and step, got {type(sampler).__name__}."
+            )
         if base is not None:
             batch_shape, event_shape = base.batch_shape, base.event_shape
         else:
@@ -176,7 +174,7 @@ class EnergyBased(TorchDistribution):
             energy = freeze_module(self.energy)
             potential, held = score_only(lambda value: self._potential(energy, value), value)
             log_prob = -potential
-            _warn_if_untrained(self, held + trainable_parameters(self.energy))
+            warn_if_untrained(self, held + trainable_parameters(self.energy))
         if self._validate_args and bool(torch.isnan(log_prob).any()):
             raise ValueError("Expected the energy and its base to give numbers, got NaN.")
         return log_prob
@@ -285,52 +283,3 @@ class EnergyBased(TorchDistribution):
     def _evaluate(self, energy: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         energies = evaluate_energy(energy, value, self.event_shape)
         return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
-
-
-@contextmanager
-def trained_by_objective() -> Iterator[None]:
-    """Say that an objective trains the energies meanwhile, so that ``log_prob`` need not warn."""
-    token = _trained_by_objective.set(True)
-    try:
-        yield
-    finally:
-        _trained_by_objective.reset(token)
-
-
-def _warn_if_untrained(distribution: EnergyBased, held: list[Tensor]) -> None:
-    if _trained_by_objective.get() or not torch.is_grad_enabled():
-        return
-    new = [parameter for parameter in held if parameter not in _warned_of]
-    if not new:
-        return
-    # SVI traces nothing but parameters while it takes a step; MCMC and Predictive do not.
-    if any(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK):
-        _warned_of.update(dict.fromkeys(new, True))
-        warnings.warn(
-            f"Nothing trains the parameters of {distribution}: a stock ELBO holds those of the "
-            "energy and its base constant. To train them, use EnergyELBO(objective, elbo) as the "
-            "loss; if they are meant to stay as they are, say so with requires_grad_(False).",
-            stacklevel=3,
-        )
-
-
-def _check_arguments(
-    energy: Any, base: Any, event_shape: Any, sampler: Any, log_normalizer: Any
-) -> None:
-    if not callable(energy):
-        raise TypeError(f"Expected `energy` to be callable, got {type(energy).__name__}.")
-    if base is not None and not isinstance(base, Distribution):
-        raise TypeError(f"Expected `base` to be a distribution, got {type(base).__name__}.")
-    if base is None and event_shape is None:
-        raise ValueError("Expected a `base` or an `event_shape`, got neither.")
-    if base is not None and event_shape is not None and base.event_shape != tuple(event_shape):
-        raise ValueError(
-            f"Expected `event_shape` to be that of the base, {tuple(base.event_shape)}, "
-            f"got {tuple(event_shape)}."
-        )
-    if sampler is not None and not isinstance(sampler, Sampler):
-        raise TypeError(f"Expected `sampler` to have init and step, got {type(sampler).__name__}.")
-    if log_normalizer is not None and not callable(log_normalizer):
-        raise TypeError(
-            f"Expected `log_normalizer` to be callable, got {type(log_normalizer).__name__}."
-        )

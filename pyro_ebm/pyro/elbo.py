@@ -18,8 +18,8 @@ from torch.nn.utils import get_total_norm
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.health import ADVICE, TrustedRange
-from pyro_ebm.pyro.distributions import trained_by_objective
 from pyro_ebm.pyro.sites import EnergySite, EnergySites
+from pyro_ebm.pyro.training import trained_by_objective
 
 __all__ = ["EnergyELBO", "auxiliary"]
 

@@ -46,6 +46,8 @@ HOST_NAMES: dict[str, set[str]] = {
     # Distributions of JAX are pytrees, and keep some of their parts packed.
     "noise.py": {"WithNoise.latent"},
     "pushforward.py": {"Pushforward.generator", "Pushforward.latent"},
+    # A warning when a gradient is taken, or while a graph is built.
+    "training.py": {"warn_if_untrained"},
     "inspection.py": {
         "Dependencies",
         "HOW_TO_REGISTER",
