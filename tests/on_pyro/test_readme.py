@@ -55,3 +55,15 @@ def test_learners_are_declared_as_it_says():
     before = critic[0].weight.detach().clone()
     SVI(model, names["guide"], Adam({"lr": 0.1}), names["loss"]).step(torch.randn(10, 2))
     assert not torch.equal(before, critic[0].weight)
+
+
+def test_a_generator_is_trained_as_it_says():
+    energy = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    names = {"ebm": ebm, "dist": dist, "pyro": pyro, "torch": torch}
+    names |= {"energy": energy, "generator": nn.Linear(1, 2)}
+    exec(readme.code("ebm.Pushforward(latent, generator)"), names)
+    before = [net.weight.detach().clone() for net in (energy[0], names["generator"])]
+    svi = SVI(names["model"], lambda x: None, Adam({"lr": 0.1}), names["loss"])
+    svi.step(torch.randn(10, 2))
+    after = energy[0].weight, names["generator"].weight
+    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
