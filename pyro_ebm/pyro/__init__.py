@@ -24,6 +24,7 @@ from pyro_ebm.pyro.objectives.f_divergence import FDivergence
 from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
+from pyro_ebm.pyro.optimizers import step_when
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
@@ -55,4 +56,5 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "step_when",
 ]
