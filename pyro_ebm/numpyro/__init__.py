@@ -26,6 +26,7 @@ from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.numpyro.optimizers import step_when
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
+from pyro_ebm.numpyro.pushforward import Pushforward
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.numpyro.sampling import run_chains
 
@@ -48,6 +49,7 @@ __all__ = [
     "MaximumLikelihood",
     "PersistentChains",
     "PseudoSpherical",
+    "Pushforward",
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",

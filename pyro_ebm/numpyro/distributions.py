@@ -13,17 +13,24 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.custom_derivatives import SymbolicZero
-from numpyro.distributions import Distribution, biject_to, constraints
+from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
+from pyro_ebm.core.checks import check_positive
 from pyro_ebm.numpyro.energies import (
     _as_pytree,
     _ScannedEnergy,
     evaluate_energy,
     score_only,
 )
-from pyro_ebm.numpyro.potentials import only_starting_values, unconstrained_potential
+from pyro_ebm.numpyro.flows import as_distribution
+from pyro_ebm.numpyro.potentials import (
+    only_starting_values,
+    to_unconstrained,
+    unconstrained_potential,
+)
+from pyro_ebm.numpyro.pushforward import Pushforward, as_pushforward, is_implicit, latent_energy
 from pyro_ebm.numpyro.samplers import Langevin, Sampler
 from pyro_ebm.numpyro.sampling import draw
 
@@ -35,12 +42,15 @@ _trained_by_objective: ContextVar[bool] = ContextVar("trained_by_objective", def
 class EnergyBased(Distribution):
     r"""A distribution given by an energy, known up to its normalizing constant.
 
-    .. math:: p(x) = \frac1Z e^{-E(x)} p_0(x), \qquad Z = \int e^{-E(x)} p_0(x)\, dx
+    .. math:: p(x) = \frac1Z e^{-\beta E(x)} p_0(x), \qquad Z = \int e^{-\beta E(x)} p_0(x)\, dx
 
     :meth:`log_prob` is a *score*: it leaves out :math:`\log Z` and is differentiable in the value
     alone, the parameters of energy and base being constants in it. So every stock ELBO, guide
     and MCMC kernel is right for everything but these parameters, which are trained by an
     objective: see :class:`~pyro_ebm.numpyro.EnergyELBO`. Objectives use :meth:`potential`.
+
+    On a :class:`Pushforward` base, chains walk in its latent space (:attr:`latent`). Where that
+    has no density, :meth:`log_prob` is relative to the base: minus the energy.
 
     Args:
         energy: :math:`E`, any callable from ``(N, *event_shape)`` to ``(N,)``: what
@@ -49,11 +59,15 @@ class EnergyBased(Distribution):
             modules and ``jax.tree_util.Partial`` of top-level functions are compiled once; a
             new closure, also that of ``nnx_module`` and ``flax_module``, once each time.
         base: :math:`p_0`, a distribution with ``log_prob``, and with ``sample`` where draws or
-            the log-normalizer are wanted. Default: the flat measure.
+            the log-normalizer are wanted; a :class:`Pushforward`, which may lack the former; a
+            flow of flowjax. Default: the flat measure.
         event_shape: Shape of one value; needed without a base only.
         support: Constraint on the values. Default: that of the base, else all real numbers.
         sampler: Sampler that :meth:`sample` runs for ``sampler.num_steps`` steps from the base.
             Default: short-run Langevin, an approximation.
+        inverse_temperature: :math:`\beta`, a number that multiplies the energy. Above 1 it
+            sharpens what was trained at 1. (The images of Arbel et al. were drawn at 100, and
+            hardly differ from the base's at 1.)
         log_normalizer: Function without arguments that gives :math:`\log Z` where it is known,
             a number or an array that broadcasts with ``batch_shape``. Then ``log_prob`` is the
             exact density, with gradients in everything.
@@ -73,7 +87,7 @@ class EnergyBased(Distribution):
 
     arg_constraints = {}
     pytree_data_fields = ("energy", "base", "log_normalizer", "_support")
-    pytree_aux_fields = ("sampler",)
+    pytree_aux_fields = ("sampler", "inverse_temperature")
     has_rsample = False
 
     def __init__(
@@ -84,15 +98,18 @@ class EnergyBased(Distribution):
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
         sampler: Sampler | None = None,
+        inverse_temperature: float = 1.0,
         log_normalizer: Callable[[], Array | float] | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        base = as_distribution(base)
         _check_arguments(energy, base, event_shape, sampler, log_normalizer)
         batch_shape = base.batch_shape if base is not None else ()
         event_shape = base.event_shape if base is not None else event_shape
         self.energy = _as_pytree(energy)
         self.base: Any = base
         self.sampler = sampler if sampler is not None else Langevin(0.05)
+        self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else _as_pytree(log_normalizer)
         self._support = support
         super().__init__(batch_shape, tuple(event_shape or ()), validate_args=validate_args)
@@ -125,8 +142,35 @@ class EnergyBased(Distribution):
         new._batch_shape = jnp.broadcast_shapes(self.batch_shape, tuple(batch_shape))
         return new
 
+    @property
+    def latent(self) -> "EnergyBased":
+        r"""The same distribution in the latent space of its base: an energy on a density.
+
+        .. math:: \nu(z) \propto \eta(z)\, e^{-\beta E(G(z))}, \qquad G(z) \sim p \text{ for }
+            z \sim \nu
+
+        Run NUTS, :func:`run_chains` or :func:`log_normalizer` on it, for ArviZ to look at; its
+        log-normalizer is this distribution's. The noise of a ``Pushforward`` is a part of its
+        latent, which is then one vector, noise last.
+
+        Raises:
+            ValueError: If the base is no ``Pushforward``, ``TransformedDistribution`` or flow.
+        """
+        source = as_pushforward(self.base)
+        new = EnergyBased(
+            latent_energy(self.energy, source),
+            source.latent,
+            sampler=self.sampler,
+            inverse_temperature=self.inverse_temperature,
+            log_normalizer=self.log_normalizer,
+            validate_args=self._validate_args,
+        )
+        return new.expand(self.batch_shape)
+
     def potential(self, value: Array) -> Array:
         """Energy minus log-density of the base, differentiable in value *and* parameters.
+
+        The energy alone where the base has no density.
 
         Args:
             value: Shape ``(*sample, *batch_shape, *event_shape)``.
@@ -135,7 +179,7 @@ class EnergyBased(Distribution):
             Shape ``(*sample, *batch_shape)``.
         """
         potential = self.evaluate(value)
-        if self.base is not None:
+        if self.base is not None and not is_implicit(self.base):
             potential = potential - self.base.log_prob(value)
         shape = jnp.broadcast_shapes(potential.shape, self.batch_shape)
         return jnp.broadcast_to(potential, shape)
@@ -169,7 +213,7 @@ class EnergyBased(Distribution):
         """
         if self.base is not None:
             return self.base.expand(self.batch_shape).sample(rng_key, tuple(sample_shape))
-        bijection = biject_to(self.support)
+        bijection = to_unconstrained(self)
         shape = bijection.inverse_shape((*sample_shape, *self.batch_shape, *self.event_shape))
         return bijection(random.normal(rng_key, shape))
 
@@ -189,12 +233,27 @@ class EnergyBased(Distribution):
             )
         return lax.stop_gradient(draws)
 
+    def draw(
+        self,
+        rng_key: Array,
+        sampler: Sampler,
+        sample_shape: tuple[int, ...],
+        num_steps: int | None = None,
+    ) -> Array:
+        """Draws after ``num_steps`` (default: the sampler's) steps from the base; detached."""
+        frozen = lax.stop_gradient(self)
+        if isinstance(frozen.base, Pushforward):
+            values = frozen.latent.draw(rng_key, sampler, sample_shape, num_steps)
+            return frozen.base.noiseless.generate(values)
+        start_key, chain_key = random.split(rng_key)
+        return frozen.move(chain_key, sampler, frozen.start(start_key, sample_shape), num_steps)
+
     def move(
         self, rng_key: Array, sampler: Sampler, value: Array, num_steps: int | None = None
     ) -> Array:
         """Values after ``num_steps`` (default: the sampler's) steps from ``value``; detached."""
         frozen, value = lax.stop_gradient((self, value))
-        bijection = biject_to(self.support)
+        bijection = to_unconstrained(self)
         potential = unconstrained_potential(frozen)
         return bijection(draw(rng_key, sampler, potential, bijection.inv(value), num_steps))
 
@@ -209,8 +268,9 @@ class EnergyBased(Distribution):
         return new
 
     def evaluate(self, value: Array) -> Array:
-        """Energies, without the base; shape ``(*sample, *batch)`` of the value."""
-        return evaluate_energy(self.energy, value, self.event_shape)
+        """Energies times the inverse temperature; shape ``(*sample, *batch)`` of the value."""
+        energies = evaluate_energy(self.energy, value, self.event_shape)
+        return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
 
     def importance_log_weights(self, rng_key: Array, num_samples: int) -> Array:
         """Minus the energies of draws from the base; shape ``(num_samples, *base.batch_shape)``.
@@ -238,9 +298,7 @@ def trained_by_objective() -> Iterator[None]:
 
 @partial(jax.jit, static_argnames="sample_shape")
 def _sample(distribution: EnergyBased, key: Array, sample_shape: tuple[int, ...]) -> Array:
-    start_key, chain_key = random.split(key)
-    start = distribution.start(start_key, sample_shape)
-    return distribution.move(chain_key, distribution.sampler, start)
+    return distribution.draw(key, distribution.sampler, sample_shape)
 
 
 @jax.custom_jvp

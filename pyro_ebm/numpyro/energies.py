@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from pyro_ebm.core.checks import check_energy_shape
 
-__all__ = ["evaluate_energy", "score_only", "trainable_arrays"]
+__all__ = ["Packed", "evaluate_energy", "score_only", "trainable_arrays"]
 
 Function = Callable[..., Array]
 
@@ -78,7 +78,7 @@ def trainable_arrays(energy: Any) -> dict[str, Array]:
     Returns:
         The arrays, by their paths.
     """
-    function = energy.function if isinstance(energy, _Energy) else energy
+    function = energy.content if isinstance(energy, _Energy) else energy
     if inspect.isfunction(function):
         closure = inspect.getclosurevars(function)
         held = {**closure.globals, **closure.nonlocals}
@@ -92,8 +92,8 @@ def trainable_arrays(energy: Any) -> dict[str, Array]:
 
 
 @tree_util.register_pytree_node_class
-class _Energy:
-    """An energy that passes through ``jit``, ``vmap`` and ``scan``.
+class Packed:
+    """Anything, in a form that passes through ``jit``, ``vmap`` and ``scan``.
 
     Its arrays are data; all else (structure, activations, plain functions) is hashed. A module or
     a ``jax.tree_util.Partial`` of a top-level function therefore costs one compilation however
@@ -104,30 +104,46 @@ class _Energy:
         self.arrays = arrays
         self.static = static
 
+    @classmethod
+    def pack(cls, content: Any) -> Self:
+        """Take a pytree of arrays and other things apart."""
+        leaves, structure = jax.tree.flatten(content)
+        arrays = tuple(leaf if _is_array(leaf) else None for leaf in leaves)
+        others = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+        return cls(arrays, (structure, others))
+
     @property
-    def function(self) -> Function:
+    def content(self) -> Any:
+        """What was packed, with the arrays that are there now."""
         structure, others = self.static
         leaves = zip(self.arrays, others, strict=True)
         return structure.unflatten(a if other is None else other for a, other in leaves)
 
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """What JAX may change, and what it may not."""
+        return self.arrays, self.static
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, arrays: Any) -> Self:
+        """The inverse of :meth:`tree_flatten`."""
+        return cls(tuple(arrays), static)
+
+
+@tree_util.register_pytree_node_class
+class _Energy(Packed):
+    """A packed function."""
+
     def __call__(self, *args: Array) -> Array:
-        return self.function(*args)
+        return self.content(*args)
 
     def __repr__(self) -> str:
-        function = self.function
+        function = self.content
         if isinstance(function, functools.partial):
             function = function.func
         return getattr(function, "__name__", type(function).__name__)
 
     def __reduce__(self) -> Any:
-        return _as_pytree, (self.function,)
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        return self.arrays, self.static
-
-    @classmethod
-    def tree_unflatten(cls, static: Any, arrays: Any) -> "_Energy":
-        return cls(tuple(arrays), static)
+        return _as_pytree, (self.content,)
 
 
 def _as_pytree(energy: Any) -> Any:
@@ -135,10 +151,7 @@ def _as_pytree(energy: Any) -> Any:
         return energy
     if isinstance(energy, functools.partial) and not isinstance(energy, tree_util.Partial):
         energy = tree_util.Partial(energy.func, *energy.args, **energy.keywords)
-    leaves, structure = jax.tree.flatten(energy)
-    arrays = tuple(leaf if _is_array(leaf) else None for leaf in leaves)
-    others = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
-    return _Energy(arrays, (structure, others))
+    return _Energy.pack(energy)
 
 
 @tree_util.register_pytree_node_class

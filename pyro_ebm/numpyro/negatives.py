@@ -5,12 +5,13 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, lax
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.energies import evaluate_energy
+from pyro_ebm.numpyro.pushforward import is_implicit
 from pyro_ebm.numpyro.samplers import Sampler
 
 __all__ = ["Compared", "Negatives", "compare", "evaluate_both"]
@@ -61,8 +62,8 @@ class Negatives:
         model = distribution.unexpanded
         num_values = value.size // prod(distribution.event_shape)
         number = self.num_negatives or max(2, num_values // prod(model.batch_shape))
-        start_key, move_key = random.split(rng_key)
-        return self.move(move_key, model, model.start(start_key, (number,)))
+        sampler = self.sampler or model.sampler
+        return model.draw(rng_key, sampler, (number,), self.num_steps)
 
     def move(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Array:
         """Draws that started at ``value``, of its shape."""
@@ -104,13 +105,13 @@ def compare(distribution: EnergyBased, value: Array, negatives: Array) -> Compar
     Returns:
         Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
     """
-    energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
+    energies = evaluate_both(distribution.evaluate, value, negatives, distribution.event_shape)
     positive, negative = lax.stop_gradient(energies)
     record_figures(
         energy_gap=lambda: negative.mean() - positive.mean(),
         energy_scale=lambda: jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
     )
-    if distribution.base is None:
+    if distribution.base is None or is_implicit(distribution.base):
         return Compared(*energies, *energies)
     densities = [distribution.base.log_prob(x) for x in (value, negatives)]
     return Compared(*energies, energies[0] - densities[0], energies[1] - densities[1])

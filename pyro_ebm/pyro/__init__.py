@@ -26,6 +26,7 @@ from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
 from pyro_ebm.pyro.optimizers import step_when
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
+from pyro_ebm.pyro.pushforward import Pushforward
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
 
@@ -48,6 +49,7 @@ __all__ = [
     "MaximumLikelihood",
     "PersistentChains",
     "PseudoSpherical",
+    "Pushforward",
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",

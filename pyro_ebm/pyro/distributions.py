@@ -12,16 +12,23 @@ from pyro.distributions.util import broadcast_shape
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pyro_ebm.core.checks import check_positive
 from pyro_ebm.pyro.energies import (
     evaluate_energy,
     freeze_module,
     score_only,
     trainable_parameters,
 )
-from pyro_ebm.pyro.potentials import only_starting_values, unconstrained_potential
+from pyro_ebm.pyro.flows import as_distribution
+from pyro_ebm.pyro.potentials import (
+    only_starting_values,
+    to_unconstrained,
+    unconstrained_potential,
+)
+from pyro_ebm.pyro.pushforward import Pushforward, as_pushforward, is_implicit, latent_energy
 from pyro_ebm.pyro.samplers import Langevin, Sampler
 from pyro_ebm.pyro.sampling import draw
 
@@ -29,29 +36,38 @@ __all__ = ["EnergyBased", "trained_by_objective"]
 
 # Parameters that a user has been told about: once is enough.
 _warned_of = WeakIdKeyDictionary()
+# What copies of a distribution share beside its energy and its base.
+_SETTINGS = ("sampler", "inverse_temperature", "log_normalizer", "_support")
 _trained_by_objective: ContextVar[bool] = ContextVar("trained_by_objective", default=False)
 
 
 class EnergyBased(TorchDistribution):
     r"""A distribution given by an energy, known up to its normalizing constant.
 
-    .. math:: p(x) = \frac1Z e^{-E(x)} p_0(x), \qquad Z = \int e^{-E(x)} p_0(x)\, dx
+    .. math:: p(x) = \frac1Z e^{-\beta E(x)} p_0(x), \qquad Z = \int e^{-\beta E(x)} p_0(x)\, dx
 
     :meth:`log_prob` is a *score*: it leaves out :math:`\log Z` and is differentiable in the value
     alone, the parameters of energy and base being constants in it. So every stock ELBO, guide
     and MCMC kernel is right for everything but these parameters, which are trained by an
     objective: see :class:`~pyro_ebm.pyro.EnergyELBO`. Objectives use :meth:`potential`.
 
+    On a :class:`Pushforward` base, chains walk in its latent space (:attr:`latent`). Where that
+    has no density, :meth:`log_prob` is relative to the base: minus the energy.
+
     Args:
         energy: :math:`E`, any callable from ``(N, *event_shape)`` to ``(N,)``: an ``nn.Module``
             registered by ``pyro.module`` or as a child of a ``PyroModule``, or a function. Low
             where values are likely. Rows must not influence each other (no batch norm).
         base: :math:`p_0`, a distribution with ``log_prob``, and with ``sample`` where draws or
-            the log-normalizer are wanted. Default: the flat measure.
+            the log-normalizer are wanted; a :class:`Pushforward`, which may lack the former; a
+            flow of zuko, ``flow()``. Default: the flat measure.
         event_shape: Shape of one value; needed without a base only.
         support: Constraint on the values. Default: that of the base, else all real numbers.
         sampler: Sampler that :meth:`sample` runs for ``sampler.num_steps`` steps from the base.
             Default: short-run Langevin, an approximation.
+        inverse_temperature: :math:`\beta`, a number that multiplies the energy. Above 1 it
+            sharpens what was trained at 1. (The images of Arbel et al. were drawn at 100, and
+            hardly differ from the base's at 1.)
         log_normalizer: Function without arguments that gives :math:`\log Z` where it is known,
             a number or a tensor that broadcasts with ``batch_shape``. Then ``log_prob`` is the
             exact density, with gradients in everything.
@@ -80,9 +96,11 @@ class EnergyBased(TorchDistribution):
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
         sampler: Sampler | None = None,
+        inverse_temperature: float = 1.0,
         log_normalizer: Callable[[], Tensor | float] | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        base = as_distribution(base)
         _check_arguments(energy, base, event_shape, sampler, log_normalizer)
         if base is not None:
             batch_shape, event_shape = base.batch_shape, base.event_shape
@@ -91,6 +109,7 @@ class EnergyBased(TorchDistribution):
         self.energy = energy
         self.base: Any = base
         self.sampler: Sampler = sampler if sampler is not None else Langevin(0.05)
+        self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = log_normalizer
         self._support = support
         super().__init__(batch_shape, torch.Size(event_shape or ()), validate_args=validate_args)
@@ -107,8 +126,11 @@ class EnergyBased(TorchDistribution):
         """Constraint on the values."""
         if self._support is not None:
             return self._support
-        if self.base is not None:
-            return self.base.support
+        try:
+            if self.base is not None:
+                return self.base.support
+        except NotImplementedError:  # Flows of zuko do not tell: all real numbers.
+            pass
         if not self.event_shape:
             return constraints.real
         return constraints.independent(constraints.real, len(self.event_shape))
@@ -116,7 +138,7 @@ class EnergyBased(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyBased":
         """The same distribution with a larger batch shape; energy and base are shared."""
         new: Any = self._get_checked_instance(EnergyBased, _instance)
-        for name in ("energy", "base", "sampler", "log_normalizer", "_support"):
+        for name in ("energy", "base", *_SETTINGS):
             setattr(new, name, getattr(self, name))
         super(EnergyBased, new).__init__(
             torch.Size(batch_shape), self.event_shape, validate_args=False
@@ -126,6 +148,8 @@ class EnergyBased(TorchDistribution):
 
     def potential(self, value: Tensor) -> Tensor:
         """Energy minus log-density of the base, differentiable in value *and* parameters.
+
+        The energy alone where the base has no density.
 
         Args:
             value: Shape ``(*sample, *batch_shape, *event_shape)``.
@@ -165,7 +189,7 @@ class EnergyBased(TorchDistribution):
         """
         if self.base is not None:
             return self.base.expand(self.batch_shape).sample(sample_shape).detach()
-        bijection = biject_to(self.support)
+        bijection = to_unconstrained(self)
         shape = bijection.inverse_shape(sample_shape + self.batch_shape + self.event_shape)
         like = next(self.energy.parameters(), None) if isinstance(self.energy, nn.Module) else None
         options = {} if like is None else {"dtype": like.dtype, "device": like.device}
@@ -177,10 +201,9 @@ class EnergyBased(TorchDistribution):
         Raises:
             ValueError: Where arguments are validated, if the chains diverged.
         """
-        start = self.start(torch.Size(sample_shape))
         if only_starting_values():
-            return start
-        draws = self.move(self.sampler, start)
+            return self.start(torch.Size(sample_shape))
+        draws = self.draw(self.sampler, torch.Size(sample_shape))
         if self._validate_args and not bool(torch.isfinite(draws).all()):
             raise ValueError(
                 f"Expected {self.sampler} to give finite draws, got NaN or infinity: "
@@ -189,9 +212,19 @@ class EnergyBased(TorchDistribution):
         return draws
 
     @torch.no_grad()
+    def draw(
+        self, sampler: Sampler, sample_shape: torch.Size, num_steps: int | None = None
+    ) -> Tensor:
+        """Draws after ``num_steps`` (default: the sampler's) steps from the base; detached."""
+        if isinstance(self.base, Pushforward):
+            values = self.latent.draw(sampler, sample_shape, num_steps)
+            return self.base.noiseless.generate(values)
+        return self.move(sampler, self.start(sample_shape), num_steps)
+
+    @torch.no_grad()
     def move(self, sampler: Sampler, value: Tensor, num_steps: int | None = None) -> Tensor:
         """Values after ``num_steps`` (default: the sampler's) steps from ``value``; detached."""
-        bijection = biject_to(self.support)
+        bijection = to_unconstrained(self)
         potential = unconstrained_potential(self)
         return bijection(draw(sampler, potential, bijection.inv(value), num_steps))
 
@@ -199,9 +232,30 @@ class EnergyBased(TorchDistribution):
     def unexpanded(self) -> "EnergyBased":
         """The same distribution with no batch dimensions but those of its base."""
         new = EnergyBased(self.energy, self.base, event_shape=self.event_shape)
-        for name in ("sampler", "log_normalizer", "_support"):
+        for name in _SETTINGS:
             setattr(new, name, getattr(self, name))
         return new
+
+    @property
+    def latent(self) -> "EnergyBased":
+        r"""The same distribution in the latent space of its base: an energy on a density.
+
+        .. math:: \nu(z) \propto \eta(z)\, e^{-\beta E(G(z))}, \qquad G(z) \sim p \text{ for }
+            z \sim \nu
+
+        Run NUTS, :func:`run_chains` or :func:`log_normalizer` on it, for ArviZ to look at; its
+        log-normalizer is this distribution's. The noise of a ``Pushforward`` is a part of its
+        latent, which is then one vector, noise last.
+
+        Raises:
+            ValueError: If the base is no ``Pushforward``, ``TransformedDistribution`` or flow.
+        """
+        source = as_pushforward(self.base)
+        new = EnergyBased(latent_energy(self.energy, source), source.latent)
+        for name in _SETTINGS:
+            setattr(new, name, getattr(self, name))
+        new._support = None
+        return new.expand(self.batch_shape)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse: Pyro asks this of guide sites only."""
@@ -211,8 +265,8 @@ class EnergyBased(TorchDistribution):
         )
 
     def evaluate(self, value: Tensor) -> Tensor:
-        """Energies, without the base; shape ``(*sample, *batch)`` of the value."""
-        return evaluate_energy(self.energy, value, self.event_shape)
+        """Energies times the inverse temperature; shape ``(*sample, *batch)`` of the value."""
+        return self._evaluate(self.energy, value)
 
     @torch.no_grad()
     def importance_log_weights(self, num_samples: int) -> Tensor:
@@ -223,10 +277,14 @@ class EnergyBased(TorchDistribution):
         return -self.evaluate(self.base.sample((num_samples,)))
 
     def _potential(self, energy: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-        potential = evaluate_energy(energy, value, self.event_shape)
-        if self.base is not None:
+        potential = self._evaluate(energy, value)
+        if self.base is not None and not is_implicit(self.base):
             potential = potential - self.base.log_prob(value)
         return potential.expand(broadcast_shape(potential.shape, self.batch_shape))
+
+    def _evaluate(self, energy: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        energies = evaluate_energy(energy, value, self.event_shape)
+        return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pyro_ebm.core.quadrature import describe_open_box
 from pyro_ebm.pyro.annealing import check_exact, make_draws, plan, walk
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.potentials import to_unconstrained
+from pyro_ebm.pyro.pushforward import Pushforward
 from pyro_ebm.pyro.quadrature import integrate
 from pyro_ebm.pyro.samplers import MALA, Sampler
 from pyro_ebm.pyro.sampling import run_chains
@@ -70,7 +71,8 @@ def log_normalizer(
 
     Args:
         distribution: Energy-based distribution; unless on a grid, with a base that can be
-            sampled and, for ``"annealed"``, has a density.
+            sampled and, for ``"annealed"``, has a density. On a :class:`Pushforward` base the
+            last two methods go to its ``latent``, which has the same log-normalizer.
         method: ``"annealed"``, ``"importance"`` or ``"grid"``.
         num_samples: Independent weights; ``"annealed"`` has as many reverse ones.
         num_temperatures: :math:`K`.
@@ -78,8 +80,8 @@ def log_normalizer(
         sampler: Kernel that leaves a density invariant, for ``"annealed"``. Its step size is
             where tuning towards its ``target_acceptance`` starts. Default: ``MALA(0.1)``.
         draws: Independent draws of the distribution from elsewhere, shape
-            ``(num_draws, *batch, *event)``, to start the way back from, or to look around on a
-            grid.
+            ``(num_draws, *batch, *event)`` (of its ``latent``, where that is walked on), to start
+            the way back from, or to look around on a grid.
 
     Returns:
         Record of arrays of the base's batch shape.
@@ -103,6 +105,8 @@ def log_normalizer(
     check_positive_integer("num_temperatures", num_temperatures)
     check_positive_integer("num_moves", num_moves)
     kernel = sampler if sampler is not None else MALA(0.1)
+    if isinstance(distribution.base, Pushforward) and method != "importance":
+        distribution = distribution.latent
     if draws is not None:
         _check_draws(distribution, draws)
     if method == "grid":

@@ -11,6 +11,7 @@ from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import evaluate_energy
+from pyro_ebm.pyro.pushforward import is_implicit
 from pyro_ebm.pyro.samplers import Sampler
 
 __all__ = ["Compared", "Negatives", "compare", "evaluate_both"]
@@ -61,7 +62,7 @@ class Negatives:
         model = distribution.unexpanded
         num_values = value.numel() // prod(distribution.event_shape)
         number = self.num_negatives or max(2, num_values // prod(model.batch_shape))
-        return self.move(model, model.start(torch.Size((number,))))
+        return model.draw(self.sampler or model.sampler, torch.Size((number,)), self.num_steps)
 
     def move(self, distribution: EnergyBased, value: Tensor) -> Tensor:
         """Draws that started at ``value``, of its shape."""
@@ -101,13 +102,13 @@ def compare(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> Comp
     Returns:
         Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
     """
-    energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
+    energies = evaluate_both(distribution.evaluate, value, negatives, distribution.event_shape)
     positive, negative = (energy.detach() for energy in energies)
     record_figures(
         energy_gap=lambda: negative.mean() - positive.mean(),
         energy_scale=lambda: torch.cat([positive.flatten(), negative.flatten()]).std(correction=0),
     )
-    if distribution.base is None:
+    if distribution.base is None or is_implicit(distribution.base):
         return Compared(*energies, *energies)
     densities = [distribution.base.log_prob(x) for x in (value, negatives)]
     return Compared(*energies, energies[0] - densities[0], energies[1] - densities[1])

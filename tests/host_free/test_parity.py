@@ -35,6 +35,7 @@ HOST_NAMES: dict[str, set[str]] = {
     "samplers/base.py": {"decide", "decision_info", "noise_like"},
     # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
     "energies.py": {
+        "Packed",
         "freeze_module",
         "graph_leaves",
         "graph_nodes",
@@ -42,6 +43,9 @@ HOST_NAMES: dict[str, set[str]] = {
         "trainable_arrays",
         "trainable_parameters",
     },
+    # Distributions of JAX are pytrees, and keep some of their parts packed.
+    "noise.py": {"WithNoise.latent"},
+    "pushforward.py": {"Pushforward.generator", "Pushforward.latent"},
     "inspection.py": {
         "Dependencies",
         "HOW_TO_REGISTER",

@@ -85,7 +85,7 @@ def test_gradients_of_log_prob_and_potential(prior):
     def potential(energy, mean, x):
         return ebm.EnergyBased(energy, dist.Normal(mean, 1.0).to_event(1)).potential(x).sum()
 
-    energy = prior.energy.function
+    energy = prior.energy.content
     with pytest.warns(UserWarning, match="Nothing trains"):
         score = jax.grad(log_prob, argnums=(0, 1, 2))(energy, jnp.zeros(2), X)
     full = jax.grad(potential, argnums=(0, 1, 2))(energy, jnp.zeros(2), X)
