@@ -20,6 +20,7 @@ from generalized import (
     CHAIN_STEPS,
     CIRCLE_COLUMNS,
     CIRCLES,
+    ENERGY_STEPS,
     NUM_DRAWS,
     POOL_SIZE,
     STEP_SIZE,
@@ -78,8 +79,10 @@ def train(
             prior = ebm.EnergyBased(eqx_module("energy", energy), source)
             numpyro.sample("x", prior, obs=x)
 
+    # A schedule inside of step_when counts the moves of the base alone.
+    turns = {"energy": setting.num_steps, "base": setting.num_steps // ENERGY_STEPS}
     rates = {
-        player: optax.cosine_decay_schedule(rate, setting.num_steps)
+        player: optax.cosine_decay_schedule(rate, turns[player])
         for player, rate in setting.rates.items()
     }
     players = {
