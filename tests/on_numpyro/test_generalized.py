@@ -9,16 +9,12 @@ from generalized_numpyro import run_circle, run_tilt
 
 @pytest.mark.usefixtures("optimized")
 def test_disjoint_supports_come_together():
-    """The base moves towards the data, and no earlier than it may."""
-    short = {"num_steps": 150, "base_starts": 50}
-    settings = {
-        "start": replace(CIRCLES["end"], **short, base_stops=50),
-        "end": replace(CIRCLES["end"], **short, base_stops=150),
-    }
-    figures = run_circle(0, settings)
-    assert figures["distance, start"] == pytest.approx(3.0)
-    assert figures["distance, end"] < 2.95  # twenty steps of Adam, the longest of 0.02
-    assert 0 < figures["kale, end"] < figures["kale, start"] < float("inf")
+    """By KALE, which is finite; the base moves when it may."""
+    setting = replace(CIRCLES["end"], num_steps=150, base_starts=50, base_stops=150)
+    figures = run_circle(0, {"end": setting})
+    # Twenty steps of Adam, each of 0.03 at most.
+    assert 2.4 < figures["distance, end"] < 2.9
+    assert 0 < figures["kale, end"] < float("inf")
 
 
 @pytest.mark.usefixtures("optimized")
