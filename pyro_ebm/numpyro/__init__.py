@@ -25,6 +25,7 @@ from pyro_ebm.numpyro.objectives.kale import KALE
 from pyro_ebm.numpyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
+from pyro_ebm.numpyro.optimizers import step_when
 from pyro_ebm.numpyro.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.pushforward import Pushforward
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -59,4 +60,5 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "step_when",
 ]

@@ -25,6 +25,7 @@ from pyro_ebm.pyro.objectives.kale import KALE
 from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
+from pyro_ebm.pyro.optimizers import step_when
 from pyro_ebm.pyro.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.pushforward import Pushforward
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
@@ -59,4 +60,5 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "step_when",
 ]
