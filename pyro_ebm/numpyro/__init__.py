@@ -21,6 +21,7 @@ from pyro_ebm.numpyro.mcmc import SamplerKernel
 from pyro_ebm.numpyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.objectives.f_divergence import FDivergence
+from pyro_ebm.numpyro.objectives.kale import KALE
 from pyro_ebm.numpyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
@@ -38,6 +39,7 @@ __all__ = [
     "Finding",
     "GaussianPerturbation",
     "HMC",
+    "KALE",
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",

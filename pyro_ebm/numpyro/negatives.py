@@ -13,7 +13,7 @@ from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.energies import evaluate_energy
 from pyro_ebm.numpyro.samplers import Sampler
 
-__all__ = ["Compared", "Negatives", "compare", "evaluate_both"]
+__all__ = ["Compared", "Negatives", "compare", "evaluate_both", "record_energies"]
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,20 @@ def compare(distribution: EnergyBased, value: Array, negatives: Array) -> Compar
         Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
     """
     energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
-    positive, negative = lax.stop_gradient(energies)
-    record_figures(
-        energy_gap=lambda: negative.mean() - positive.mean(),
-        energy_scale=lambda: jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
-    )
+    record_energies(*energies)
     if distribution.base is None:
         return Compared(*energies, *energies)
     densities = [distribution.base.log_prob(x) for x in (value, negatives)]
     return Compared(*energies, energies[0] - densities[0], energies[1] - densities[1])
+
+
+def record_energies(positive: Array, negative: Array) -> None:
+    """Record ``energy_gap`` and ``energy_scale`` of values and negatives, of any shapes."""
+    positive, negative = lax.stop_gradient((positive, negative))
+    record_figures(
+        energy_gap=lambda: negative.mean() - positive.mean(),
+        energy_scale=lambda: jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
+    )
 
 
 def evaluate_both(

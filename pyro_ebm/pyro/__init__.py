@@ -21,6 +21,7 @@ from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.objectives.f_divergence import FDivergence
+from pyro_ebm.pyro.objectives.kale import KALE
 from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
@@ -38,6 +39,7 @@ __all__ = [
     "Finding",
     "GaussianPerturbation",
     "HMC",
+    "KALE",
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",

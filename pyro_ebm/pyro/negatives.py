@@ -13,7 +13,7 @@ from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import evaluate_energy
 from pyro_ebm.pyro.samplers import Sampler
 
-__all__ = ["Compared", "Negatives", "compare", "evaluate_both"]
+__all__ = ["Compared", "Negatives", "compare", "evaluate_both", "record_energies"]
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,20 @@ def compare(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> Comp
         Records ``energy_gap`` (negatives minus values) and ``energy_scale`` on the way.
     """
     energies = evaluate_both(distribution.energy, value, negatives, distribution.event_shape)
-    positive, negative = (energy.detach() for energy in energies)
-    record_figures(
-        energy_gap=lambda: negative.mean() - positive.mean(),
-        energy_scale=lambda: torch.cat([positive.flatten(), negative.flatten()]).std(correction=0),
-    )
+    record_energies(*energies)
     if distribution.base is None:
         return Compared(*energies, *energies)
     densities = [distribution.base.log_prob(x) for x in (value, negatives)]
     return Compared(*energies, energies[0] - densities[0], energies[1] - densities[1])
+
+
+def record_energies(positive: Tensor, negative: Tensor) -> None:
+    """Record ``energy_gap`` and ``energy_scale`` of values and negatives, of any shapes."""
+    positive, negative = positive.detach(), negative.detach()
+    record_figures(
+        energy_gap=lambda: negative.mean() - positive.mean(),
+        energy_scale=lambda: torch.cat([positive.flatten(), negative.flatten()]).std(correction=0),
+    )
 
 
 def evaluate_both(

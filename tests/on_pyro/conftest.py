@@ -6,6 +6,7 @@ import torch
 @pytest.fixture(autouse=True)
 def fresh_pyro():
     torch.set_num_threads(1)
+    pyro.enable_validation()  # zuko turns it off in all of torch when it is imported.
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     yield
