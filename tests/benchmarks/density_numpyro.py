@@ -115,8 +115,9 @@ def trained(flow: Transformed, params: Any) -> Transformed:
 @partial(jax.jit, static_argnames=("method", "setting"))
 def fit(key: Array, table: Table, rows: Array, method: str, setting: Setting) -> dict[str, Array]:
     """Trains from scratch, everything in one compiled program; figures of :func:`run`."""
-    density_key, base_key, svi_key, draw_key = random.split(key, 4)
-    flows = Flows(*(flow(key, table.train.shape[1]) for key in (density_key, base_key)))
+    flow_key, svi_key, draw_key = random.split(key, 3)
+    start = flow(flow_key, table.train.shape[1])
+    flows = Flows(density=start, base=start)
     svi = inference(method, setting, flows)
 
     def nll(params: Any, x: Array) -> Array:
@@ -135,15 +136,15 @@ def fit(key: Array, table: Table, rows: Array, method: str, setting: Setting) ->
         return (state, jnp.fmin(score, best), best_params), score
 
     state = svi.init(svi_key, table.train[:BATCH_SIZE])
-    start = svi.get_params(state)
-    (state, validation, params), scores = lax.scan(block, (state, jnp.inf, start), rows)
+    initial = svi.get_params(state)
+    (state, validation, params), scores = lax.scan(block, (state, jnp.inf, initial), rows)
     figures = {
         "test": nll(params, table.test),
         "validation": validation,
         "train": nll(params, table.train),
         "step": EVERY * (1 + jnp.nanargmin(scores)),
         "last": nll(svi.get_params(state), table.test),
-        "initial": nll(start, table.test),
+        "initial": nll(initial, table.test),
     }
     if method.startswith("KALE"):
         known = Flows(*(trained(flow, params[name]) for name, flow in flows._asdict().items()))

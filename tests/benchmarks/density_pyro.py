@@ -43,9 +43,10 @@ class Flows(nn.Module):
 
     def __init__(self, num_dims: int) -> None:
         super().__init__()
-        self.density, self.base = flow(num_dims), flow(num_dims)
+        self.base = flow(num_dims)
+        self.density = deepcopy(self.base)
         # g with constants for parameters: the energy does not train it.
-        self.held = flow(num_dims).requires_grad_(False)
+        self.held = deepcopy(self.base).requires_grad_(False)
 
     def surprise(self, x: Tensor) -> Tensor:
         return -self.density().log_prob(x)
