@@ -8,12 +8,12 @@ from real_data import needs_tables
 
 @needs_tables
 def test_a_short_run_learns_density_and_log_normalizer():
-    changes = {"num_steps": 100, "learning_rate": 3e-3, "num_base_samples": 100}
-    figures = run("red wine", "KALE-F", 0, **changes)
+    rates = {"learning_rate": 2e-3, "base_learning_rate": 1e-4, "base_weight_decay": 0.0}
+    figures = run("red wine", "KALE-F", 0, num_steps=150, **rates)
     assert figures["test"] < figures["initial"] - 1.0
-    assert abs(figures["estimated"] + OFFSET) < 4 * figures["standard error"] < 0.2
-    # It follows estimates of 100 draws: their standard error is 7 times that of 5000.
-    assert abs(figures["learned"] + OFFSET) < 7 * figures["standard error"]
+    assert abs(figures["estimated"] + OFFSET) < 4 * figures["standard error"] < 0.4
+    # It follows estimates of 200 draws, with 5 times the standard error of 5000: within two.
+    assert abs(figures["learned"] + OFFSET) < 10 * figures["standard error"]
 
 
 def test_a_pair_of_flows_has_the_density_of_one():
