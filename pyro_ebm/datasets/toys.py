@@ -1,4 +1,4 @@
-"""Toy distributions with exact log-densities where they exist, and small real images.
+"""Toy distributions, with exact log-densities where they exist.
 
 Every toy draws exactly as many points as asked for, from `numpy.random.default_rng(seed)` alone.
 The two-dimensional toys keep the constants under which energy-based models are usually compared:
@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
-from pyro_ebm._extras import require
+__all__ = ["TOYS", "Toy", "bimodal", "toy"]
 
 Array = np.ndarray
 
@@ -246,55 +245,3 @@ def toy(name: str) -> Toy:
     if name not in TOYS:
         raise ValueError(f"Expected `name` to be one of {', '.join(TOYS)}, got {name!r}.")
     return TOYS[name]
-
-
-class Split(NamedTuple):
-    """Images and what they show.
-
-    Attributes:
-        images: Pixels in [0, 1], float32 of shape `(n, 64)`, rows of an 8 x 8 image in turn.
-        labels: Digits 0 to 9, integers of shape `(n,)`.
-    """
-
-    images: Array
-    labels: Array
-
-
-class Digits(NamedTuple):
-    """Handwritten digits in three parts that share no image.
-
-    Attributes:
-        train: 1197 images to fit parameters on.
-        validation: 200 images to choose settings on.
-        test: 400 images to report numbers on, once.
-    """
-
-    train: Split
-    validation: Split
-    test: Split
-
-
-def digits(seed: int = 0) -> Digits:
-    """Loads the 1797 real 8 x 8 digits that scikit-learn ships, split at random.
-
-    Args:
-        seed: The same seed gives the same split.
-
-    Returns:
-        Training, validation and test images with their labels.
-
-    Raises:
-        ImportError: If scikit-learn is not installed.
-
-    References:
-        Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998),
-        https://doi.org/10.24432/C50P49
-    """
-    with require("scikit-learn"):
-        from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(images))
-    parts = np.split(order, [1197, 1397])
-    pixels = (images / 16).astype(np.float32)
-    return Digits(*(Split(pixels[part], labels[part]) for part in parts))
