@@ -19,7 +19,7 @@ where the base hardly reaches the data (an effective share of 2e-5), and the mod
 its base.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +39,8 @@ KINDS = ("chains", "resampled")  # of draws of the model
 BANDWIDTHS = (0.25, 0.5, 1.0)  # standard deviations of the Gaussian kernels, which are averaged
 
 CIRCLE_COLUMNS = ["distance, start", "kale, start", "distance, end", "kale, end"]
-TILT_COLUMNS = [*("base", *KINDS, "data"), *(f"gain, {kind}" for kind in KINDS), "effective share"]
+GAINS = (*KINDS, "likelihood")
+TILT_COLUMNS = [*("base", *KINDS, "data"), *(f"gain, {gain}" for gain in GAINS), "effective share"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +105,15 @@ class Estimate:
     standard_error: float
 
 
-def kale(on_data: np.ndarray, on_base: np.ndarray) -> float:
-    r"""Estimate of :math:`-E_p[E] - \log E_{p_0}[e^{-E}]` from energies of draws."""
+def kale(on_data: np.ndarray, on_base: np.ndarray) -> Estimate:
+    r"""Of :math:`-E_p[E] - \log E_{p_0}[e^{-E}]`, from energies of draws."""
     log_weights = -on_base.astype(np.float64)
     top = log_weights.max()
-    log_partition = top + np.log(np.mean(np.exp(log_weights - top)))
-    return float(-np.mean(on_data, dtype=np.float64) - log_partition)
+    weights = np.exp(log_weights - top)
+    value = -np.mean(on_data, dtype=np.float64) - top - np.log(np.mean(weights))
+    errors = np.std(on_data), np.std(weights) / np.mean(weights)
+    counts = len(on_data), len(on_base)
+    return Estimate(float(value), float(np.hypot(*(np.array(errors) / np.sqrt(counts)))))
 
 
 def discrepancies(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -141,7 +145,12 @@ def resample(draws: np.ndarray, energies: np.ndarray, count: int, seed: int) -> 
 
 
 def compare(
-    name: str, seed: int, *, pool: np.ndarray, energies: np.ndarray, walked: np.ndarray
+    name: str,
+    seed: int,
+    *,
+    pool: np.ndarray,
+    walked: np.ndarray,
+    energy: Callable[[np.ndarray], np.ndarray],
 ) -> dict[str, float]:
     """Figures of a model and of its base on fresh data.
 
@@ -149,10 +158,10 @@ def compare(
         name: Of the toy.
         seed: Of the data and of resampling.
         pool: Draws of the base, ``(POOL_SIZE, 2)``.
-        energies: Of these.
         walked: Draws of the model from chains, ``(N, 2)``.
+        energy: Maps points ``(N, 2)`` to ``(N,)``.
     """
-    count = len(walked)
+    count, energies = len(walked), energy(pool)
     fresh, more = (toy(name).sample(count, seed=s + seed) for s in (10_000, 20_000))
     rest = slice(count, None)
     draws = {
@@ -163,11 +172,11 @@ def compare(
     }
     terms = {label: discrepancies(points, fresh) for label, points in draws.items()}
     figures = {label: unbiased(own).value for label, own in terms.items()}
-    for label in KINDS:
-        gain = unbiased(terms["base"] - terms[label])
+    unseen = toy(name).sample(len(pool), seed=30_000 + seed).astype(np.float32)
+    gains = {kind: unbiased(terms["base"] - terms[kind]) for kind in KINDS}
+    for label, gain in (gains | {"likelihood": kale(energy(unseen), energies)}).items():
         figures |= {f"gain, {label}": gain.value, f"error, {label}": gain.standard_error}
-    log_weights = -energies.astype(np.float64) + energies.min()
-    weights = np.exp(log_weights)
+    weights = np.exp(energies.min() - energies.astype(np.float64))
     share = weights.sum() ** 2 / np.sum(weights**2) / len(weights)
     return figures | {"effective share": float(share)}
 
@@ -194,9 +203,9 @@ def print_tables(circles: list[dict], tilts: list[dict]) -> None:
     for label in dict.fromkeys(_label(row) for row in tilts):
         own = [row for row in tilts if _label(row) == label]
         print(f"{label:30s}" + "".join(_cell(own, name) for name in TILT_COLUMNS))
-    for kind in KINDS:
-        scores = [row[f"gain, {kind}"] / row[f"error, {kind}"] for row in tilts]
-        print(f"gain, {kind}: in its standard errors from {min(scores):.1f} to {max(scores):.1f}")
+    for gain in GAINS:
+        scores = [row[f"gain, {gain}"] / row[f"error, {gain}"] for row in tilts]
+        print(f"gain, {gain}: in its standard errors from {min(scores):.1f} to {max(scores):.1f}")
 
 
 def _label(row: dict) -> str:

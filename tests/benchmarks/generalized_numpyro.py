@@ -112,7 +112,7 @@ def run_circle(seed: int, settings: Mapping[str, Setting] = CIRCLES) -> dict[str
         energy, base = train(circle, angle, "circle", setting, seed)
         draws = base.sample(random.key(seed), (POOL_SIZE,))
         figures[f"distance, {time}"] = float(jnp.linalg.norm(base.generator.center))
-        figures[f"kale, {time}"] = kale(np.asarray(energy(data)), np.asarray(energy(draws)))
+        figures[f"kale, {time}"] = kale(np.asarray(energy(data)), np.asarray(energy(draws))).value
     return figures
 
 
@@ -124,8 +124,13 @@ def run_tilt(name: str, dimension: int, setting: Setting, seed: int) -> dict[str
     pool = base.sample(pool_key, (POOL_SIZE,))
     model = ebm.EnergyBased(energy, base, sampler=ebm.MALA(STEP_SIZE, CHAIN_STEPS))
     walked = model.sample(chain_key, (NUM_DRAWS,))
-    arrays = {"pool": pool, "energies": energy(pool), "walked": walked}
-    return compare(name, seed, **{label: np.asarray(array) for label, array in arrays.items()})
+    return compare(
+        name,
+        seed,
+        pool=np.asarray(pool),
+        walked=np.asarray(walked),
+        energy=lambda points: np.asarray(energy(jnp.asarray(points))),
+    )
 
 
 def run(name: str, dimension: int, stop: str, seed: int) -> dict[str, float]:

@@ -95,7 +95,7 @@ def run_circle(seed: int, settings: Mapping[str, Setting] = CIRCLES) -> dict[str
         energy = train(circle, angle, "circle", setting, seed)
         draws = ebm.Pushforward(angle, circle).sample((POOL_SIZE,))
         figures[f"distance, {time}"] = circle.center.norm().item()
-        figures[f"kale, {time}"] = kale(energy(data).numpy(), energy(draws).numpy())
+        figures[f"kale, {time}"] = kale(energy(data).numpy(), energy(draws).numpy()).value
     return figures
 
 
@@ -108,8 +108,13 @@ def run_tilt(name: str, dimension: int, setting: Setting, seed: int) -> dict[str
     pool = base.sample((POOL_SIZE,))
     model = ebm.EnergyBased(energy, base, sampler=ebm.MALA(STEP_SIZE, CHAIN_STEPS))
     walked = model.sample((NUM_DRAWS,))
-    arrays = {"pool": pool, "energies": energy(pool), "walked": walked}
-    return compare(name, seed, **{label: array.numpy() for label, array in arrays.items()})
+    return compare(
+        name,
+        seed,
+        pool=pool.numpy(),
+        walked=walked.numpy(),
+        energy=lambda points: energy(torch.as_tensor(points)).numpy(),
+    )
 
 
 def run(name: str, dimension: int, stop: str, seed: int) -> dict[str, float]:

@@ -46,8 +46,17 @@ def test_kale_of_a_discrete_base():
     """Base (.2, .3, .5), data (.5, .3, .2), energies (0, .5, 1)."""
     energies = np.array([0.0, 0.5, 1.0])
     on_data, on_base = (np.repeat(energies, counts) for counts in ([5, 3, 2], [2, 3, 5]))
-    assert kale(on_data, on_base) == pytest.approx(0.2193398059513868, abs=1e-12)
-    assert kale(on_data + 1e4, on_base + 1e4) == pytest.approx(0.2193398059513868, abs=1e-8)
+    assert kale(on_data, on_base).value == pytest.approx(0.2193398059513868, abs=1e-12)
+    assert kale(on_data + 1e4, on_base + 1e4).value == pytest.approx(0.2193398059513868, abs=1e-8)
+
+
+def test_kale_is_as_far_off_as_it_says():
+    """Energy -x, data N(.5, 1), base N(0, 1): .5 - .5."""
+    draws = np.random.default_rng(0).standard_normal((200, 2, 1000))
+    found = [kale(-(0.5 + on_data), -on_base) for on_data, on_base in draws]
+    values, errors = zip(*((one.value, one.standard_error) for one in found), strict=True)
+    assert np.mean(values) == pytest.approx(0.0, abs=4 * np.std(values) / np.sqrt(200) + 1e-3)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.2)
 
 
 def test_resampling_follows_the_weights():

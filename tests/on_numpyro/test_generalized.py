@@ -21,5 +21,5 @@ def test_disjoint_supports_come_together():
 def test_an_energy_corrects_a_base_that_is_hardly_trained():
     setting = replace(TILTS["early"], num_steps=400, base_stops=150, gradient_penalty=1.0)
     figures = run_tilt("8_gaussians", 2, setting, 0)
-    for kind in ("chains", "resampled"):
-        assert figures[f"gain, {kind}"] > 4 * figures[f"error, {kind}"]
+    for gain in ("chains", "resampled", "likelihood"):
+        assert figures[f"gain, {gain}"] > 4 * figures[f"error, {gain}"]
