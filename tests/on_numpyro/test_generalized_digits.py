@@ -17,7 +17,10 @@ def images():
     return jnp.asarray(digits().validation.images)
 
 
-def test_every_network_learns(images):
+def test_every_network_learns(images, monkeypatch):
+    # Without a penalty, whose second derivatives take long to compile.
+    monkeypatch.setattr(settings, "OBJECTIVE", {"num_base_samples": 20})
+
     def outputs(networks):
         z = random.normal(KEY, (3, 16))
         parts = networks.encoder(images), networks.flow.log_prob(z), networks.energy(z)
