@@ -31,7 +31,6 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import PyroLRScheduler
 from resumable import output_path, run_cells
 from torch import Tensor, nn
-from torch.distributions import constraints
 from zuko.flows import RealNVP
 
 import pyro_ebm.pyro as ebm
@@ -58,8 +57,7 @@ class Flows(nn.Module):
         def energy(x: Tensor) -> Tensor:
             return self.held().log_prob(x) + self.surprise(x) + OFFSET
 
-        support = constraints.real_vector  # zuko does not say
-        return ebm.EnergyBased(energy, self.base(), support=support, **options)
+        return ebm.EnergyBased(energy, self.base(), **options)
 
 
 def flow(num_dims: int) -> RealNVP:

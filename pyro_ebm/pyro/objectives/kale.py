@@ -87,7 +87,7 @@ class KALE:
             one).
         gradient_penalty: :math:`\lambda \ge 0` of :math:`\lambda |\nabla_x E(\hat x)|^2`, at a
             uniform random point :math:`\hat x` between the value and a draw of the base. It keeps
-            the energy smooth, as an implicit base needs; 1 for images.
+            the energy smooth, as an implicit base needs: 0.1 to 1, more while few draws count.
         base_loss: What the base minimises, see above.
         safe_gradient: Whether A descends along :math:`e^{A - \hat A} - 1`, which is never below
             -1, in the place of the derivative :math:`1 - e^{\hat A - A}` of the bound.
