@@ -7,7 +7,8 @@ CD       as if -log d were an energy with an unknown normalizer;
 KALE-DV  as the product of a base g, a second flow that is trained by likelihood, and the energy
 KALE-F   E(x) = log g(x) - log d(x) + c, with g held constant in it: exp(-E) g is exp(-c) d, so
          the log-normalizer is -c exactly, whatever d and g are, and the model's density is d.
-         d starts as a copy of g: few draws of g would count for a flow far from it.
+         d starts as a copy of g: few draws of g would count for a flow far from it. Where that
+         does not suffice, g is fitted first, as by ML, and kept as it is (``staged``).
 
 Each run keeps the flow of the step that is best on the rows for validation, looked at once every
 ``EVERY`` steps. The authors took the best step on the *test* rows, of one run: their figures are
@@ -52,6 +53,7 @@ class Setting:
         base_weight_decay: Of g.
         num_base_samples: Draws of g in each step.
         gradient_penalty: On the slope of the energy.
+        staged: Whether g is what ML gives, with its setting, and does not move.
     """
 
     num_steps: int
@@ -61,6 +63,7 @@ class Setting:
     base_weight_decay: float = 0.7
     num_base_samples: int = 200
     gradient_penalty: float = 0.1
+    staged: bool = False
 
 
 _WINE_PAIR = Setting(
@@ -101,6 +104,8 @@ def rate(setting: Setting, player: str) -> tuple[float, float]:
     """Learning rate and weight decay of ``density``, ``base`` or ``log_normalizer``."""
     if player == "log_normalizer":
         return 10 * setting.learning_rate, 0.0
+    if player == "base" and setting.staged:
+        return 0.0, 0.0
     if player == "base":
         return setting.base_learning_rate, setting.base_weight_decay
     return setting.learning_rate, setting.weight_decay

@@ -112,57 +112,87 @@ def trained(flow: Transformed, params: Any) -> Transformed:
     return unwrap(eqx.combine(params, flow))
 
 
-@partial(jax.jit, static_argnames=("method", "setting"))
-def fit(key: Array, table: Table, rows: Array, method: str, setting: Setting) -> dict[str, Array]:
-    """Trains from scratch, everything in one compiled program; figures of :func:`run`."""
-    flow_key, svi_key, draw_key = random.split(key, 3)
-    start = flow(flow_key, table.train.shape[1])
-    flows = Flows(density=start, base=start)
-    svi = inference(method, setting, flows)
+class Fitted(NamedTuple):
+    """Parameters that are best on the rows for validation, at the start and at the end; scores."""
 
-    def nll(params: Any, x: Array) -> Array:
-        return surprise(trained(flows.density, params["density"]), x).mean()
+    best: Any
+    initial: Any
+    last: Any
+    scores: Array
+
+
+def select(key: Array, svi: SVI, flows: Flows, table: Table, rows: Array) -> Fitted:
+    """Trains, and looks at the rows for validation once in every block of steps."""
 
     def step(state: Any, batch: Array) -> tuple[Any, None]:
         return svi.update(state, table.train[batch])[0], None
 
     def block(carry: Any, batches: Array) -> tuple[Any, Array]:
-        state, best, best_params = carry
+        state, lowest, best = carry
         state, _ = lax.scan(step, state, batches)
         params = svi.get_params(state)
-        score = nll(params, table.validation)
-        kept = partial(jnp.where, score < best)
-        best_params = jax.tree.map(kept, params, best_params)
-        return (state, jnp.fmin(score, best), best_params), score
+        score = nll(flows, params, table.validation)
+        best = jax.tree.map(partial(jnp.where, score < lowest), params, best)
+        return (state, jnp.fmin(score, lowest), best), score
 
-    state = svi.init(svi_key, table.train[:BATCH_SIZE])
+    state = svi.init(key, table.train[:BATCH_SIZE])
     initial = svi.get_params(state)
-    (state, validation, params), scores = lax.scan(block, (state, jnp.inf, initial), rows)
+    (state, _, best), scores = lax.scan(block, (state, jnp.inf, initial), rows)
+    return Fitted(best, initial, svi.get_params(state), scores)
+
+
+def nll(flows: Flows, params: Any, x: Array) -> Array:
+    return surprise(trained(flows.density, params["density"]), x).mean()
+
+
+@partial(jax.jit, static_argnames=("method", "setting", "first"))
+def fit(
+    key: Array, table: Table, rows: tuple[Array, ...], method: str, setting: Setting, first: Setting
+) -> dict[str, Array]:
+    """Trains from scratch, everything in one compiled program; figures of :func:`run`.
+
+    Args:
+        key: Random key.
+        table: The data.
+        rows: Of each step; in front of them, those of a first stage, if there is one.
+        method: One of the methods.
+        setting: Of the method.
+        first: Of the first stage.
+    """
+    flow_key, svi_key, draw_key = random.split(key, 3)
+    start = flow(flow_key, table.train.shape[1])
+    flows = Flows(density=start, base=start)
+    if setting.staged:
+        stage = select(random.fold_in(key, 1), inference("ML", first, flows), flows, table, rows[0])
+        start = eqx.combine(stage.best["density"], start)
+        flows = Flows(density=start, base=start)
+    found = select(svi_key, inference(method, setting, flows), flows, table, rows[-1])
     figures = {
-        "test": nll(params, table.test),
-        "validation": validation,
-        "train": nll(params, table.train),
-        "step": EVERY * (1 + jnp.nanargmin(scores)),
-        "last": nll(svi.get_params(state), table.test),
-        "initial": nll(initial, table.test),
+        "test": nll(flows, found.best, table.test),
+        "validation": jnp.nanmin(found.scores),
+        "train": nll(flows, found.best, table.train),
+        "step": EVERY * (1 + jnp.nanargmin(found.scores)),
+        "last": nll(flows, found.last, table.test),
+        "initial": nll(flows, found.initial, table.test),
     }
     if method.startswith("KALE"):
-        known = Flows(*(trained(flow, params[name]) for name, flow in flows._asdict().items()))
+        known = Flows(*(trained(flow, found.best[name]) for name, flow in flows._asdict().items()))
         log_weights = pair(known).importance_log_weights(draw_key, NUM_NORMALIZER_SAMPLES)
         normalizer = summarize_log_weights(log_weights)
         figures["estimated"] = normalizer.estimate
         figures["standard error"] = normalizer.standard_error
-        if "log_normalizer" in params:
-            figures["learned"] = params["log_normalizer"]
+        if "log_normalizer" in found.best:
+            figures["learned"] = found.best["log_normalizer"]
     return figures
 
 
 def run(table: str, method: str, seed: int, **changes: Any) -> dict[str, float]:
     """Figures of one run, in nats; ``changes`` are made to the setting."""
-    setting = replace(SETTINGS[table][method], **changes)
+    setting, first = replace(SETTINGS[table][method], **changes), SETTINGS[table]["ML"]
     data = Table(*(jnp.asarray(part, dtype=jnp.float32) for part in TABLES[table]()))
-    rows = jnp.asarray(batches(len(data.train), setting.num_steps, seed))
-    figures = fit(random.key(seed), data, rows, method, setting)
+    stages = [first, setting] if setting.staged else [setting]
+    rows = tuple(jnp.asarray(batches(len(data.train), one.num_steps, seed)) for one in stages)
+    figures = fit(random.key(seed), data, rows, method, setting, first)
     return {name: float(figure) for name, figure in figures.items()}
 
 
