@@ -119,13 +119,19 @@ def fit(flows: Flows, table: Any, rows: Any, method: str, setting: Setting) -> d
 
 def run(table: str, method: str, seed: int, **changes: Any) -> dict[str, float]:
     """Figures of one run, in nats; ``changes`` are made to the setting."""
-    pyro.clear_param_store()
+    figures: dict[str, float] = {}
     pyro.set_rng_seed(seed)
     setting, data = replace(SETTINGS[table][method], **changes), TABLES[table]()
-    rows = batches(len(data.train), setting.num_steps, seed)
     data = data._make(torch.as_tensor(part, dtype=torch.float32) for part in data)
     flows = Flows(data.train.shape[1])
-    figures = fit(flows, data, rows, method, setting)
+    stages = {method: setting}
+    if setting.staged:
+        stages = {"ML": SETTINGS[table]["ML"], **stages}
+    for name, stage in stages.items():
+        pyro.clear_param_store()
+        flows.base.load_state_dict(flows.density.state_dict())
+        rows = batches(len(data.train), stage.num_steps, seed)
+        figures = fit(flows, data, rows, name, stage)
     figures |= {"test": nll(flows, data.test), "train": nll(flows, data.train)}
     if method.startswith("KALE"):
         log_weights = flows.pair().importance_log_weights(NUM_NORMALIZER_SAMPLES)

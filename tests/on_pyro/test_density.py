@@ -1,7 +1,10 @@
 """The comparison on real tables, shortened; its pair of flows has a known density."""
 
+from dataclasses import replace
+
+import pytest
 import torch
-from density import OFFSET
+from density import OFFSET, SETTINGS
 from density_pyro import Flows, flow, run
 from real_data import needs_tables
 
@@ -14,6 +17,17 @@ def test_a_short_run_learns_density_and_log_normalizer():
     assert abs(figures["estimated"] + OFFSET) < 4 * figures["standard error"] < 0.4
     # It follows estimates of 200 draws, with 5 times the standard error of 5000: within two.
     assert abs(figures["learned"] + OFFSET) < 10 * figures["standard error"]
+
+
+@needs_tables
+def test_a_base_that_is_fitted_first_is_that_of_likelihood(monkeypatch):
+    short = replace(SETTINGS["red wine"]["ML"], num_steps=50)
+    monkeypatch.setitem(SETTINGS["red wine"], "ML", short)
+    likelihood = run("red wine", "ML", 0)
+    changes = {"num_steps": 25, "num_base_samples": 50, "learning_rate": 1e-4, "staged": True}
+    figures = run("red wine", "KALE-DV", 0, **changes)
+    assert figures["initial"] == pytest.approx(likelihood["test"], abs=1e-5)
+    assert abs(figures["estimated"] + OFFSET) < 4 * figures["standard error"] < 0.04
 
 
 def test_a_pair_of_flows_has_the_density_of_one():
