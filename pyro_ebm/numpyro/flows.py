@@ -15,12 +15,16 @@ __all__ = ["as_distribution", "latent_and_generator"]
 
 
 def as_distribution(base: Any) -> Any:
-    """A flow as a distribution; anything else as it is."""
-    flow = _unwrapped(base)
+    """A flow as a distribution; anything else as it is.
+
+    Raises:
+        ValueError: If it is a conditional flow.
+    """
     if "flowjax" not in sys.modules:
         return base
     from flowjax.distributions import AbstractDistribution
 
+    flow = _unwrapped(base)
     return _Flow(flow) if isinstance(flow, AbstractDistribution) else base
 
 
@@ -49,8 +53,7 @@ class _Flow(Distribution):
     has_rsample = True
 
     def __init__(self, flow: Any) -> None:
-        if flow.cond_shape is not None:
-            raise ValueError(f"Expected an unconditional flow, got one of {flow.cond_shape}.")
+        _check_unconditional(flow)
         self._flow = Packed.pack(flow)
         super().__init__((), flow.shape, validate_args=False)
 
@@ -71,17 +74,20 @@ class _Flow(Distribution):
 
 def _unwrapped(base: Any) -> Any:
     """What ``distribution_to_numpyro`` of flowjax wrapped; any other base as it is."""
-    latent = getattr(base, "base_dist", base)
-    if not type(latent).__module__.startswith("flowjax.") or isinstance(latent, _Flow):
+    if not isinstance(base, Distribution) or not type(base).__module__.startswith("flowjax."):
         return base
-    if not isinstance(base, Distribution):  # A flow by itself.
-        return base
-    if latent is base:
+    if not isinstance(base, TransformedDistribution):
         return base.dist
     from flowjax.distributions import Transformed
 
     (transform,) = base.transforms
-    return Transformed(latent.dist, transform.bijection)
+    _check_unconditional(transform.bijection)
+    return Transformed(base.base_dist.dist, transform.bijection)
+
+
+def _check_unconditional(part: Any) -> None:
+    if part.cond_shape is not None:
+        raise ValueError(f"Expected an unconditional flow, got a condition of {part.cond_shape}.")
 
 
 def _transform(bijection: Any, latent: Array) -> Array:

@@ -249,10 +249,14 @@ class EnergyBased(TorchDistribution):
             ValueError: If the base is no ``Pushforward``, ``TransformedDistribution`` or flow.
         """
         source = as_pushforward(self.base)
-        new = EnergyBased(latent_energy(self.energy, source), source.latent)
-        for name in _SETTINGS:
-            setattr(new, name, getattr(self, name))
-        new._support = None
+        new = EnergyBased(
+            latent_energy(self.energy, source),
+            source.latent,
+            sampler=self.sampler,
+            inverse_temperature=self.inverse_temperature,
+            log_normalizer=self.log_normalizer,
+            validate_args=self._validate_args,
+        )
         return new.expand(self.batch_shape)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -42,7 +42,8 @@ class Pushforward(TorchDistribution):
         generator: :math:`G`, from ``(N, *latent.event_shape)`` to ``(N, *event_shape)``: an
             ``nn.Module``, a function, or a ``Transform``.
         noise_scale: :math:`\sigma \ge 0`, a *standard deviation*.
-        event_shape: Shape of one value. Default: that of what the generator makes of zeros.
+        event_shape: Shape of one value. Default: that of what the generator makes of zeros,
+            which costs a call of it.
         validate_args: As in any Pyro distribution.
 
     Raises:

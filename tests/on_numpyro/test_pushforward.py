@@ -333,7 +333,9 @@ def test_parameters_of_a_flow_are_held_constant(flow):
         assert jnp.abs(gradients[1]).sum() > 0
 
 
-def test_a_conditional_flow_is_refused():
+@pytest.mark.parametrize("condition", [None, jnp.zeros(1), jnp.zeros((3, 1))])
+def test_a_conditional_flow_is_refused(condition):
     flow = coupling_flow(KEY, base_dist=flowjax.Normal(jnp.zeros(2)), cond_dim=1, nn_width=4)
+    base = flow if condition is None else distribution_to_numpyro(flow, condition)
     with pytest.raises(ValueError, match="Expected an unconditional flow"):
-        ebm.EnergyBased(square, flow)
+        ebm.EnergyBased(square, base)
