@@ -21,6 +21,7 @@ __all__ = [
     "check_positive",
     "check_positive_integer",
     "check_probability",
+    "check_scalar",
     "check_sites",
     "check_start",
     "describe_trouble",
@@ -68,6 +69,12 @@ def check_probability(name: str, value: Any) -> float:
     if not _is_number(value) or not 0 < value < 1:
         raise ValueError(f"Expected `{name}` to be a number between 0 and 1, got {value!r}.")
     return float(value)
+
+
+def check_scalar(name: str, shape: Iterable[int]) -> None:
+    """Raise unless an array has no dimensions."""
+    if tuple(shape):
+        raise ValueError(f"Expected `{name}` to be one number, got shape {tuple(shape)}.")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:

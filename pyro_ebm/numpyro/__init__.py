@@ -18,6 +18,7 @@ from pyro_ebm.numpyro.evidence import log_normalizer
 from pyro_ebm.numpyro.guides import LangevinGuide
 from pyro_ebm.numpyro.marginal import log_marginal
 from pyro_ebm.numpyro.mcmc import SamplerKernel
+from pyro_ebm.numpyro.objectives.bidirectional_bounds import BidirectionalBounds
 from pyro_ebm.numpyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.numpyro.objectives.f_divergence import FDivergence
@@ -32,6 +33,7 @@ from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.numpyro.sampling import run_chains
 
 __all__ = [
+    "BidirectionalBounds",
     "ContrastiveDivergence",
     "Divergence",
     "EnergyBased",

@@ -16,7 +16,7 @@ from numpyro.distributions import (
 )
 from numpyro.distributions.transforms import ComposeTransform, Transform
 
-from pyro_ebm.core.checks import check_nonnegative
+from pyro_ebm.core.checks import check_nonnegative, check_scalar
 from pyro_ebm.numpyro.energies import Packed
 from pyro_ebm.numpyro.flows import latent_and_generator
 from pyro_ebm.numpyro.noise import WithNoise
@@ -43,7 +43,8 @@ class Pushforward(Distribution):
         generator: :math:`G`, from ``(N, *latent.event_shape)`` to ``(N, *event_shape)``: what
             ``eqx_module``, ``nnx_module`` or ``flax_module`` return, a function, or a
             ``Transform``.
-        noise_scale: :math:`\sigma \ge 0`, a *standard deviation*.
+        noise_scale: :math:`\sigma \ge 0`, a *standard deviation*; a number, or a positive array of
+            one element, such as a ``numpyro.param``.
         event_shape: Shape of one value. Default: that of what the generator makes of zeros.
         validate_args: As in any NumPyro distribution.
 
@@ -64,8 +65,7 @@ class Pushforward(Distribution):
     """
 
     arg_constraints = {}
-    pytree_data_fields = ("_latent", "_generator")
-    pytree_aux_fields = ("noise_scale",)
+    pytree_data_fields = ("_latent", "_generator", "_noise_scale")
     has_rsample = True
 
     def __init__(
@@ -73,14 +73,14 @@ class Pushforward(Distribution):
         latent: Any,
         generator: Callable[[Array], Array],
         *,
-        noise_scale: float = 0.0,
+        noise_scale: float | Array = 0.0,
         event_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
         _check_arguments(latent, generator)
         self._latent = Packed.pack(latent)
         self._generator = Packed.pack(generator)
-        self.noise_scale = check_nonnegative("noise_scale", noise_scale)
+        self._noise_scale = Packed.pack(_check_scale(noise_scale))
         if event_shape is None:
             event_shape = _event_shape(latent, generator)
         super().__init__(latent.batch_shape, tuple(event_shape), validate_args=validate_args)
@@ -101,9 +101,19 @@ class Pushforward(Distribution):
         return self._generator.content
 
     @property
+    def noise_scale(self) -> Any:
+        """Standard deviation of the noise."""
+        return self._noise_scale.content
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether there is noise; a scale that is an array counts as positive."""
+        return not isinstance(self.noise_scale, float) or self.noise_scale > 0
+
+    @property
     def is_implicit(self) -> bool:
         """Whether there is no ``log_prob``."""
-        return self.noise_scale > 0 or not isinstance(self.generator, Transform)
+        return self.has_noise or not isinstance(self.generator, Transform)
 
     @property
     def support(self) -> Any:
@@ -142,7 +152,7 @@ class Pushforward(Distribution):
         """Draws, with gradients in the generator, and in the latent where that has ``rsample``."""
         latent_key, noise_key = random.split(key)
         value = self.generate(self.latent.sample(latent_key, sample_shape))
-        if not self.noise_scale:
+        if not self.has_noise:
             return value
         return value + self.noise_scale * random.normal(noise_key, value.shape, value.dtype)
 
@@ -156,7 +166,7 @@ class Pushforward(Distribution):
             return self._transformed.log_prob(value)
         reason = (
             "with noise the density has no closed form"
-            if self.noise_scale
+            if self.has_noise
             else f"{type(self.generator).__name__} cannot be inverted"
         )
         raise NotImplementedError(
@@ -170,7 +180,7 @@ class Pushforward(Distribution):
         Raises:
             ValueError: If there is noise, and the latent is not spread over all real numbers.
         """
-        if not self.noise_scale:
+        if not self.has_noise:
             return self
         joint = WithNoise(self.latent, self.event_shape)
         return Pushforward(
@@ -257,6 +267,13 @@ def _event_shape(latent: Any, generator: Any) -> tuple[int, ...]:
             f"shape {shape} from {zeros.shape}."
         )
     return shape[1:]
+
+
+def _check_scale(noise_scale: Any) -> float | Array:
+    if isinstance(noise_scale, Array):
+        check_scalar("noise_scale", noise_scale.shape)
+        return noise_scale
+    return check_nonnegative("noise_scale", noise_scale)
 
 
 def _check_arguments(latent: Any, generator: Any) -> None:

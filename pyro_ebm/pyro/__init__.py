@@ -18,6 +18,7 @@ from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.guides import LangevinGuide
 from pyro_ebm.pyro.marginal import log_marginal
 from pyro_ebm.pyro.mcmc import SamplerKernel
+from pyro_ebm.pyro.objectives.bidirectional_bounds import BidirectionalBounds
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.objectives.f_divergence import FDivergence
@@ -32,6 +33,7 @@ from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.pyro.sampling import run_chains
 
 __all__ = [
+    "BidirectionalBounds",
     "ContrastiveDivergence",
     "Divergence",
     "EnergyBased",

@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.health import ADVICE, TrustedRange
+from pyro_ebm.pyro.pushforward import Pushforward
 from pyro_ebm.pyro.sites import EnergySite, EnergySites
 from pyro_ebm.pyro.training import trained_by_objective
 
@@ -27,7 +28,8 @@ __all__ = ["EnergyELBO", "auxiliary"]
 def auxiliary(site: str, **learners: Any) -> None:
     """Declare, in a guide, what the objective of a site learns beside the energy.
 
-    Modules are registered with Pyro, so that the host's ``SVI`` trains them.
+    Modules, and the module in a :class:`Pushforward`, are registered with Pyro, so that the host's
+    ``SVI`` trains them; other parameters come from ``pyro.param`` or ``pyro.module``.
 
     Args:
         site: Name of the energy-based site of the model.
@@ -35,8 +37,9 @@ def auxiliary(site: str, **learners: Any) -> None:
             ``critic=module`` or ``chains=PersistentChains(...)``.
     """
     for name, learner in learners.items():
-        if isinstance(learner, nn.Module):
-            pyro.module(f"{site}${name}", learner)
+        module = learner.generator if isinstance(learner, Pushforward) else learner
+        if isinstance(module, nn.Module):
+            pyro.module(f"{site}${name}", module)
     _declare(learners, name=site)
 
 

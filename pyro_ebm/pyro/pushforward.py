@@ -15,7 +15,7 @@ from torch.distributions import (
     transform_to,
 )
 
-from pyro_ebm.core.checks import check_nonnegative
+from pyro_ebm.core.checks import check_nonnegative, check_scalar
 from pyro_ebm.pyro.energies import kept_buffers
 from pyro_ebm.pyro.flows import latent_and_generator
 from pyro_ebm.pyro.noise import WithNoise
@@ -41,7 +41,8 @@ class Pushforward(TorchDistribution):
         latent: :math:`\eta`, any distribution.
         generator: :math:`G`, from ``(N, *latent.event_shape)`` to ``(N, *event_shape)``: an
             ``nn.Module``, a function, or a ``Transform``.
-        noise_scale: :math:`\sigma \ge 0`, a *standard deviation*.
+        noise_scale: :math:`\sigma \ge 0`, a *standard deviation*; a number, or a positive tensor of
+            one element, such as a ``pyro.param``.
         event_shape: Shape of one value. Default: that of what the generator makes of zeros,
             which costs a call of it.
         validate_args: As in any Pyro distribution.
@@ -70,14 +71,14 @@ class Pushforward(TorchDistribution):
         latent: Any,
         generator: Callable[[Tensor], Tensor],
         *,
-        noise_scale: float = 0.0,
+        noise_scale: float | Tensor = 0.0,
         event_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
         _check_arguments(latent, generator)
         self.latent: Any = latent
         self.generator = generator
-        self.noise_scale = check_nonnegative("noise_scale", noise_scale)
+        self.noise_scale = _check_scale(noise_scale)
         if event_shape is None:
             event_shape = _event_shape(latent, generator)
         super().__init__(latent.batch_shape, torch.Size(event_shape), validate_args=validate_args)
@@ -87,9 +88,14 @@ class Pushforward(TorchDistribution):
         return f"Pushforward({self.latent}, {name}, noise_scale={self.noise_scale})"
 
     @property
+    def has_noise(self) -> bool:
+        """Whether there is noise; a scale that is a tensor counts as positive."""
+        return isinstance(self.noise_scale, Tensor) or self.noise_scale > 0
+
+    @property
     def is_implicit(self) -> bool:
         """Whether there is no ``log_prob``."""
-        return self.noise_scale > 0 or not isinstance(self.generator, Transform)
+        return self.has_noise or not isinstance(self.generator, Transform)
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> Any:
@@ -127,7 +133,7 @@ class Pushforward(TorchDistribution):
         """Draws, with gradients in the generator, and in the latent where that has ``rsample``."""
         draw = self.latent.rsample if self.latent.has_rsample else self.latent.sample
         value = self.generate(draw(torch.Size(sample_shape)))
-        return value + self.noise_scale * torch.randn_like(value) if self.noise_scale else value
+        return value + self.noise_scale * torch.randn_like(value) if self.has_noise else value
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density, where the generator is a ``Transform`` and there is no noise.
@@ -139,7 +145,7 @@ class Pushforward(TorchDistribution):
             return self._transformed.log_prob(value)
         reason = (
             "with noise the density has no closed form"
-            if self.noise_scale
+            if self.has_noise
             else f"{type(self.generator).__name__} cannot be inverted"
         )
         raise NotImplementedError(
@@ -153,7 +159,7 @@ class Pushforward(TorchDistribution):
         Raises:
             ValueError: If there is noise, and the latent is not spread over all real numbers.
         """
-        if not self.noise_scale:
+        if not self.has_noise:
             return self
         joint = WithNoise(self.latent, self.event_shape)
         return Pushforward(joint, _Noisy(self, joint), event_shape=tuple(self.event_shape))
@@ -243,6 +249,13 @@ def _event_shape(latent: Any, generator: Callable[[Tensor], Tensor]) -> torch.Si
             f"shape {tuple(values.shape)} from {tuple(zeros.shape)}."
         )
     return values.shape[1:]
+
+
+def _check_scale(noise_scale: Any) -> float | Tensor:
+    if isinstance(noise_scale, Tensor):
+        check_scalar("noise_scale", noise_scale.shape)
+        return noise_scale
+    return check_nonnegative("noise_scale", noise_scale)
 
 
 def _check_arguments(latent: Any, generator: Any) -> None:
