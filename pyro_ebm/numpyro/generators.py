@@ -22,7 +22,7 @@ from pyro_ebm.numpyro.flows import as_distribution
 from pyro_ebm.numpyro.jacobian import log_det_jtj
 from pyro_ebm.numpyro.pushforward import Pushforward, as_pushforward
 
-__all__ = ["Compared", "Partner"]
+__all__ = ["Compared", "Partner", "with_slope"]
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,19 @@ class Partner:
         """
         (value, log_inverse_density), pull = jax.vjp(self.transport, latent)
         evaluate = distribution.unexpanded.potential
-        potential, pull_score = jax.vjp(evaluate, lax.stop_gradient(value))
-        (score,) = pull_score(jnp.ones_like(potential))
+        potential, score = with_slope(evaluate, lax.stop_gradient(value))
 
         def push(direction: Array) -> Array:
             tangents = jax.jvp(self.source.generate, (latent,), (direction,))[1]
             return lax.stop_gradient(tangents)
 
         return Compared(value, log_inverse_density, potential, score, pull, push)
+
+
+def with_slope(function: Callable[[Array], Array], value: Array) -> tuple[Array, Array]:
+    """A function of one number for each value, and its gradient; differentiable in parameters."""
+    result, pull = jax.vjp(function, value)
+    return result, pull(jnp.ones_like(result))[0]
 
 
 Volume = Callable[[Array, Array], Array]

@@ -21,7 +21,7 @@ from pyro_ebm.pyro.flows import as_distribution
 from pyro_ebm.pyro.jacobian import log_det_jtj
 from pyro_ebm.pyro.pushforward import Pushforward, as_pushforward
 
-__all__ = ["Compared", "Partner"]
+__all__ = ["Compared", "Partner", "with_slope"]
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,28 @@ class Partner:
             distribution: Energy-based distribution with one base.
             latent: Shape ``(N, *latent)``.
         """
-        (value, log_inverse_density), pull = torch.func.vjp(self.transport, latent)
-        # With torch.func, for a leaf of autograd would stay in the loss: one more to be trained.
-        potential, pull_score = torch.func.vjp(distribution.unexpanded.potential, value.detach())
-        (score,) = pull_score(torch.ones_like(potential))
+        (value, log_inverse_density), pull = _vjp(self.transport, latent)
+        potential, score = with_slope(distribution.unexpanded.potential, value.detach())
         push = partial(_push, self.source.generate, latent.detach())
         return Compared(value, log_inverse_density, potential, score, pull, push)
+
+
+def with_slope(function: Callable[[Tensor], Tensor], value: Tensor) -> tuple[Tensor, Tensor]:
+    """A function of one number for each value, and its gradient; differentiable in parameters."""
+    # With torch.func, for a leaf of autograd would stay in the loss: one more to be trained.
+    result, pull = _vjp(function, value)
+    return result, pull(torch.ones_like(result))[0]
+
+
+# Its annotation does not tell what comes back without ``has_aux``.
+_vjp: Any = torch.func.vjp
 
 
 @torch.no_grad()
 def _push(function: Callable[[Tensor], Tensor], value: Tensor, direction: Tensor) -> Tensor:
     """Directional derivative: reverse over reverse, for torch lacks many forward rules."""
-    result, pull = torch.func.vjp(function, value)
-    _, push = torch.func.vjp(lambda cotangent: pull(cotangent)[0], torch.zeros_like(result))
+    result, pull = _vjp(function, value)
+    _, push = _vjp(lambda cotangent: pull(cotangent)[0], torch.zeros_like(result))
     return push(direction)[0]
 
 

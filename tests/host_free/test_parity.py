@@ -45,7 +45,7 @@ HOST_NAMES: dict[str, set[str]] = {
     },
     # Distributions of JAX are pytrees, and keep some of their parts packed.
     "noise.py": {"WithNoise.latent"},
-    "pushforward.py": {"Pushforward.generator", "Pushforward.latent"},
+    "pushforward.py": {f"Pushforward.{name}" for name in ("generator", "latent", "noise_scale")},
     # A warning when a gradient is taken, or while a graph is built.
     "training.py": {"warn_if_untrained"},
     "inspection.py": {

@@ -3,8 +3,6 @@
 from math import prod
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.distributions.util import sum_rightmost
 
@@ -17,7 +15,7 @@ from pyro_ebm.core.checks import (
 from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.bidirectional_bounds import ENTROPIES, PENALTIES, excess, half_square
-from pyro_ebm.numpyro.generators import Compared, Partner
+from pyro_ebm.numpyro.generators import Compared, Partner, with_slope
 from pyro_ebm.numpyro.negatives import record_energies
 
 __all__ = ["BidirectionalBounds"]
@@ -188,8 +186,7 @@ class BidirectionalBounds:
 
     def _penalize_data(self, distribution: Any, value: Array) -> tuple[Array, Array]:
         """Potentials of values, and the penalty on their slopes; shapes ``(*batch,)``."""
-        potential, pull = jax.vjp(distribution.potential, value)
-        (slope,) = pull(jnp.ones_like(potential))
+        potential, slope = with_slope(distribution.potential, value)
         square = sum_rightmost(slope**2, distribution.event_dim)
         penalty, _ = excess(square, self.penalty_weight, self.threshold)
         return potential, penalty

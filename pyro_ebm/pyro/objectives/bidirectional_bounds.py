@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from pyro_ebm.core.checks import (
 from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.bidirectional_bounds import ENTROPIES, PENALTIES, excess, half_square
-from pyro_ebm.pyro.generators import Compared, Partner
+from pyro_ebm.pyro.generators import Compared, Partner, with_slope
 from pyro_ebm.pyro.negatives import record_energies
 
 __all__ = ["BidirectionalBounds"]
@@ -180,8 +179,7 @@ class BidirectionalBounds:
 
     def _penalize_data(self, distribution: Any, value: Tensor) -> tuple[Tensor, Tensor]:
         """Potentials of values, and the penalty on their slopes; shapes ``(*batch,)``."""
-        potential, pull = torch.func.vjp(distribution.potential, value)
-        (slope,) = pull(torch.ones_like(potential))
+        potential, slope = with_slope(distribution.potential, value)
         square = cast(Tensor, sum_rightmost(slope.square(), distribution.event_dim))
         penalty, _ = excess(square, self.penalty_weight, self.threshold)
         return potential, penalty
