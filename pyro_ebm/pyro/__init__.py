@@ -16,6 +16,7 @@ from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
 from pyro_ebm.pyro.evidence import log_normalizer
 from pyro_ebm.pyro.guides import LangevinGuide
+from pyro_ebm.pyro.jacobian import log_det_jtj
 from pyro_ebm.pyro.marginal import log_marginal
 from pyro_ebm.pyro.mcmc import SamplerKernel
 from pyro_ebm.pyro.objectives.bidirectional_bounds import BidirectionalBounds
@@ -59,6 +60,7 @@ __all__ = [
     "alpha_divergence",
     "auxiliary",
     "check_model",
+    "log_det_jtj",
     "log_marginal",
     "log_normalizer",
     "run_chains",
