@@ -170,10 +170,10 @@ def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
     """A function of Jacobians, with gradients of first order."""
     rows, units = _unit_rows(z)
     maps = _Products(generator, rows)
-    entries = _as_columns(maps.product(units), len(z)).requires_grad_()
-    with torch.enable_grad():
-        value = function(entries)
-        (slope,) = torch.autograd.grad(value.sum(), entries)
+    entries = _as_columns(maps.product(units), len(z))
+    with torch.no_grad():
+        value, pull, *_ = torch.func.vjp(function, entries)
+        (slope,) = pull(torch.ones_like(value))
     change = maps.inner(_as_rows(slope), units).reshape(-1, len(z)).sum(0)
     return _with_gradient(value, change)
 
