@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import arviz as az
 import equinox as eqx
@@ -96,6 +97,24 @@ def test_noise_is_a_standard_deviation():
     assert_variance(pushforward.sample(KEY, (20_000,)), 2.5)
 
 
+@pytest.mark.parametrize("form", ["itself", "expanded", "noiseless"])
+def test_noise_may_be_learned(form):
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradient(scale):
+        source = ebm.Pushforward(normal(1), stretch, noise_scale=scale)
+        assert source.is_implicit
+        if form != "itself":
+            source = source.expand((3,)) if form == "expanded" else source.noiseless
+        draws = source.rsample(KEY, (20_000,))
+        return (draws**2).mean(), draws
+
+    slope, draws = gradient(0.5)
+    assert_variance(draws, 2.5)
+    # The derivative of its square, with the error of a mean of 2 eps (x + eps / 2).
+    assert slope == pytest.approx(1.0, abs=4 * (11 / 20_000) ** 0.5)
+
+
 @pytest.mark.parametrize("noise_scale", [0.0, 0.5])
 def test_no_density_is_an_error(noise_scale):
     pushforward = ebm.Pushforward(normal(1), stretch, noise_scale=noise_scale)
@@ -121,6 +140,8 @@ def test_bad_arguments():
         ebm.Pushforward(normal(1), 3)
     with pytest.raises(ValueError, match="Expected `noise_scale` to be a number of at least 0"):
         ebm.Pushforward(normal(1), stretch, noise_scale=-1.0)
+    with pytest.raises(ValueError, match=r"Expected `noise_scale` to be one number, got .*\(1,\)"):
+        ebm.Pushforward(normal(1), stretch, noise_scale=jnp.ones(1))
     with pytest.raises(ValueError, match=r"Expected the generator to map \(N, \*latent"):
         ebm.Pushforward(normal(2), lambda z: jnp.concatenate([z, z]))
     noisy = ebm.Pushforward(dist.Gamma(jnp.ones(1), 1.0).to_event(1), stretch, noise_scale=0.5)

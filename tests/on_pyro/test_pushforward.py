@@ -87,6 +87,18 @@ def test_noise_is_a_standard_deviation():
     assert_variance(ebm.Pushforward(normal(1), stretch, noise_scale=0.5).sample((20_000,)), 2.5)
 
 
+def test_noise_may_be_learned():
+    scale = torch.tensor(0.5, requires_grad=True)
+    pushforward = ebm.Pushforward(normal(1), stretch, noise_scale=scale)
+    assert pushforward.is_implicit
+    for source in (pushforward, pushforward.expand((3,)), pushforward.noiseless):
+        draws = source.rsample((20_000,))
+        assert_variance(draws.detach(), 2.5)
+        (gradient,) = torch.autograd.grad(draws.square().mean(), scale)
+        # The derivative of its square, with the error of a mean of 2 eps (x + eps / 2).
+        assert gradient.item() == pytest.approx(1.0, abs=4 * (11 / 20_000) ** 0.5)
+
+
 @pytest.mark.parametrize("noise_scale", [0.0, 0.5])
 def test_no_density_is_an_error(noise_scale):
     pushforward = ebm.Pushforward(normal(1), stretch, noise_scale=noise_scale)
@@ -112,6 +124,8 @@ def test_bad_arguments():
         ebm.Pushforward(normal(1), 3)
     with pytest.raises(ValueError, match="Expected `noise_scale` to be a number of at least 0"):
         ebm.Pushforward(normal(1), stretch, noise_scale=-1.0)
+    with pytest.raises(ValueError, match=r"Expected `noise_scale` to be one number, got .*\(1,\)"):
+        ebm.Pushforward(normal(1), stretch, noise_scale=torch.ones(1))
     with pytest.raises(ValueError, match=r"Expected the generator to map \(N, \*latent"):
         ebm.Pushforward(normal(2), lambda z: torch.cat([z, z]))
     noisy = ebm.Pushforward(dist.Gamma(torch.ones(1), 1.0).to_event(1), stretch, noise_scale=0.5)
