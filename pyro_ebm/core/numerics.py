@@ -1,10 +1,10 @@
-"""Numerically safe sums of exponentials for any array library."""
+"""Numerically safe sums of exponentials, and logarithms, for any array library."""
 
 from typing import Any
 
 from array_api_compat import array_namespace
 
-__all__ = ["log_mean_exp", "logsumexp"]
+__all__ = ["log_mean_exp", "log_positive", "logsumexp"]
 
 
 def logsumexp(x: Any, axis: int = 0) -> Any:
@@ -33,3 +33,9 @@ def log_mean_exp(x: Any, axis: int = 0) -> Any:
     xp = array_namespace(x)
     total = logsumexp(x, axis=axis)
     return total - xp.log(xp.full_like(total, x.shape[axis]))
+
+
+def log_positive(x: Any) -> Any:
+    """Logarithm of what should be above zero, of the smallest such number where it is not."""
+    xp = array_namespace(x)
+    return xp.log(xp.maximum(x, xp.full_like(x, xp.finfo(x.dtype).smallest_normal)))

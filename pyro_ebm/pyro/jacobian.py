@@ -1,18 +1,23 @@
 """How a generator stretches volume: log-determinants and singular values of its Jacobians.
 
-Products are taken in forward mode, and gradients are those of a product in reverse mode. torch's
-forward mode gives the right products, but (as of 2.13) silently wrong gradients of them where a
-generator has a LayerNorm or InstanceNorm (pytorch issues 196700 and 196699), and so does the
-forward product that is made of two reverse ones. Many products of a row run on copies of it:
-under ``vmap`` the backward pass of normalization layers fails.
+Gradients are those of a product u J in reverse mode, and a product J v, always a constant, is the
+derivative of u J in u. torch's forward mode gives the same J v; but (as of 2.13) the gradients of
+either kind of J v are silently wrong where a generator has a LayerNorm or InstanceNorm (pytorch
+issues 196700 and 196699), and the first use of forward mode takes seconds and warns. Products of
+one row with many vectors run on copies of it: under ``vmap`` the backward pass of some
+normalization layers fails.
 """
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_ebm.core import jacobian as core
+from pyro_ebm.core import krylov
+from pyro_ebm.core.numerics import log_positive
 
 __all__ = ["jacobian", "log_det_jtj", "smallest_singular_value"]
 
@@ -39,17 +44,19 @@ def log_det_jtj(
     - ``"smallest_singular_value"``: :math:`2 d \log s_1`, a *lower bound*, with equality only
       where all singular values are equal. With ``num_iterations`` LOBPCG steps, which need
       products with J and never J itself, :math:`s_1` is over-estimated and the result is *no
-      bound of either sign*: for 784 dimensions from 128, with singular values from 1 to 1/100,
-      half of it is -589.5 exactly, and -257.6 after two steps, above the true -294.7.
-      It takes about a hundred steps to come within 5 % (-558.7). It is finite where J has lost
-      rank.
+      bound of either sign*. Take 784 dimensions from 128, with singular values from 1 to 1/100,
+      and halve everything: the truth is -294.7 and the bound -589.5; two steps give -257.6, above
+      both, and a hundred steps -558.7. The result is finite where J has lost rank.
     - ``"stochastic"``: Lanczos quadrature for random signs, by products too. *No bound of a single
-      draw.* Over probes it is unbiased with as many iterations as latent dimensions; with fewer
-      it lies above the truth on average, for Gauss quadrature of a logarithm does, and its
-      gradient has a bias of its own. It is finite where J has lost rank.
+      draw*, which scatters (by 21 in the case above, with one probe). With as many iterations as
+      latent dimensions, its mean over probes is exact. With fewer it lies above the truth on
+      average, as Gauss quadrature of a logarithm does: there by 31 with 8 iterations, by 12 with
+      16 and by 2.3 with 32. It is finite where J has lost rank.
 
-    Gradients, of first order only, go to ``z`` and to whatever the generator depends on. Those of
-    a smallest singular value hold its singular vector constant, which is exact where that is.
+    Gradients go to ``z`` and to whatever the generator depends on, and are right to first order
+    only. Those of a smallest singular value hold its singular vector constant, which is exact
+    where the vector is. Those of ``"stochastic"`` are not of the value drawn, but have that of
+    the log-determinant as their mean, with as many iterations as latent dimensions.
 
     Args:
         generator: Maps ``(N, d)`` to ``(N, D)``, :math:`d \le D`, a row by itself and without
@@ -85,7 +92,7 @@ def log_det_jtj(
     if method == "stochastic":
         return _stochastic(generator, z, num_iterations or num_latent, num_probes)
     value = smallest_singular_value(generator, z, num_iterations=num_iterations)
-    return 2.0 * num_latent * core.log_positive(value)
+    return 2.0 * num_latent * log_positive(value)
 
 
 def smallest_singular_value(
@@ -112,11 +119,10 @@ def smallest_singular_value(
     if num_iterations is None:
         return _of_jacobian(core.smallest, generator, z)
     maps = _Products(generator, z)
-    state = core.begin_descent(maps.product, torch.randn_like(z))
+    state = krylov.begin_descent(maps.product, torch.randn_like(z))
     for _ in range(num_iterations):
-        state = core.descend(maps.product, maps.transposed, state)
-    image = maps.product(state.vector)
-    return maps.inner(core.unit(image), state.vector)
+        state = krylov.descend(maps.product, maps.transposed, state)
+    return maps.inner(krylov.unit(maps.product(state.vector)), state.vector)
 
 
 def jacobian(generator: Function, z: Tensor) -> Tensor:
@@ -132,22 +138,25 @@ def jacobian(generator: Function, z: Tensor) -> Tensor:
     Raises:
         ValueError: As :func:`log_det_jtj`.
     """
-    rows, units = _unit_rows(z)
-    return _as_columns(_product(generator, rows, units), len(z))
+    return _AllEntries(generator, z).entries()
 
 
 class _Products:
     """Products with the Jacobians of a generator, a row for each latent value."""
 
     def __init__(self, generator: Function, z: Tensor) -> None:
+        with torch.no_grad():
+            # By itself, for torch.func refuses a call in which Pyro makes a parameter.
+            shape = generator(z[:1]).shape
+        core.check_shapes(z[:1].shape, shape)
         self.generator, self.z = generator, z
-        value, self.pull, *_ = torch.func.vjp(generator, z)
-        core.check_shapes(z.shape, value.shape)
-        self.num_data = value.shape[1]
+        self.zeros = z.new_zeros((len(z), shape[1]))
+        self.pull: Any = torch.func.vjp(generator, z)[1]
 
     def product(self, vectors: Tensor) -> Tensor:
         """Rows of J v, as constants."""
-        return _product(self.generator, self.z, vectors)
+        with torch.no_grad():
+            return self._push(vectors)[0]
 
     def transposed(self, vectors: Tensor) -> Tensor:
         """Rows of u J, as constants."""
@@ -158,34 +167,59 @@ class _Products:
         """Rows of u J v for constant vectors, with gradients."""
         return (self.pull(left)[0] * right).sum(-1)
 
+    @cached_property
+    def _push(self) -> Any:
+        return torch.func.vjp(self._pulled, self.zeros)[1]
 
-def _product(generator: Function, z: Tensor, vectors: Tensor) -> Tensor:
-    with torch.no_grad():
-        value, product, *_ = torch.func.jvp(generator, (z,), (vectors,))
-    core.check_shapes(z.shape, value.shape)
-    return product
+    def _pulled(self, vectors: Tensor) -> Tensor:
+        pull: Any = torch.func.vjp(self.generator, self.z)[1]
+        return pull(vectors)[0]
+
+
+class _AllEntries:
+    """Products with all unit vectors, on copies of the latent values."""
+
+    def __init__(self, generator: Function, z: Tensor) -> None:
+        self.shape = core.check_latent(z)
+        num_values, num_latent = self.shape
+        self.maps = _Products(generator, z.repeat(num_latent, 1))
+        units = torch.eye(num_latent, dtype=z.dtype, device=z.device)
+        self.units = units.repeat_interleave(num_values, 0)
+
+    def entries(self) -> Tensor:
+        """Jacobians, as constants."""
+        rows = self.maps.product(self.units)
+        return rows.reshape(*self.shape[::-1], -1).permute(1, 2, 0)
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """Jacobians, each summed with constant weights, with gradients."""
+        rows = weights.permute(2, 0, 1).reshape(len(self.units), -1)
+        return self.maps.inner(rows, self.units).reshape(self.shape[::-1]).sum(0)
 
 
 def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
     """A function of Jacobians, with gradients of first order."""
-    rows, units = _unit_rows(z)
-    maps = _Products(generator, rows)
-    entries = _as_columns(maps.product(units), len(z))
-    with torch.no_grad():
-        value, pull, *_ = torch.func.vjp(function, entries)
-        (slope,) = pull(torch.ones_like(value))
-    change = maps.inner(_as_rows(slope), units).reshape(-1, len(z)).sum(0)
-    return _with_gradient(value, change)
+    jacobians = _AllEntries(generator, z)
+    entries = jacobians.entries()
+    if not torch.is_grad_enabled():
+        return function(entries)
+    # Not by autograd, which torch.func refuses within a transform of its own.
+    slope, value = torch.func.grad(lambda x: _sum_and_terms(function(x)), has_aux=True)(entries)
+    return _with_gradient(value, jacobians.weighted(slope.detach()))
+
+
+def _sum_and_terms(terms: Tensor) -> tuple[Tensor, Tensor]:
+    return terms.sum(), terms
 
 
 def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int) -> Tensor:
     rows = z.repeat(num_probes, 1)
     probe = torch.randint_like(rows, 2) * 2.0 - 1.0
     maps = _Products(generator, rows)
-    state = core.begin_bidiagonal(probe, maps.num_data, num_steps)
+    state = krylov.begin_bidiagonal(probe, maps.zeros.shape[1], num_steps)
     for step in range(num_steps):
-        state = core.bidiagonalize(maps.product, maps.transposed, step, state)
-    value, slope = core.quadrature(state)
+        state = krylov.bidiagonalize(maps.product, maps.transposed, step, state)
+    value, slope = krylov.quadrature(state)
     total = _with_gradient(value, 2.0 * maps.inner(slope, probe))
     return total.reshape(num_probes, len(z)).mean(0)
 
@@ -193,18 +227,3 @@ def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int)
 def _with_gradient(value: Tensor, change: Tensor) -> Tensor:
     """The one's value and the other's gradient."""
     return value.detach() + change - change.detach()
-
-
-def _unit_rows(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Copies of latent values, one for each dimension, and the unit vectors for them."""
-    num_values, num_latent = core.check_latent(z)
-    units = torch.eye(num_latent, dtype=z.dtype, device=z.device)
-    return z.repeat(num_latent, 1), units.repeat_interleave(num_values, 0)
-
-
-def _as_columns(rows: Tensor, num_values: int) -> Tensor:
-    return rows.reshape(-1, num_values, rows.shape[-1]).permute(1, 2, 0)
-
-
-def _as_rows(columns: Tensor) -> Tensor:
-    return columns.permute(2, 0, 1).reshape(-1, columns.shape[1])
