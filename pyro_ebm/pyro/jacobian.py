@@ -145,12 +145,8 @@ class _Products:
     """Products with the Jacobians of a generator, a row for each latent value."""
 
     def __init__(self, generator: Function, z: Tensor) -> None:
-        with torch.no_grad():
-            # By itself, for torch.func refuses a call in which Pyro makes a parameter.
-            shape = generator(z[:1]).shape
-        core.check_shapes(z[:1].shape, shape)
         self.generator, self.z = generator, z
-        self.zeros = z.new_zeros((len(z), shape[1]))
+        self.zeros = z.new_zeros((len(z), _num_data(generator, z)))
         self.pull: Any = torch.func.vjp(generator, z)[1]
 
     def product(self, vectors: Tensor) -> Tensor:
@@ -199,6 +195,10 @@ class _AllEntries:
 
 def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
     """A function of Jacobians, with gradients of first order."""
+    num_latent, num_data = core.check_latent(z)[1], _num_data(generator, z)
+    if num_data <= 2 * num_latent:
+        # As many products u J cost less than products J v, and have the gradients that J needs.
+        return function(_rows(generator, z, num_data))
     jacobians = _AllEntries(generator, z)
     entries = jacobians.entries()
     if not torch.is_grad_enabled():
@@ -206,6 +206,13 @@ def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
     # Not by autograd, which torch.func refuses within a transform of its own.
     slope, value = torch.func.grad(lambda x: _sum_and_terms(function(x)), has_aux=True)(entries)
     return _with_gradient(value, jacobians.weighted(slope.detach()))
+
+
+def _rows(generator: Function, z: Tensor, num_data: int) -> Tensor:
+    """Jacobians by their rows, with gradients."""
+    pull: Any = torch.func.vjp(generator, z.repeat(num_data, 1))[1]
+    units = torch.eye(num_data, dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
+    return pull(units)[0].reshape(num_data, *z.shape).movedim(0, 1)
 
 
 def _sum_and_terms(terms: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,6 +229,14 @@ def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int)
     value, slope = krylov.quadrature(state)
     total = _with_gradient(value, 2.0 * maps.inner(slope, probe))
     return total.reshape(num_probes, len(z)).mean(0)
+
+
+@torch.no_grad()
+def _num_data(generator: Function, z: Tensor) -> int:
+    # A call by itself, for torch.func refuses one in which Pyro makes a parameter.
+    shape = generator(z[:1]).shape
+    core.check_shapes(z[:1].shape, shape)
+    return shape[1]
 
 
 def _with_gradient(value: Tensor, change: Tensor) -> Tensor:
