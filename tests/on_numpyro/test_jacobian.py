@@ -120,7 +120,15 @@ def test_jacobian(generator):
 
 
 @pytest.mark.parametrize(
-    "method", [{}, SMALLEST, {**SMALLEST, "num_iterations": 2}], ids=["exact", "svd", "lobpcg"]
+    ("generator", "method"),
+    [
+        ("tanh", {}),
+        ("prelu", {}),
+        ("layer norm", {}),
+        ("layer norm", SMALLEST),
+        ("tanh", {**SMALLEST, "num_iterations": 2}),
+    ],
+    indirect=["generator"],
 )
 def test_gradients(generator, method):
     z = random.normal(KEY, (3, 2))
@@ -222,7 +230,7 @@ def test_lost_rank(float64, num_data):
     def log_dets(weight, z, **method):
         def generator(z):
             first, second = z[:, :1], z[:, 1:]
-            return jnp.concat((first + second, (second**2) * weight[1:]), -1)
+            return jnp.concat((first + second, (second**2) * weight[1:]), axis=-1)
 
         return ebm.log_det_jtj(KEY, generator, z, **method)
 
