@@ -1,11 +1,11 @@
 # `make test` and `make demo` do all set-up themselves, once, in .venv.
 PYTHON ?= python3
 HOST ?= pyro
+WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q
-PYRO_LOG := .pyro_tests.log
 
 # Two frameworks on few cores: thread pools that wait for each other make every timing worse.
 ONE_THREAD := OMP_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false
@@ -41,14 +41,12 @@ format: $(STAMP)
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
-# Each host in a process of its own, side by side: NumPyro's output as it comes, Pyro's after it.
+# Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 test: lint
-	@$(ONE_THREAD) $(PYTEST) tests/host_free
-	@$(ONE_THREAD) $(PYTEST) tests/on_pyro > $(PYRO_LOG) 2>&1 & pyro=$$!; \
-	echo "NumPyro"; $(ONE_THREAD) $(PYTEST) tests/on_numpyro; numpyro_status=$$?; \
-	wait $$pyro; pyro_status=$$?; \
-	echo "Pyro"; cat $(PYRO_LOG); \
-	test $$numpyro_status -eq 0 -a $$pyro_status -eq 0
+	@for folder in host_free on_pyro on_numpyro; do \
+		echo "$$folder"; \
+		$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist loadfile tests/$$folder || exit 1; \
+	done
 
 demo: $(STAMP)
 	@$(BIN)/python tutorials/digits_$(HOST).py --output demo_output
@@ -59,4 +57,4 @@ benchmark: $(STAMP)
 	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_numpyro.py
 
 clean:
-	@rm -rf build dist demo_output $(PYRO_LOG) .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf build dist demo_output .pytest_cache .ruff_cache .import_linter_cache
