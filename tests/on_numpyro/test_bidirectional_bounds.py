@@ -10,6 +10,7 @@ import pytest
 from jax import lax, random
 from jax.tree_util import Partial
 from linear_gaussian_numpyro import Toy
+from numpyro.distributions.transforms import AffineTransform, ComposeTransform, SigmoidTransform
 from numpyro.infer import SVI
 from scipy.optimize import brentq
 
@@ -161,6 +162,21 @@ def test_slopes_of_the_log_ratio_are_its_derivatives():
     for direction in jnp.eye(2):
         ends = [log_ratio(latent + s * direction) for s in (step, -step)]
         np.testing.assert_allclose(slope @ direction, (ends[0] - ends[1]) / (2 * step), atol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_transform_tells_its_volume_itself():
+    """As the Jacobian would, and as a density of the values would."""
+    prior = ebm.EnergyBased(lambda x: (x**2).sum(-1), event_shape=(2,))
+    scale = AffineTransform(0.5, jnp.array([2.0, -3.0]))
+    stretch = ComposeTransform([SigmoidTransform(), scale])
+    latent, told = standard_normal(), jnp.asarray(steps.LATENT)
+    flow = dist.TransformedDistribution(latent, stretch.parts)
+    expected = -flow.log_prob(stretch(told))
+    by_jacobian = ebm.Pushforward(latent, lambda z: stretch(z))
+    for generator in (ebm.Pushforward(latent, stretch), flow, by_jacobian):
+        found = Partner.of(KEY, prior, generator).compare(prior, told).log_inverse_density
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("float64")

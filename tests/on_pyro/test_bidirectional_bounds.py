@@ -10,6 +10,7 @@ from pyro.infer import SVI
 from pyro.optim import Adam
 from scipy.optimize import brentq
 from torch import nn
+from torch.distributions import AffineTransform, ComposeTransform, TanhTransform
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm.core.health import recorded_figures
@@ -169,6 +170,19 @@ def test_slopes_of_the_log_ratio_are_its_derivatives():
         ends = [partner.compare(prior, latent + s * direction).log_ratio for s in (step, -step)]
         expected = (ends[0] - ends[1]) / (2 * step)
         torch.testing.assert_close(slope @ direction, expected, rtol=0, atol=1e-8)
+
+
+def test_a_transform_tells_its_volume_itself():
+    """As the Jacobian would, and as a density of the values would."""
+    prior = ebm.EnergyBased(lambda x: x.square().sum(-1), event_shape=(2,))
+    stretch = ComposeTransform([TanhTransform(), AffineTransform(0.5, torch.tensor([2.0, -3.0]))])
+    latent, told = standard_normal(), torch.as_tensor(steps.LATENT)
+    flow = dist.TransformedDistribution(latent, stretch.parts)
+    expected = -flow.log_prob(stretch(told))
+    by_jacobian = ebm.Pushforward(latent, lambda z: stretch(z))
+    for generator in (ebm.Pushforward(latent, stretch), flow, by_jacobian):
+        found = Partner.of(prior, generator).compare(prior, told).log_inverse_density
+        torch.testing.assert_close(found, expected)
 
 
 def test_one_random_direction_would_do_and_is_noise():
