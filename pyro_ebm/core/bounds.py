@@ -89,7 +89,8 @@ def summarize_bounds(
     The first upper bound is the log-Sobolev inequality of the density :math:`\eta e^f / Z` of
     latent values, the second an identity where f is exact. Bounds are two standard errors away
     from the means, good for about 97 runs in 100 each if tails are light. The errors of the second
-    one are those of independent blocks, in each of which those of both terms largely cancel.
+    one are those of 10 blocks, good for about 95, in each of which those of both terms largely
+    cancel.
 
     Args:
         log_ratio: :math:`f` of draws, shape ``(N,)``.
