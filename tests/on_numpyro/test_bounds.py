@@ -15,7 +15,7 @@ from numpyro.distributions.transforms import AffineTransform
 
 import pyro_ebm.numpyro as ebm
 from pyro_ebm.core.objectives.bidirectional_bounds import half_square
-from pyro_ebm.numpyro.bounds import _bounds
+from pyro_ebm.numpyro.bounds import _bounds, _values_and_scores
 from pyro_ebm.numpyro.generators import Partner
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -223,6 +223,16 @@ def seen_modes(c, x):
 
 def one_mode(shift, matrix, z):
     return z @ matrix.T - shift
+
+
+def test_scores_of_a_generator_are_those_of_its_density():
+    matrix, zeros = jnp.asarray(known.SHEAR), jnp.zeros(2)
+    generator = ebm.Pushforward(latent_of((2,)), Partial(one_mode, zeros, matrix))
+    distribution = tilted(known.bumpy, (2,))
+    compared = Partner.of(KEY, distribution, generator).compare(distribution, jnp.ones((3, 2)))
+    value, score = _values_and_scores(compared)
+    precision = np.linalg.inv(known.SHEAR @ known.SHEAR.T)
+    np.testing.assert_allclose(score, -np.asarray(value) @ precision, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", known.FLOWS)

@@ -12,6 +12,7 @@ from torch.distributions.transforms import AffineTransform
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm.core.objectives.bidirectional_bounds import half_square
+from pyro_ebm.pyro.bounds import _values_and_scores
 from pyro_ebm.pyro.generators import Partner
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -208,6 +209,16 @@ def seen_modes(c, x):
 
 def one_mode(shift, matrix, z):
     return z @ matrix.T - shift
+
+
+def test_scores_of_a_generator_are_those_of_its_density():
+    matrix, zeros = torch.as_tensor(known.SHEAR), torch.zeros(2)
+    generator = ebm.Pushforward(latent_of((2,)), partial(one_mode, zeros, matrix))
+    distribution = tilted(known.bumpy, (2,))
+    compared = Partner.of(distribution, generator).compare(distribution, torch.ones((3, 2)))
+    value, score = _values_and_scores(compared)
+    precision = np.linalg.inv(known.SHEAR @ known.SHEAR.T)
+    np.testing.assert_allclose(score, -value.numpy() @ precision, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", known.FLOWS)
