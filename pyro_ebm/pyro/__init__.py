@@ -6,10 +6,12 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
+from pyro_ebm.core.bounds import Bounds
 from pyro_ebm.core.divergences import Divergence, alpha_divergence
 from pyro_ebm.core.evidence import LogNormalizer
 from pyro_ebm.core.findings import Finding
 from pyro_ebm.core.marginal import LogMarginal
+from pyro_ebm.pyro.bounds import bounds
 from pyro_ebm.pyro.chains import PersistentChains
 from pyro_ebm.pyro.checks import check_model
 from pyro_ebm.pyro.distributions import EnergyBased
@@ -35,6 +37,7 @@ from pyro_ebm.pyro.sampling import run_chains
 
 __all__ = [
     "BidirectionalBounds",
+    "Bounds",
     "ContrastiveDivergence",
     "Divergence",
     "EnergyBased",
@@ -59,6 +62,7 @@ __all__ = [
     "ScoreMatching",
     "alpha_divergence",
     "auxiliary",
+    "bounds",
     "check_model",
     "log_det_jtj",
     "log_marginal",
