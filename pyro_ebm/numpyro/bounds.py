@@ -267,8 +267,8 @@ def _model_score(
     def of_one(at: tuple[Array, Array]) -> tuple[Array, Array]:
         one, near = at
         both = _Points.of(distribution, near).beside(pool)
-        points, scores, *densities = (part[None] for part in both)
-        weights = mixed_log_weights(one[None], time, points, *densities, counts)
+        points, scores, density, base = (part[None] for part in both)
+        weights = mixed_log_weights(one[None], time, points, density, base, counts)
         return smoothed_score(one[None], time, points, scores, weights, scale)
 
     means, sizes = lax.map(of_one, (value, near), batch_size=max(1, _MAX_PAIRS // sum(counts)))

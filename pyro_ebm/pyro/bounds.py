@@ -223,8 +223,8 @@ def _model_score(
     chunk = max(1, _MAX_PAIRS // sum(counts))
     parts = []
     for rows, beside in zip(value.split(chunk), near.split(chunk), strict=True):
-        points, scores, *densities = _Points.of(distribution, beside).beside(pool)
-        weights = mixed_log_weights(rows, time, points, *densities, counts)
+        points, scores, density, base = _Points.of(distribution, beside).beside(pool)
+        weights = mixed_log_weights(rows, time, points, density, base, counts)
         parts.append(smoothed_score(rows, time, points, scores, weights, scale))
     means, sizes = zip(*parts, strict=True)
     return torch.cat(means), torch.cat(sizes)
