@@ -103,9 +103,12 @@ def fit(flows: Flows, table: Any, rows: Any, method: str, setting: Setting) -> d
     figures = {"initial": nll(flows, table.test), "validation": float("inf")}
     best = deepcopy(flows.state_dict())
     for number, block in enumerate(torch.as_tensor(rows), start=1):
-        for batch in block:
-            svi.step(table.train[batch])
-            optimizer.step()
+        try:
+            for batch in block:
+                svi.step(table.train[batch])
+                optimizer.step()
+        except ValueError:  # Energies have run away; what was best before counts.
+            break
         score = nll(flows, table.validation)
         if score < figures["validation"]:
             best = deepcopy(flows.state_dict())
