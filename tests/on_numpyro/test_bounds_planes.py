@@ -16,15 +16,15 @@ def short(monkeypatch):
     monkeypatch.setattr(settings, "NUM_LOOKS", 1)
     monkeypatch.setattr(settings, "NUM_DRAWS", 2000)
     flow = coupling_flow(
-        random.key(0), base_dist=StandardNormal((2,)), flow_layers=1, nn_width=16, invert=False
+        random.key(0), base_dist=StandardNormal((2,)), flow_layers=4, nn_width=16, invert=False
     )
     monkeypatch.setattr(runs, "untrained_flow", lambda: flow)
 
 
 @pytest.mark.usefixtures("short")
 def test_a_short_run_comes_closer_to_the_data():
-    setting = replace(settings.SETTINGS["bounds"], learning_rate=1e-3)
-    start, end = runs.train("25_gaussians", setting, 0, 100)
+    setting = replace(settings.SETTINGS["bounds"], penalty_weight=0.1, learning_rate=1e-3)
+    start, end = runs.train("25_gaussians", setting, 0, 150)
     assert end["log-likelihood"] > start["log-likelihood"] + 0.05
     # The flow is injective, and onto the plane.
     for look in (start, end):
@@ -36,6 +36,3 @@ def test_a_short_run_comes_closer_to_the_data():
 def test_a_run_that_diverges_is_ended():
     setting = replace(settings.SETTINGS["no penalty"], learning_rate=30.0)
     assert len(runs.train("25_gaussians", setting, 0, 20)) == 1
-    assert settings.summarize("25_gaussians", settings.fresh_points("25_gaussians", 0), [start])[
-        "failed"
-    ]

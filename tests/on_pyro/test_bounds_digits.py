@@ -11,7 +11,7 @@ from pyro_ebm.datasets import digits
 
 
 def test_every_network_learns(monkeypatch):
-    monkeypatch.setattr(settings, "NUM_LAYERS", 1)
+    monkeypatch.setattr(settings, "NUM_LAYERS", 2)
     pyro.set_rng_seed(0)
     images, z = torch.from_numpy(digits().validation.images), torch.randn(3, 16)
     networks, flow = networks_of(PRIORS["tilted normal"]), untrained_flow()
