@@ -76,6 +76,10 @@ def advance(svi: SVI, state: SVIState, data: Array, players: Players) -> tuple[S
     return lax.scan(lambda state, x: svi.stable_update(state, x, players), state, data)
 
 
+def is_finite(tree: Any) -> bool:
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
+
+
 def trained(svi: SVI, state: SVIState, players: Players) -> Players:
     params = svi.get_params(state)
     energy = eqx.combine(params["energy$params"], players.energy)
@@ -117,7 +121,7 @@ def train(toy: str, setting: settings.Setting, seed: int, num_steps: int) -> lis
     looks = [look_at(trained(svi, state, players), toy, test)]
     for block in jnp.split(data, settings.NUM_LOOKS):
         state, losses = advance(svi, state, block, players)
-        if not jnp.isfinite(losses).all():
+        if not is_finite((losses, svi.get_params(state))):
             break
         looks.append(look_at(trained(svi, state, players), toy, test))
     return looks

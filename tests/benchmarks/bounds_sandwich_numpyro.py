@@ -15,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from bounds_planes import bounds
-from bounds_planes_numpyro import advance, sides
+from bounds_planes_numpyro import advance, is_finite, sides
 from jax import Array, random
 from numpyro.contrib.module import eqx_module
 from numpyro.infer import SVI
@@ -113,7 +113,10 @@ def train(case: settings.Case, seed: int) -> list[dict[str, float]]:
     looks = [look_at(players, case, 0)]
     for index, block in enumerate(jnp.split(data, settings.NUM_LOOKS)):
         state, losses = advance(svi, state, block, players)
-        assert jnp.isfinite(losses).all()
+        if not is_finite(losses):
+            raise ValueError(
+                f"Expected finite losses, got NaN or infinity before look {index + 1}."
+            )
         params = svi.get_params(state)
         trained = (
             eqx.combine(params[f"{name}$params"], net)

@@ -1,8 +1,9 @@
 """The comparison of bounds in the plane: what it measures with."""
 
+import bounds_planes
 import numpy as np
 import pytest
-from bounds_planes import NUM_LOOKS, bounds, log_density, mode_figures, summarize
+from bounds_planes import bounds, log_density, mode_figures
 from gaussians_25 import normalize
 
 from pyro_ebm.datasets import toy
@@ -37,11 +38,15 @@ def test_bounds_of_equal_ratios_meet():
     assert found["error, lower"] == found["penalty"] == found["error, penalty"] == 0.0
 
 
-@pytest.mark.parametrize("num_seen", [3, NUM_LOOKS + 1])
-def test_a_run_that_ends_early_has_failed(num_seen):
+@pytest.mark.parametrize(
+    ("values", "failed"),
+    [([-4.0, -3.0], True), ([-4.0, -3.0, -5.0], True), ([-4, -3, -3.5], False)],
+)
+def test_a_run_that_stops_or_gets_worse_has_failed(values, failed, monkeypatch):
+    monkeypatch.setattr(bounds_planes, "NUM_LOOKS", 2)
     figures = {"scale at data": 1.0, "scale at draws": 2.0}
-    looks = [figures | {"log-likelihood": -abs(i - 1.0)} for i in range(num_seen)]
-    found = summarize("swiss_roll", np.zeros((1, 2)), looks)
-    assert found["failed"] == (num_seen == 3)
-    assert found["drop"] == num_seen - 2
+    looks = [figures | {"log-likelihood": value} for value in values]
+    found = bounds_planes.summarize("swiss_roll", np.zeros((1, 2)), looks)
+    assert found["failed"] == failed
+    assert found["drop"] == max(values) - values[-1]
     assert found["largest scale"] == 2.0
