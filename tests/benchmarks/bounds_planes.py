@@ -195,7 +195,7 @@ def print_tables(rows: list[dict[str, Any]]) -> None:
         for method, found in by_method.items():
             print(f"{method:14s}" + "".join(_mean(found, title) for title in titles))
         for figure in ("log-likelihood", "scale at data", "scale at draws", "effective share"):
-            print(f"{figure}, from the start to the end, mean over seeds that have not failed")
+            print(f"{figure}, from the start to the end, mean over seeds that have not stopped")
             for method, found in by_method.items():
                 print(f"{method:14s}" + _trajectory(found, figure))
 
@@ -212,4 +212,4 @@ def _trajectory(rows: list[dict[str, Any]], figure: str) -> str:
     """One number for each look that some seed has got to."""
     runs = [[look[figure] for look in row["looks"]] for row in rows]
     looks = [[run[i] for run in runs if len(run) > i] for i in range(NUM_LOOKS + 1)]
-    return "".join(f"{np.mean(values):9.3f}" for values in looks if values)
+    return "".join(f"{np.mean(values):10.2f}" for values in looks if values)
