@@ -51,7 +51,7 @@ class Setting:
     learning_rate: float
 
 
-# Three settings were tried for each method, with NumPyro on the 25 Gaussians, seed 100, 2,500 steps;
+# Three settings were tried for each method, with NumPyro, 25 Gaussians, seed 100, 2,500 steps;
 # the log-likelihood that each came to, from -4.47 at the start:
 # - bounds, weight and rate: .001, 3e-3 -4.20; .01, 3e-3 -2.60; .1, 3e-3 -3.17
 # - no penalty, rate: 3e-4 -3.86; 1e-3 -9.97 (at its best, after 500 steps, -3.85); 3e-3 -1340
