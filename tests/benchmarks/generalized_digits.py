@@ -75,10 +75,10 @@ def figures(scores: Any, log_z: Any = None) -> dict[str, Any]:
     }
 
 
-def report(rows: list[dict[str, Any]]) -> None:
+def report(rows: list[dict[str, Any]], comparisons: list[tuple[str, str]] = COMPARISONS) -> None:
     """Gains over another prior with the same seed, in nats an image, with standard errors."""
     found = {(row["cell"]["prior"], row["cell"]["seed"]): row for row in rows}
-    for name, other in COMPARISONS:
+    for name, other in comparisons:
         for seed in SEEDS:
             row, against = found[name, seed], found[other, seed]
             gains = np.subtract(row["scores"], against["scores"])

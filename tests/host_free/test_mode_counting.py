@@ -1,0 +1,34 @@
+"""Modes of stacked digits: how they are counted."""
+
+import numpy as np
+import pytest
+from mode_counting import Counter, indices, read_images
+
+
+@pytest.fixture(scope="module")
+def data():
+    return read_images("digits")
+
+
+@pytest.fixture(scope="module")
+def count(data):
+    return Counter(data)
+
+
+def test_digits_are_told_apart(count):
+    assert count.accuracy > 0.93
+
+
+def test_real_stacks_have_all_modes(data, count):
+    chosen = indices(len(data.test.images), (26_000,), 0)
+    figures = count(data.test.images[chosen].reshape(26_000, -1))
+    assert figures["modes"] == 1000
+    frequencies = np.bincount(data.test.labels) / len(data.test.labels)
+    of_labels = 3 * np.sum(frequencies * np.log(10 * frequencies))
+    # Of a histogram of 1000 cells, and of a classifier that errs at times.
+    assert figures["kl"] == pytest.approx(of_labels + 999 / 52_000, abs=0.03)
+
+
+def test_copies_of_one_stack_are_one_mode(data, count):
+    figures = count(np.tile(data.test.images[:3].reshape(1, -1), (50, 1)))
+    assert figures == {"modes": 1, "kl": pytest.approx(np.log(1000))}
