@@ -71,12 +71,12 @@ class Partner:
 
     Attributes:
         source: The generator, without noise.
-        log_volume: :math:`\log v` of latent values ``(N, *latent)`` and of what the generator
-            makes of them, shape ``(N,)``.
+        stretch: From latent values ``(N, *latent)`` to what the generator makes of them, and to
+            :math:`\log v` there, shape ``(N,)``.
     """
 
     source: Pushforward
-    log_volume: Callable[[Array, Array], Array]
+    stretch: "Stretch"
 
     @classmethod
     def of(
@@ -119,8 +119,8 @@ class Partner:
 
     def transport(self, latent: Array) -> tuple[Array, Array]:
         """Values of latent ones, and their negative log-density."""
-        value = self.source.generate(latent)
-        return value, self.log_volume(latent, value) - self.source.latent.log_prob(latent)
+        value, log_volume = self.stretch(latent)
+        return value, log_volume - self.source.latent.log_prob(latent)
 
     def compare(self, distribution: EnergyBased, latent: Array) -> Compared:
         """Draws beside an energy, with one evaluation of it and one of its gradient.
@@ -146,39 +146,45 @@ def with_slope(function: Callable[[Array], Array], value: Array) -> tuple[Array,
     return result, pull(jnp.ones_like(result))[0]
 
 
-Volume = Callable[[Array, Array], Array]
+Stretch = Callable[[Array], tuple[Array, Array]]
 
 
-def _with_encoder(source: Pushforward, noise_scale: Any, encoder: Callable[[Array], Any]) -> Volume:
+def _with_encoder(
+    source: Pushforward, noise_scale: Any, encoder: Callable[[Array], Any]
+) -> Stretch:
     """Noise has the volume of its scale; the encoder tells which latent value made a value."""
     num_dims = prod(source.event_shape)
 
-    def log_volume(both: Array, value: Array) -> Array:
+    def stretch(both: Array) -> tuple[Array, Array]:
+        value = source.generate(both)
         posterior, (latent, _) = encoder(value), source.latent.split(both)
         check_encoder(posterior, latent)
-        return num_dims * jnp.log(noise_scale) + posterior.log_prob(latent)
+        return value, num_dims * jnp.log(noise_scale) + posterior.log_prob(latent)
 
-    return log_volume
+    return stretch
 
 
-def _of_transform(transform: Transform, event_dim: int) -> Volume:
-    def log_volume(latent: Array, value: Array) -> Array:
+def _of_transform(transform: Transform, event_dim: int) -> Stretch:
+    def stretch(latent: Array) -> tuple[Array, Array]:
+        value = transform(latent)
         log_det = transform.log_abs_det_jacobian(latent, value)
-        return sum_rightmost(log_det, event_dim - transform.codomain.event_dim)
+        return value, sum_rightmost(log_det, event_dim - transform.codomain.event_dim)
 
-    return log_volume
+    return stretch
 
 
 def _of_jacobian(
     rng_key: Array, source: Pushforward, method: str, options: dict[str, Any]
-) -> Volume:
+) -> Stretch:
     latent_shape = source.latent.event_shape
 
     def flat(latent: Array) -> Array:
         return source.generate(latent.reshape((-1, *latent_shape))).reshape((len(latent), -1))
 
-    def log_volume(latent: Array, value: Array) -> Array:
+    def stretch(latent: Array) -> tuple[Array, Array]:
         rows = latent.reshape((len(latent), -1))
-        return 0.5 * log_det_jtj(rng_key, flat, rows, method=method, **options)
+        return source.generate(latent), 0.5 * log_det_jtj(
+            rng_key, flat, rows, method=method, **options
+        )
 
-    return log_volume
+    return stretch

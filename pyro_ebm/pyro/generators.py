@@ -70,12 +70,12 @@ class Partner:
 
     Attributes:
         source: The generator, without noise.
-        log_volume: :math:`\log v` of latent values ``(N, *latent)`` and of what the generator
-            makes of them, shape ``(N,)``.
+        stretch: From latent values ``(N, *latent)`` to what the generator makes of them, and to
+            :math:`\log v` there, shape ``(N,)``.
     """
 
     source: Pushforward
-    log_volume: Callable[[Tensor, Tensor], Tensor]
+    stretch: "Stretch"
 
     @classmethod
     def of(
@@ -116,8 +116,8 @@ class Partner:
 
     def transport(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Values of latent ones, and their negative log-density."""
-        value = self.source.generate(latent)
-        return value, self.log_volume(latent, value) - self.source.latent.log_prob(latent)
+        value, log_volume = self.stretch(latent)
+        return value, log_volume - self.source.latent.log_prob(latent)
 
     def compare(self, distribution: EnergyBased, latent: Tensor) -> Compared:
         """Draws beside an energy, with one evaluation of it and one of its gradient.
@@ -151,40 +151,51 @@ def _push(function: Callable[[Tensor], Tensor], value: Tensor, direction: Tensor
     return push(direction)[0]
 
 
-Volume = Callable[[Tensor, Tensor], Tensor]
+Stretch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def _with_encoder(
     source: Pushforward, noise_scale: Any, encoder: Callable[[Tensor], Any]
-) -> Volume:
+) -> Stretch:
     """Noise has the volume of its scale; the encoder tells which latent value made a value."""
     num_dims = source.event_shape.numel()
 
-    def log_volume(both: Tensor, value: Tensor) -> Tensor:
+    def stretch(both: Tensor) -> tuple[Tensor, Tensor]:
+        value = source.generate(both)
         posterior, (latent, noise) = encoder(value), source.latent.split(both)
         check_encoder(posterior, latent)
         log_scale = torch.as_tensor(noise_scale, dtype=noise.dtype).log()
-        return num_dims * log_scale + posterior.log_prob(latent)
+        return value, num_dims * log_scale + posterior.log_prob(latent)
 
-    return log_volume
-
-
-def _of_transform(transform: Transform, event_dim: int) -> Volume:
-    def log_volume(latent: Tensor, value: Tensor) -> Tensor:
-        log_det = transform.log_abs_det_jacobian(latent, value)
-        return cast(Tensor, sum_rightmost(log_det, event_dim - transform.codomain.event_dim))
-
-    return log_volume
+    return stretch
 
 
-def _of_jacobian(source: Pushforward, method: str, options: dict[str, Any]) -> Volume:
+def _of_transform(transform: Transform, event_dim: int) -> Stretch:
+    dims = event_dim - transform.codomain.event_dim
+
+    def one_by_one(latent: Tensor) -> tuple[Tensor, Tensor]:
+        value: Any = transform(latent)
+        return value, transform.log_abs_det_jacobian(latent, value)
+
+    # Transforms of zuko give both at the cost of one.
+    both = getattr(transform, "call_and_ladj", one_by_one)
+
+    def stretch(latent: Tensor) -> tuple[Tensor, Tensor]:
+        value, log_det = both(latent)
+        return value, cast(Tensor, sum_rightmost(log_det, dims))
+
+    return stretch
+
+
+def _of_jacobian(source: Pushforward, method: str, options: dict[str, Any]) -> Stretch:
     latent_shape = source.latent.event_shape
 
     def flat(latent: Tensor) -> Tensor:
         return source.generate(latent.reshape(len(latent), *latent_shape)).reshape(len(latent), -1)
 
-    def log_volume(latent: Tensor, value: Tensor) -> Tensor:
+    def stretch(latent: Tensor) -> tuple[Tensor, Tensor]:
         rows = latent.reshape(len(latent), -1)
-        return 0.5 * log_det_jtj(flat, rows, method=method, **options)
+        log_det = log_det_jtj(flat, rows, method=method, **options)
+        return source.generate(latent), 0.5 * log_det
 
-    return log_volume
+    return stretch
