@@ -2,9 +2,10 @@
 
 Networks, training images and guide are those of the tutorials; beside the guide's encoder there is
 a generator of latents, a flow (affine coupling layers) of as many latent dimensions as there are,
-so that its entropy is exact. All are trained together by one loss, with the penalty weight with
-which the upper bound is one where the log-ratio is concave. No other was tried: after 400 steps
-(Pyro, validation images, seed 100) it had gained 3.0 nats an image, log Z known to 0.8.
+so that its entropy is exact. All are trained together by one loss. Two penalty weights were tried,
+with NumPyro and seed 100. With 1, the weight of a true bound where the log-ratio is concave, encoder
+and energy run away together within 150 steps, to where the generator has no draws (and with Adam's
+own betas too, on Pyro); with 10 the generator's draws are worth 94 % as many of the prior.
 """
 
 from typing import Any
@@ -14,7 +15,8 @@ COMPARISONS = [("bounds", "normal")]
 SEEDS = (0, 1, 2)
 NUM_STEPS, BATCH_SIZE, LEARNING_RATE = 1500, 128, 1e-3
 NUM_LAYERS, FLOW_WIDTH = 3, 64
-OBJECTIVE = {"penalty_weight": 1.0}
+BETAS = (0.0, 0.9)
+OBJECTIVE = {"penalty_weight": 10.0}
 LOG_Z = {"num_samples": 500, "num_temperatures": 200}
 COLUMNS = ["score", "log_z", "lower", "upper"]
 

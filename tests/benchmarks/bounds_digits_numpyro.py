@@ -50,7 +50,7 @@ def train(
     if networks.energy is not None:
         loss = settings.bounds(ebm, loss)
     rate = optax.cosine_decay_schedule(settings.LEARNING_RATE, num_steps)
-    svi = SVI(model, guide_and_generator, optax.adam(rate), loss)
+    svi = SVI(model, guide_and_generator, optax.adam(rate, *settings.BETAS), loss)
     size = settings.BATCH_SIZE
     params = svi.run(key, num_steps, networks, images, batch_size=size, progress_bar=False).params
     generator = params.pop("generator", None)

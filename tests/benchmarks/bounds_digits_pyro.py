@@ -41,7 +41,8 @@ def train(networks: Networks, flow: LazyTransform, images: Tensor, num_steps: in
     loss = Trace_ELBO()
     if networks.energy is not None:
         loss = settings.bounds(ebm, loss)
-    adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": settings.LEARNING_RATE}}
+    options = {"lr": settings.LEARNING_RATE, "betas": settings.BETAS}
+    adam = {"optimizer": torch.optim.Adam, "optim_args": options}
     optimizer = CosineAnnealingLR({**adam, "T_max": num_steps})
     svi = SVI(model, guide_and_generator, optimizer, loss)
     for _ in range(num_steps):
