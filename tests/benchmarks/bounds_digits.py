@@ -3,7 +3,7 @@
 Networks, training images and guide are those of the tutorials; beside the guide's encoder there is
 a generator of latents, a flow (affine coupling layers) of as many latent dimensions as there are,
 so that its entropy is exact. All are trained together by one loss. Two penalty weights were tried,
-with NumPyro and seed 100. With 1, the weight of a true bound where the log-ratio is concave, encoder
+with NumPyro and seed 100. With 1, that of a true bound where the log-ratio is concave, encoder
 and energy run away together within 150 steps, to where the generator has no draws (and with Adam's
 own betas too, on Pyro); with 10 the generator's draws are worth 94 % as many of the prior.
 """
