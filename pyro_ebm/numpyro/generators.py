@@ -54,8 +54,12 @@ class Compared:
     @property
     def slope(self) -> Array:
         r""":math:`\nabla_w f`, shape ``(N, *latent)``; a constant."""
-        (slope,) = self.pull((-lax.stop_gradient(self.score), jnp.ones_like(self.potential)))
-        return lax.stop_gradient(slope)
+        return lax.stop_gradient(self.slope_at(lax.stop_gradient(self.score)))
+
+    def slope_at(self, score: Array) -> Array:
+        """The slope if the potential's were ``score``, differentiable in that."""
+        (slope,) = self.pull((-score, jnp.ones_like(self.log_inverse_density)))
+        return slope
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,12 @@ class Compared:
     @property
     def slope(self) -> Tensor:
         r""":math:`\nabla_w f`, shape ``(N, *latent)``; a constant."""
-        (slope,) = self.pull((-self.score.detach(), torch.ones_like(self.potential).detach()))
-        return slope.detach()
+        return self.slope_at(self.score.detach()).detach()
+
+    def slope_at(self, score: Tensor) -> Tensor:
+        """The slope if the potential's were ``score``, differentiable in that."""
+        (slope,) = self.pull((-score, torch.ones_like(self.log_inverse_density)))
+        return slope
 
 
 @dataclass(frozen=True)

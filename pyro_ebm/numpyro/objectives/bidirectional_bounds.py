@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+import jax
 from jax import Array, lax, random
 from numpyro.distributions.util import sum_rightmost
 
@@ -179,9 +180,15 @@ class BidirectionalBounds:
         """The penalty on slopes of the log-ratio; the energy feels it through its scores."""
         if not self.penalty_weight:
             return 0.0
-        slope = compared.slope
-        value, factor = excess(half_square(slope).mean(), self.penalty_weight, self.threshold)
-        felt = -_mean_product(compared.push(slope), compared.score)
+
+        def mean_half_square(score: Array) -> Array:
+            return half_square(compared.slope_at(score)).mean()
+
+        score = lax.stop_gradient(compared.score)
+        found = jax.value_and_grad(mean_half_square)(score)
+        penalty, weights = lax.stop_gradient(found)
+        value, factor = excess(penalty, self.penalty_weight, self.threshold)
+        felt = (weights * compared.score).sum()
         return value + factor * (felt - lax.stop_gradient(felt))
 
     def _penalize_data(self, distribution: Any, value: Array) -> tuple[Array, Array]:

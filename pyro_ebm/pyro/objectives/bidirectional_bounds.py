@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
@@ -172,9 +173,13 @@ class BidirectionalBounds:
         """The penalty on slopes of the log-ratio; the energy feels it through its scores."""
         if not self.penalty_weight:
             return 0.0
-        slope = compared.slope
-        value, factor = excess(half_square(slope).mean(), self.penalty_weight, self.threshold)
-        felt = -_mean_product(compared.push(slope), compared.score)
+
+        def mean_half_square(score: Tensor) -> Tensor:
+            return half_square(compared.slope_at(score)).mean()
+
+        weights, penalty = torch.func.grad_and_value(mean_half_square)(compared.score.detach())
+        value, factor = excess(penalty.detach(), self.penalty_weight, self.threshold)
+        felt = (weights.detach() * compared.score).sum()
         return value + factor * (felt - felt.detach())
 
     def _penalize_data(self, distribution: Any, value: Tensor) -> tuple[Tensor, Tensor]:
