@@ -43,10 +43,10 @@ format: $(STAMP)
 
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 test: lint
-	@for folder in host_free on_pyro on_numpyro; do \
+	@failed=0; for folder in host_free on_pyro on_numpyro; do \
 		echo "$$folder"; \
-		$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist loadfile tests/$$folder || exit 1; \
-	done
+		$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist loadfile tests/$$folder || failed=1; \
+	done; exit $$failed
 
 demo: $(STAMP)
 	@$(BIN)/python tutorials/digits_$(HOST).py --output demo_output

@@ -61,9 +61,27 @@ def test_a_generator_is_trained_as_it_says():
     energy = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
     names = {"ebm": ebm, "dist": dist, "pyro": pyro, "torch": torch}
     names |= {"energy": energy, "generator": nn.Linear(1, 2)}
-    exec(readme.code("ebm.Pushforward(latent, generator)"), names)
+    exec(readme.code("base = ebm.Pushforward(latent, generator)"), names)
     before = [net.weight.detach().clone() for net in (energy[0], names["generator"])]
     svi = SVI(names["model"], lambda x: None, Adam({"lr": 0.1}), names["loss"])
     svi.step(torch.randn(10, 2))
     after = energy[0].weight, names["generator"].weight
+    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_bounds_are_trained_as_they_say():
+    energy, generator = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), nn.Linear(2, 2)
+
+    def model(x):
+        pyro.module("energy", energy)
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+            pyro.sample("x", ebm.EnergyBased(energy, base), obs=x)
+
+    names = {"ebm": ebm, "dist": dist, "torch": torch, "SVI": SVI, "Adam": Adam}
+    names |= {"model": model, "generator": generator}
+    exec(readme.code("ebm.BidirectionalBounds()"), names)
+    before = [net.weight.detach().clone() for net in (energy[0], generator)]
+    names["svi"].step(torch.randn(10, 2))
+    after = energy[0].weight, generator.weight
     assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
