@@ -148,7 +148,8 @@ def test_a_run_goes_on_from_its_state():
 
 
 def test_arguments_can_be_compiled_in_and_the_bar_shows_acceptance(capsys, monkeypatch):
-    monkeypatch.delenv("CI", raising=False)  # Where it is set, NumPyro draws no bars.
+    for name in ("CI", "PYTEST_XDIST_WORKER"):  # Where they are set, NumPyro draws no bars.
+        monkeypatch.delenv(name, raising=False)
     mcmc = prepare(
         ebm.MALA(0.2, target_acceptance=None),
         num_samples=30,
