@@ -8,12 +8,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pyro_ebm.core.checks import check_positive_integer, is_implicit
+from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.numpyro.distributions import EnergyBased
 from pyro_ebm.numpyro.energies import evaluate_energy
 from pyro_ebm.numpyro.samplers import Sampler
 
-__all__ = ["Compared", "Negatives", "compare", "evaluate_both", "record_energies"]
+__all__ = [
+    "Compared",
+    "Negatives",
+    "compare",
+    "evaluate_both",
+    "record_effective_samples",
+    "record_energies",
+]
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,14 @@ def record_energies(positive: Array, negative: Array) -> None:
     record_figures(
         energy_gap=lambda: negative.mean() - positive.mean(),
         energy_scale=lambda: jnp.concatenate([positive.ravel(), negative.ravel()]).std(),
+    )
+
+
+def record_effective_samples(log_weights: Array) -> None:
+    """Record ``effective_samples``, the fewest that any column of log-weights is worth."""
+    held = lax.stop_gradient(log_weights)
+    record_figures(
+        effective_samples=lambda: summarize_log_weights(held).effective_sample_size.min()
     )
 
 

@@ -8,12 +8,20 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_positive_integer, is_implicit
+from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.pyro.distributions import EnergyBased
 from pyro_ebm.pyro.energies import evaluate_energy
 from pyro_ebm.pyro.samplers import Sampler
 
-__all__ = ["Compared", "Negatives", "compare", "evaluate_both", "record_energies"]
+__all__ = [
+    "Compared",
+    "Negatives",
+    "compare",
+    "evaluate_both",
+    "record_effective_samples",
+    "record_energies",
+]
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,14 @@ def record_energies(positive: Tensor, negative: Tensor) -> None:
     record_figures(
         energy_gap=lambda: negative.mean() - positive.mean(),
         energy_scale=lambda: torch.cat([positive.flatten(), negative.flatten()]).std(correction=0),
+    )
+
+
+def record_effective_samples(log_weights: Tensor) -> None:
+    """Record ``effective_samples``, the fewest that any column of log-weights is worth."""
+    held = log_weights.detach()
+    record_figures(
+        effective_samples=lambda: summarize_log_weights(held).effective_sample_size.min()
     )
 
 

@@ -14,7 +14,6 @@ from pyro_ebm.core.checks import (
     check_positive_integer,
     is_implicit,
 )
-from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.kale import (
     DIRECTIONS,
@@ -26,7 +25,7 @@ from pyro_ebm.core.objectives.kale import (
     log_partition,
 )
 from pyro_ebm.numpyro.energies import score_only
-from pyro_ebm.numpyro.negatives import evaluate_both, record_energies
+from pyro_ebm.numpyro.negatives import evaluate_both, record_effective_samples, record_energies
 
 __all__ = ["KALE"]
 
@@ -227,10 +226,7 @@ def _evaluate(distribution: Any, value: Array, draws: Array) -> tuple[Array, Arr
         distribution.evaluate, value, draws, distribution.event_shape
     )
     record_energies(positive, negative)
-    log_weights = lax.stop_gradient(-negative)
-    record_figures(
-        effective_samples=lambda: summarize_log_weights(log_weights).effective_sample_size.min()
-    )
+    record_effective_samples(-negative)
     return positive, negative
 
 

@@ -5,10 +5,8 @@ from typing import Any
 from jax import Array, lax
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.evidence import summarize_log_weights
-from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
-from pyro_ebm.numpyro.negatives import compare
+from pyro_ebm.numpyro.negatives import compare, record_effective_samples
 
 __all__ = ["MaximumLikelihood"]
 
@@ -53,10 +51,7 @@ class MaximumLikelihood:
         """
         draws, log_density = self._draw(rng_key, distribution.base)
         compared = compare(distribution, lax.stop_gradient(value), draws)
-        log_weights = lax.stop_gradient(-compared.negative_energy)
-        record_figures(
-            effective_samples=lambda: summarize_log_weights(log_weights).effective_sample_size.min()
-        )
+        record_effective_samples(-compared.negative_energy)
         return maximum_likelihood(compared.positive, compared.negative, log_density)
 
     def _draw(self, rng_key: Array, base: Any) -> tuple[Array, Array]:

@@ -12,11 +12,10 @@ from pyro_ebm.core.checks import (
     check_one_base,
     check_positive_integer,
 )
-from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.bidirectional_bounds import ENTROPIES, PENALTIES, excess, half_square
 from pyro_ebm.pyro.generators import Compared, Partner, with_slope
-from pyro_ebm.pyro.negatives import record_energies
+from pyro_ebm.pyro.negatives import record_effective_samples, record_energies
 
 __all__ = ["BidirectionalBounds"]
 
@@ -198,9 +197,9 @@ def _mean_product(first: Tensor, second: Tensor) -> Tensor:
 def _record(potential: Tensor, compared: Compared) -> None:
     """Figures of a good partner: bounds that meet, and draws that all count."""
     record_energies(potential, compared.potential)
+    record_effective_samples(compared.log_ratio)
     log_ratio = compared.log_ratio
     record_figures(
         lower_bound=log_ratio.mean,
         penalty=lambda: half_square(compared.slope).mean(),
-        effective_samples=lambda: summarize_log_weights(log_ratio).effective_sample_size,
     )

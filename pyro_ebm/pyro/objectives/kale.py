@@ -13,7 +13,6 @@ from pyro_ebm.core.checks import (
     check_positive_integer,
     is_implicit,
 )
-from pyro_ebm.core.evidence import summarize_log_weights
 from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.kale import (
     DIRECTIONS,
@@ -25,7 +24,7 @@ from pyro_ebm.core.objectives.kale import (
     log_partition,
 )
 from pyro_ebm.pyro.energies import score_only
-from pyro_ebm.pyro.negatives import evaluate_both, record_energies
+from pyro_ebm.pyro.negatives import evaluate_both, record_effective_samples, record_energies
 
 __all__ = ["KALE"]
 
@@ -215,10 +214,7 @@ def _evaluate(distribution: Any, value: Tensor, draws: Tensor) -> tuple[Tensor, 
         distribution.evaluate, value, draws, distribution.event_shape
     )
     record_energies(positive, negative)
-    log_weights = -negative.detach()
-    record_figures(
-        effective_samples=lambda: summarize_log_weights(log_weights).effective_sample_size.min()
-    )
+    record_effective_samples(-negative)
     return positive, negative
 
 

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.evidence import summarize_log_weights
-from pyro_ebm.core.health import record_figures
 from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
-from pyro_ebm.pyro.negatives import compare
+from pyro_ebm.pyro.negatives import compare, record_effective_samples
 
 __all__ = ["MaximumLikelihood"]
 
@@ -53,10 +51,7 @@ class MaximumLikelihood:
         """
         draws, log_density = self._draw(distribution.base)
         compared = compare(distribution, value.detach(), draws)
-        log_weights = -compared.negative_energy.detach()
-        record_figures(
-            effective_samples=lambda: summarize_log_weights(log_weights).effective_sample_size.min()
-        )
+        record_effective_samples(-compared.negative_energy)
         return maximum_likelihood(compared.positive, compared.negative, log_density)
 
     @torch.no_grad()
