@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyro_ebm.core.divergences import (
+from pyro_ebm.core.objectives.divergences import (
     JEFFREYS,
     JENSEN_SHANNON,
     KL,

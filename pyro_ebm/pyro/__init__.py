@@ -6,34 +6,34 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
-from pyro_ebm.core.bounds import Bounds
-from pyro_ebm.core.divergences import Divergence, alpha_divergence
-from pyro_ebm.core.evidence import LogNormalizer
-from pyro_ebm.core.findings import Finding
-from pyro_ebm.core.marginal import LogMarginal
-from pyro_ebm.pyro.bounds import bounds
-from pyro_ebm.pyro.chains import PersistentChains
-from pyro_ebm.pyro.checks import check_model
-from pyro_ebm.pyro.distributions import EnergyBased
-from pyro_ebm.pyro.elbo import EnergyELBO, auxiliary
-from pyro_ebm.pyro.evidence import log_normalizer
-from pyro_ebm.pyro.guides import LangevinGuide
-from pyro_ebm.pyro.jacobian import log_det_jtj
-from pyro_ebm.pyro.marginal import log_marginal
-from pyro_ebm.pyro.mcmc import SamplerKernel
+from pyro_ebm.core.evidence.bounds import Bounds
+from pyro_ebm.core.evidence.log_marginal import LogMarginal
+from pyro_ebm.core.evidence.weights import LogNormalizer
+from pyro_ebm.core.model.issues import Finding
+from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.pushforward import Pushforward
+from pyro_ebm.pyro.evidence.bounds import bounds
+from pyro_ebm.pyro.evidence.log_marginal import log_marginal
+from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
+from pyro_ebm.pyro.infer.elbo import EnergyELBO, auxiliary
+from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
+from pyro_ebm.pyro.infer.mcmc import SamplerKernel
+from pyro_ebm.pyro.infer.persistent_chains import PersistentChains
+from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.objectives.bidirectional_bounds import BidirectionalBounds
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
 from pyro_ebm.pyro.objectives.f_divergence import FDivergence
+from pyro_ebm.pyro.objectives.jacobian import log_det_jtj
 from pyro_ebm.pyro.objectives.kale import KALE
 from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
+from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
-from pyro_ebm.pyro.optimizers import step_when
-from pyro_ebm.pyro.perturbations import GaussianPerturbation
-from pyro_ebm.pyro.pushforward import Pushforward
+from pyro_ebm.pyro.optim import step_when
 from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
-from pyro_ebm.pyro.sampling import run_chains
+from pyro_ebm.pyro.samplers.run import run_chains
 
 __all__ = [
     "BidirectionalBounds",

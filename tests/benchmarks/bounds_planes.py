@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ebm.core.evidence import summarize_log_weights
+from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.datasets import toy
 
 TOYS = ("25_gaussians", "swiss_roll")

@@ -28,7 +28,7 @@ from resumable import output_path, run_cells
 
 import pyro_ebm.numpyro as ebm
 from pyro_ebm.core.objectives.bidirectional_bounds import half_square
-from pyro_ebm.numpyro.generators import Partner
+from pyro_ebm.numpyro.objectives.generator import Partner
 
 
 class Players(NamedTuple):

@@ -21,7 +21,7 @@ from zuko.lazy import LazyTransform
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm.core.objectives.bidirectional_bounds import half_square
-from pyro_ebm.pyro.generators import Partner
+from pyro_ebm.pyro.objectives.generator import Partner
 
 pyro.enable_validation()  # zuko switches it off in all of torch.
 

@@ -23,7 +23,7 @@ from planes_numpyro import Rows
 from resumable import output_path, run_cells
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.generators import Partner
+from pyro_ebm.numpyro.objectives.generator import Partner
 
 
 class Formula(eqx.Module):

@@ -19,7 +19,7 @@ from resumable import output_path, run_cells
 from torch import Tensor, nn
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.generators import Partner
+from pyro_ebm.pyro.objectives.generator import Partner
 
 
 class Formula(nn.Module):

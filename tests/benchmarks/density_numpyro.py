@@ -40,7 +40,7 @@ from paramax import non_trainable, unwrap
 from resumable import output_path, run_cells
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.core.evidence import summarize_log_weights
+from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.datasets import Table
 
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from zuko.flows import RealNVP
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.core.evidence import summarize_log_weights
+from pyro_ebm.core.evidence.weights import summarize_log_weights
 
 
 class Flows(nn.Module):

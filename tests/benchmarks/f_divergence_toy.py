@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ebm.core.divergences import alpha_divergence
+from pyro_ebm.core.objectives.divergences import alpha_divergence
 
 WEIGHTS, MEANS, SCALES = (0.33, 0.67), (-1.0, 2.0), (0.25, math.sqrt(2.0))
 BATCH_SIZE, LEARNING_RATE, BETAS, WIDTH = 1000, 5e-3, (0.5, 0.999), 64

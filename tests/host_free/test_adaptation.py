@@ -2,7 +2,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.adaptation import (
+from pyro_ebm.core.samplers.warmup import (
     average_step_size,
     begin_dual_averaging,
     begin_moments,

@@ -4,7 +4,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.annealing import (
+from pyro_ebm.core.evidence.annealing import (
     log_weight_increment,
     mean_where,
     pilot_inverse_temperatures,

@@ -4,8 +4,8 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.bounds import Flow, entropy_bounds, into_blocks, summarize_bounds
-from pyro_ebm.core.diffusion import (
+from pyro_ebm.core.evidence.bounds import Flow, entropy_bounds, into_blocks, summarize_bounds
+from pyro_ebm.core.evidence.diffusion import (
     REMAINDER,
     flow_times,
     mixed_log_weights,

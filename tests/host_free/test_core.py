@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, special
 from scipy.linalg import expm
 
-from pyro_ebm.core.evidence import summarize_log_weights
+from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.core.numerics import log_mean_exp, logsumexp
 from pyro_ebm.core.objectives.energy_discrepancy import energy_discrepancy
 

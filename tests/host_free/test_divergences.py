@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from divergence_games import LE_CAM
 
-from pyro_ebm.core.divergences import (
+from pyro_ebm.core.objectives.divergences import (
     GAN,
     JEFFREYS,
     JENSEN_SHANNON,

@@ -2,7 +2,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.dynamics import (
+from pyro_ebm.core.samplers.dynamics import (
     accept,
     drift,
     hmc_log_acceptance,

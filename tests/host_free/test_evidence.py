@@ -4,7 +4,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.evidence import (
+from pyro_ebm.core.evidence.weights import (
     bracket,
     check_log_weights,
     describe_doubts,

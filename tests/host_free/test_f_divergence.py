@@ -14,7 +14,7 @@ from divergence_games import (
 )
 from scipy import optimize
 
-from pyro_ebm.core.divergences import (
+from pyro_ebm.core.objectives.divergences import (
     GAN,
     JEFFREYS,
     JENSEN_SHANNON,

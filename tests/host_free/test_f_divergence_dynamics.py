@@ -7,7 +7,7 @@ import pytest
 from divergence_games import Game, differences, jacobian, normal_energy
 from scipy import special
 
-from pyro_ebm.core.divergences import (
+from pyro_ebm.core.objectives.divergences import (
     JENSEN_SHANNON,
     KL,
     NEYMAN,

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pyro_ebm.core.health import TrustedRange, record_figures, recorded_figures
+from pyro_ebm.core.infer.metrics import TrustedRange, record_figures, recorded_figures
 
 TRUSTED = TrustedRange(max_loss=100.0, max_energy_scale=10.0)
 

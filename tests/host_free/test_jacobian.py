@@ -9,9 +9,9 @@ from jacobians import (
     spread,
 )
 
-from pyro_ebm.core import krylov
-from pyro_ebm.core.jacobian import check_method, log_det, smallest
 from pyro_ebm.core.numerics import log_positive
+from pyro_ebm.core.objectives import krylov
+from pyro_ebm.core.objectives.jacobian import check_method, log_det, smallest
 
 rng = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from pyro_ebm.core.evidence import summarize_log_weights
+from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.core.objectives.kale import (
     check_log_normalizer,
     choose_base_loss,

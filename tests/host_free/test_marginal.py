@@ -4,7 +4,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.marginal import (
+from pyro_ebm.core.evidence.log_marginal import (
     describe_doubts,
     inverse_temperatures,
     summarize_log_marginal,

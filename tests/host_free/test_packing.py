@@ -2,7 +2,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.packing import Packing
+from pyro_ebm.core.model.layout import Packing
 
 rng = np.random.default_rng(0)
 

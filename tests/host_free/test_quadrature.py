@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from pyro_ebm.core.quadrature import (
+from pyro_ebm.core.evidence.quadrature import (
     around,
     check_density,
     describe_open_box,

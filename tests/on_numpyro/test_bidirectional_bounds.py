@@ -15,8 +15,8 @@ from numpyro.infer import SVI
 from scipy.optimize import brentq
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.core.health import recorded_figures
-from pyro_ebm.numpyro.generators import Partner
+from pyro_ebm.core.infer.metrics import recorded_figures
+from pyro_ebm.numpyro.objectives.generator import Partner
 
 KEY = random.key(0)
 

@@ -15,8 +15,8 @@ from numpyro.distributions.transforms import AffineTransform
 
 import pyro_ebm.numpyro as ebm
 from pyro_ebm.core.objectives.bidirectional_bounds import half_square
-from pyro_ebm.numpyro.bounds import _bounds, _values_and_scores
-from pyro_ebm.numpyro.generators import Partner
+from pyro_ebm.numpyro.evidence.bounds import _bounds, _values_and_scores
+from pyro_ebm.numpyro.objectives.generator import Partner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

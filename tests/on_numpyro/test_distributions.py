@@ -13,8 +13,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.batch_util import vmap_over
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.distributions import _sample
-from pyro_ebm.numpyro.sites import find_energy, map_energy
+from pyro_ebm.numpyro.distributions.energy_based import _sample
+from pyro_ebm.numpyro.infer.energy_sites import find_energy, map_energy
 
 X = random.normal(random.key(5), (5, 2))
 

@@ -15,7 +15,7 @@ from numpyro import handlers
 from numpyro.contrib.module import eqx_module, flax_module, nnx_module
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.energies import evaluate_energy, score_only
+from pyro_ebm.numpyro.distributions.bound_energy import evaluate_energy, score_only
 
 
 def product(w, v):

@@ -10,7 +10,7 @@ from jax import random
 from numpyro.distributions import constraints
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro import annealing, quadrature
+from pyro_ebm.numpyro.evidence import annealing, quadrature
 
 KEY = random.key(0)
 # Tuning starts far off.

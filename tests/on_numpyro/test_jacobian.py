@@ -17,7 +17,7 @@ from jacobians import (
 from jax import random
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro import jacobian as room
+from pyro_ebm.numpyro.objectives import jacobian as room
 
 SMALLEST = {"method": "smallest_singular_value"}
 KEY = random.key(0)

@@ -20,8 +20,8 @@ from numpyro.infer import SVI
 from oracles import gaussian_tilt
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.core.evidence import summarize_log_weights
-from pyro_ebm.core.health import recorded_figures
+from pyro_ebm.core.evidence.weights import summarize_log_weights
+from pyro_ebm.core.infer.metrics import recorded_figures
 
 KEY = random.key(0)
 

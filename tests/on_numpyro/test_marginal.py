@@ -12,7 +12,7 @@ from numpyro import handlers
 from scipy.stats import multivariate_normal
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.marginal import _evaluate
+from pyro_ebm.numpyro.evidence.log_marginal import _evaluate
 
 LOG_Z = 0.5 * math.log(1 / 16 / truth.PRECISION)
 KEY = random.key(0)

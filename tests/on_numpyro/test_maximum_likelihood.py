@@ -17,7 +17,7 @@ from oracles import (
 )
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.core.health import recorded_figures
+from pyro_ebm.core.infer.metrics import recorded_figures
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -11,7 +11,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.posteriors import Posterior
+from pyro_ebm.numpyro.model.posterior import Posterior
 
 pytestmark = pytest.mark.usefixtures("float64")
 

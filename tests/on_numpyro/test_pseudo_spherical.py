@@ -13,7 +13,7 @@ from numpyro.infer import SVI
 from oracles import PSEUDO_SPHERICAL_VALUES, pseudo_spherical_gradient
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.core.health import recorded_figures
+from pyro_ebm.core.infer.metrics import recorded_figures
 
 pytestmark = pytest.mark.usefixtures("float64")
 

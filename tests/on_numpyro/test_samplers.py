@@ -8,8 +8,8 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.potentials import unconstrained_potential
-from pyro_ebm.numpyro.sampling import _keep
+from pyro_ebm.numpyro.samplers.run import _keep
+from pyro_ebm.numpyro.samplers.target import unconstrained_potential
 
 NUM_CHAINS = 50_000
 

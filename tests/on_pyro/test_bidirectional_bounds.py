@@ -13,8 +13,8 @@ from torch import nn
 from torch.distributions import AffineTransform, ComposeTransform, TanhTransform
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.core.health import recorded_figures
-from pyro_ebm.pyro.generators import Partner
+from pyro_ebm.core.infer.metrics import recorded_figures
+from pyro_ebm.pyro.objectives.generator import Partner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

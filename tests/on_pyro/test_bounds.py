@@ -12,8 +12,8 @@ from torch.distributions.transforms import AffineTransform
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm.core.objectives.bidirectional_bounds import half_square
-from pyro_ebm.pyro.bounds import _values_and_scores
-from pyro_ebm.pyro.generators import Partner
+from pyro_ebm.pyro.evidence.bounds import _values_and_scores
+from pyro_ebm.pyro.objectives.generator import Partner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

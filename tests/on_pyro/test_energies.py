@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from pyro_ebm.pyro.energies import evaluate_energy, freeze_module, score_only
+from pyro_ebm.pyro.distributions.bound_energy import evaluate_energy, freeze_module, score_only
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,7 +8,7 @@ from brackets_pyro import mixture, network, quartic
 from pyro.distributions import constraints
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.annealing import _chosen
+from pyro_ebm.pyro.evidence.annealing import _chosen
 
 HOPELESS = ebm.MALA(1e-6, target_acceptance=None)
 

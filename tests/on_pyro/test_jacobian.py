@@ -18,7 +18,7 @@ from jacobians import (
 from torch import nn
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.jacobian import jacobian, smallest_singular_value
+from pyro_ebm.pyro.objectives.jacobian import jacobian, smallest_singular_value
 
 SMALLEST = {"method": "smallest_singular_value"}
 

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch.distributions import biject_to
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.posteriors import Posterior
+from pyro_ebm.pyro.model.posterior import Posterior
 
 pytestmark = pytest.mark.usefixtures("float64")
 

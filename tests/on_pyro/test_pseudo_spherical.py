@@ -11,7 +11,7 @@ from pyro.optim import Adam
 from torch import nn
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.core.health import recorded_figures
+from pyro_ebm.core.infer.metrics import recorded_figures
 
 pytestmark = pytest.mark.usefixtures("float64")
 

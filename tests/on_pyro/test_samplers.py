@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.potentials import unconstrained_potential
+from pyro_ebm.pyro.samplers.target import unconstrained_potential
 
 pytestmark = pytest.mark.usefixtures("float64")
 

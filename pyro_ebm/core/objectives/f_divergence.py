@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice
-from pyro_ebm.core.divergences import Divergence
+from pyro_ebm.core.objectives.divergences import Divergence
 
 __all__ = ["FDivergenceWeights", "f_divergence"]
 

@@ -6,7 +6,7 @@ from jax import Array, lax
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative
 from pyro_ebm.core.objectives.contrastive_divergence import contrastive_divergence
-from pyro_ebm.numpyro.negatives import Negatives, compare
+from pyro_ebm.numpyro.objectives.negatives import Negatives, compare
 from pyro_ebm.numpyro.samplers import Sampler
 
 __all__ = ["ContrastiveDivergence"]

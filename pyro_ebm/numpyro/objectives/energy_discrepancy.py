@@ -8,8 +8,8 @@ from numpyro.distributions import biject_to
 
 from pyro_ebm.core.checks import check_nonnegative, check_positive_integer
 from pyro_ebm.core.objectives.energy_discrepancy import energy_discrepancy
-from pyro_ebm.numpyro.perturbations import GaussianPerturbation
-from pyro_ebm.numpyro.potentials import unconstrained_potential
+from pyro_ebm.numpyro.objectives.perturbations import GaussianPerturbation
+from pyro_ebm.numpyro.samplers.target import unconstrained_potential
 
 __all__ = ["EnergyDiscrepancy"]
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
-from pyro_ebm.core.divergences import Divergence, check_divergence, find_divergence
-from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.infer.metrics import record_figures
 from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.objectives.divergences import Divergence, check_divergence, find_divergence
 from pyro_ebm.core.objectives.f_divergence import f_divergence
-from pyro_ebm.numpyro.energies import evaluate_energy
-from pyro_ebm.numpyro.negatives import Compared, Negatives, compare, evaluate_both
+from pyro_ebm.numpyro.distributions.bound_energy import evaluate_energy
+from pyro_ebm.numpyro.objectives.negatives import Compared, Negatives, compare, evaluate_both
 from pyro_ebm.numpyro.samplers import Sampler
 
 __all__ = ["FDivergence"]

@@ -14,7 +14,7 @@ from pyro_ebm.core.checks import (
     check_positive_integer,
     is_implicit,
 )
-from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.infer.metrics import record_figures
 from pyro_ebm.core.objectives.kale import (
     DIRECTIONS,
     FORMS,
@@ -24,8 +24,12 @@ from pyro_ebm.core.objectives.kale import (
     log_normalizer_gradient,
     log_partition,
 )
-from pyro_ebm.numpyro.energies import score_only
-from pyro_ebm.numpyro.negatives import evaluate_both, record_effective_samples, record_energies
+from pyro_ebm.numpyro.distributions.bound_energy import score_only
+from pyro_ebm.numpyro.objectives.negatives import (
+    evaluate_both,
+    record_effective_samples,
+    record_energies,
+)
 
 __all__ = ["KALE"]
 

@@ -6,7 +6,7 @@ from jax import Array, lax
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
-from pyro_ebm.numpyro.negatives import compare, record_effective_samples
+from pyro_ebm.numpyro.objectives.negatives import compare, record_effective_samples
 
 __all__ = ["MaximumLikelihood"]
 

@@ -5,10 +5,10 @@ from typing import Any
 from jax import Array, lax
 
 from pyro_ebm.core.checks import check_nonnegative, check_one_base
-from pyro_ebm.core.evidence import summarize_log_weights
-from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.evidence.weights import summarize_log_weights
+from pyro_ebm.core.infer.metrics import record_figures
 from pyro_ebm.core.objectives.pseudo_spherical import check_gamma, pseudo_spherical
-from pyro_ebm.numpyro.negatives import Negatives, compare
+from pyro_ebm.numpyro.objectives.negatives import Negatives, compare
 from pyro_ebm.numpyro.samplers import Sampler
 
 __all__ = ["PseudoSpherical"]

@@ -12,7 +12,7 @@ from pyro_ebm.core.objectives.score_matching import (
     denoising_score_matching,
     score_matching,
 )
-from pyro_ebm.numpyro.potentials import (
+from pyro_ebm.numpyro.samplers.target import (
     Potential,
     to_unconstrained,
     unconstrained_potential,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer, check_probability
-from pyro_ebm.core.dynamics import accept
-from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import accept
+from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
 __all__ = [
     "ChainState",

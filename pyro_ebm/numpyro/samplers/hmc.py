@@ -6,8 +6,7 @@ from typing import Any
 from jax import Array, lax, random
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.dynamics import drift, hmc_log_acceptance, kick
-from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import drift, hmc_log_acceptance, kick
 from pyro_ebm.numpyro.samplers.base import (
     ChainState,
     Transition,
@@ -17,6 +16,7 @@ from pyro_ebm.numpyro.samplers.base import (
     noise_like,
     units,
 )
+from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
 __all__ = ["HMC"]
 

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pyro_ebm.core.checks import check_positive
-from pyro_ebm.core.dynamics import drift, kick, refresh
-from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import drift, kick, refresh
 from pyro_ebm.numpyro.samplers.base import (
     ChainState,
     Transition,
@@ -17,6 +16,7 @@ from pyro_ebm.numpyro.samplers.base import (
     noise_like,
     unadjusted_info,
 )
+from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
 __all__ = ["KineticLangevin"]
 

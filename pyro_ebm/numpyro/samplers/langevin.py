@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pyro_ebm.core.checks import check_nonnegative, check_positive
-from pyro_ebm.core.dynamics import langevin_move
-from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import langevin_move
 from pyro_ebm.numpyro.samplers.base import (
     ChainState,
     Transition,
@@ -19,6 +18,7 @@ from pyro_ebm.numpyro.samplers.base import (
     noise_like,
     unadjusted_info,
 )
+from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
 __all__ = ["Langevin"]
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from jax import Array, random
 
-from pyro_ebm.core.dynamics import langevin_move, mala_log_acceptance
-from pyro_ebm.numpyro.potentials import Potential, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import langevin_move, mala_log_acceptance
 from pyro_ebm.numpyro.samplers.base import (
     ChainState,
     Transition,
@@ -15,6 +14,7 @@ from pyro_ebm.numpyro.samplers.base import (
     noise_like,
     units,
 )
+from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
 __all__ = ["MALA"]
 

@@ -12,10 +12,10 @@ from pyro_ebm.core.checks import (
     check_one_base,
     check_positive_integer,
 )
-from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.infer.metrics import record_figures
 from pyro_ebm.core.objectives.bidirectional_bounds import ENTROPIES, PENALTIES, excess, half_square
-from pyro_ebm.pyro.generators import Compared, Partner, with_slope
-from pyro_ebm.pyro.negatives import record_effective_samples, record_energies
+from pyro_ebm.pyro.objectives.generator import Compared, Partner, with_slope
+from pyro_ebm.pyro.objectives.negatives import record_effective_samples, record_energies
 
 __all__ = ["BidirectionalBounds"]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative
 from pyro_ebm.core.objectives.contrastive_divergence import contrastive_divergence
-from pyro_ebm.pyro.negatives import Negatives, compare
+from pyro_ebm.pyro.objectives.negatives import Negatives, compare
 from pyro_ebm.pyro.samplers import Sampler
 
 __all__ = ["ContrastiveDivergence"]

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
-from pyro_ebm.core.divergences import Divergence, check_divergence, find_divergence
-from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.infer.metrics import record_figures
 from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.objectives.divergences import Divergence, check_divergence, find_divergence
 from pyro_ebm.core.objectives.f_divergence import f_divergence
-from pyro_ebm.pyro.energies import evaluate_energy
-from pyro_ebm.pyro.negatives import Compared, Negatives, compare, evaluate_both
+from pyro_ebm.pyro.distributions.bound_energy import evaluate_energy
+from pyro_ebm.pyro.objectives.negatives import Compared, Negatives, compare, evaluate_both
 from pyro_ebm.pyro.samplers import Sampler
 
 __all__ = ["FDivergence"]

@@ -13,7 +13,7 @@ from pyro_ebm.core.checks import (
     check_positive_integer,
     is_implicit,
 )
-from pyro_ebm.core.health import record_figures
+from pyro_ebm.core.infer.metrics import record_figures
 from pyro_ebm.core.objectives.kale import (
     DIRECTIONS,
     FORMS,
@@ -23,8 +23,12 @@ from pyro_ebm.core.objectives.kale import (
     log_normalizer_gradient,
     log_partition,
 )
-from pyro_ebm.pyro.energies import score_only
-from pyro_ebm.pyro.negatives import evaluate_both, record_effective_samples, record_energies
+from pyro_ebm.pyro.distributions.bound_energy import score_only
+from pyro_ebm.pyro.objectives.negatives import (
+    evaluate_both,
+    record_effective_samples,
+    record_energies,
+)
 
 __all__ = ["KALE"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
-from pyro_ebm.pyro.negatives import compare, record_effective_samples
+from pyro_ebm.pyro.objectives.negatives import compare, record_effective_samples
 
 __all__ = ["MaximumLikelihood"]
 

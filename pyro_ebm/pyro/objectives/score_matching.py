@@ -12,8 +12,8 @@ from pyro_ebm.core.objectives.score_matching import (
     denoising_score_matching,
     score_matching,
 )
-from pyro_ebm.pyro.energies import graph_nodes
-from pyro_ebm.pyro.potentials import Potential, to_unconstrained, unconstrained_potential
+from pyro_ebm.pyro.distributions.bound_energy import graph_nodes
+from pyro_ebm.pyro.samplers.target import Potential, to_unconstrained, unconstrained_potential
 
 __all__ = ["ScoreMatching"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer, check_probability
-from pyro_ebm.pyro.potentials import Potential, value_and_gradient
+from pyro_ebm.pyro.samplers.target import Potential, value_and_gradient
 
 __all__ = [
     "ChainState",

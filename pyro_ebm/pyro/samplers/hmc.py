@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.dynamics import accept, drift, hmc_log_acceptance, kick
-from pyro_ebm.pyro.potentials import Potential, compilable, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import accept, drift, hmc_log_acceptance, kick
 from pyro_ebm.pyro.samplers.base import (
     ChainState,
     Transition,
@@ -17,6 +16,7 @@ from pyro_ebm.pyro.samplers.base import (
     initial_state,
     units,
 )
+from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
 __all__ = ["HMC"]
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_positive
-from pyro_ebm.core.dynamics import drift, kick, refresh
-from pyro_ebm.pyro.potentials import Potential, compilable, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import drift, kick, refresh
 from pyro_ebm.pyro.samplers.base import (
     ChainState,
     Transition,
@@ -18,6 +17,7 @@ from pyro_ebm.pyro.samplers.base import (
     unadjusted_info,
     units,
 )
+from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
 __all__ = ["KineticLangevin"]
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.checks import check_nonnegative, check_positive
-from pyro_ebm.core.dynamics import langevin_move
-from pyro_ebm.pyro.potentials import Potential, compilable, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import langevin_move
 from pyro_ebm.pyro.samplers.base import (
     ChainState,
     Transition,
@@ -20,6 +19,7 @@ from pyro_ebm.pyro.samplers.base import (
     unadjusted_info,
     units,
 )
+from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
 __all__ = ["Langevin"]
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.dynamics import accept, langevin_move, mala_log_acceptance
-from pyro_ebm.pyro.potentials import Potential, compilable, value_and_gradient
+from pyro_ebm.core.samplers.dynamics import accept, langevin_move, mala_log_acceptance
 from pyro_ebm.pyro.samplers.base import (
     ChainState,
     Transition,
@@ -16,6 +15,7 @@ from pyro_ebm.pyro.samplers.base import (
     initial_state,
     units,
 )
+from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
 __all__ = ["MALA"]
 

@@ -1,0 +1,252 @@
+"""Our samplers as kernels of NumPyro's own ``MCMC``."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import initialize_model
+from numpyro.util import is_prng_key
+
+from pyro_ebm.numpyro.model.check import check_model
+from pyro_ebm.numpyro.samplers import ChainState, Sampler, TransitionInfo
+from pyro_ebm.numpyro.samplers.target import Potential
+from pyro_ebm.numpyro.samplers.warmup import (
+    Warmup,
+    adapt,
+    begin_warmup,
+    end_warmup,
+    prepare_state,
+    window_flags,
+)
+
+__all__ = ["AdaptState", "KernelState", "SamplerKernel"]
+
+_Learned = tuple[ChainState, Warmup]
+
+
+class AdaptState(NamedTuple):
+    """What warm-up tunes.
+
+    Attributes:
+        step_size: Step size in use.
+        warmup: What it has learned so far.
+    """
+
+    step_size: Array
+    warmup: Any
+
+
+class KernelState(NamedTuple):
+    """State of one chain, or of all chains where they are vectorised, by NumPyro's names.
+
+    Attributes:
+        i: Steps taken.
+        z: Unconstrained values, by site.
+        potential_energy: Minus the log-density there, in unconstrained space.
+        accept_prob: Probability of acceptance in the last step.
+        mean_accept_prob: Its mean over the warm-up, or since.
+        diverging: Whether the last step diverged.
+        adapt_state: What warm-up tunes.
+        chains: The sampler's state.
+        rng_key: For the next step.
+    """
+
+    i: Array
+    z: Any
+    potential_energy: Array
+    accept_prob: Array
+    mean_accept_prob: Array
+    diverging: Array
+    adapt_state: AdaptState
+    chains: ChainState
+    rng_key: Array
+
+
+class SamplerKernel(MCMCKernel):
+    """A kernel for ``numpyro.infer.MCMC`` that moves a model's latent variables by a sampler.
+
+    All latent variables form one vector in unconstrained space. In warm-up the sampler's
+    ``target_acceptance`` and ``adapt_scale`` say what is tuned; after that nothing changes. With
+    ``chain_method="vectorized"`` all chains share what is learned.
+
+    Collected without asking: ``diverging``, ``accept_prob``, ``potential_energy`` and
+    ``adapt_state.step_size``, which ArviZ and :func:`~pyro_ebm.diagnostics.to_arviz` read.
+
+    Args:
+        model: A NumPyro model. Discrete latent variables are summed out, as in ``NUTS``.
+        sampler: For example :class:`~pyro_ebm.numpyro.MALA`. One without acceptance step, such as
+            :class:`~pyro_ebm.numpyro.Langevin`, leaves the posterior biased.
+        init_strategy: Where chains start, one of NumPyro's ``init_to_...``.
+
+    Raises:
+        TypeError: If ``sampler`` is none.
+        ValueError: If the model has no continuous latent variable.
+
+    Warns:
+        UserWarning: At the start of a run, if an energy makes its target wrong (see
+            :func:`~pyro_ebm.numpyro.check_model`).
+
+    Example:
+        >>> from numpyro.infer import MCMC
+        >>> from pyro_ebm.numpyro.samplers import MALA
+        >>> kernel = SamplerKernel(model, MALA(0.1))  # doctest: +SKIP
+        >>> mcmc = MCMC(kernel, num_warmup=500, num_samples=1000)  # doctest: +SKIP
+        >>> mcmc.run(random.key(0), data)  # doctest: +SKIP
+    """
+
+    sample_field = "z"
+    default_fields = (
+        "z",
+        "diverging",
+        "accept_prob",
+        "potential_energy",
+        "adapt_state.step_size",
+    )
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        sampler: Sampler,
+        *,
+        init_strategy: Callable[..., Any] = init_to_uniform,
+    ) -> None:
+        if not isinstance(sampler, Sampler):
+            raise TypeError(
+                f"Expected `sampler` to have init and step, got {type(sampler).__name__}."
+            )
+        self.model = model
+        self.sampler = sampler
+        self.init_strategy = init_strategy
+        self._num_warmup = 0
+        self._potential_fn: Any = None
+        self._postprocess_fn: Any = None
+        self._unravel: Any = None
+
+    def init(
+        self,
+        rng_key: Array,
+        num_warmup: int,
+        init_params: Any,
+        model_args: tuple[Any, ...],
+        model_kwargs: dict[str, Any] | None,
+    ) -> KernelState:
+        """Start a chain, or one for each key; ``init_params`` are values in unconstrained space."""
+        model_kwargs = model_kwargs or {}
+        for finding in check_model(self.model, *model_args, **model_kwargs):
+            if finding.biases_mcmc:
+                warnings.warn(finding.message, stacklevel=2)
+        rng_key, model_key = _split(rng_key)
+        start, self._potential_fn, self._postprocess_fn, _ = initialize_model(
+            model_key,
+            self.model,
+            init_strategy=self.init_strategy,
+            dynamic_args=True,
+            model_args=model_args,
+            model_kwargs=model_kwargs,
+        )
+        z = start.z if init_params is None else init_params
+        if not z:
+            raise ValueError("Expected a model with a continuous latent variable, got none.")
+        self._num_warmup = num_warmup
+        potential = self._potential(model_args, model_kwargs)
+        # One compilation costs less than a run of each operation by itself.
+        return jax.jit(lambda z, rng_key: self._start(z, potential, rng_key))(z, rng_key)
+
+    def sample(
+        self, state: KernelState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
+    ) -> KernelState:
+        """Move the chain, or all chains, once."""
+        rng_key, step_key = _split(state.rng_key)
+        step_key = step_key if is_prng_key(step_key) else step_key[0]
+        potential = self._potential(model_args, model_kwargs)
+        chains, info = self.sampler.step(step_key, potential, state.chains)
+        learned = chains, state.adapt_state.warmup
+        if self._num_warmup:
+            is_warmup = state.i < self._num_warmup
+            learned = lax.cond(is_warmup, self._warm_up, _as_it_was, state.i, info, learned)
+        i = state.i + 1
+        count = jnp.where(i <= self._num_warmup, i, i - self._num_warmup)
+        mean = jnp.reshape(state.mean_accept_prob, info.acceptance_rate.shape)
+        mean = mean + (info.acceptance_rate - mean) / count
+        chains, warmup = learned
+        return self._state(i, potential, chains, info, mean, warmup, rng_key)
+
+    def postprocess_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Any:
+        """Function from unconstrained values to values of all sites."""
+        return self._postprocess_fn(*model_args, **model_kwargs)
+
+    def get_diagnostics_str(self, state: KernelState) -> str:
+        """What the progress bar shows."""
+        return (
+            f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
+        )
+
+    @property
+    def _sample_fn(self) -> Any:
+        """Asked by ``MCMC``: None until ``init`` has run."""
+        return self._potential_fn
+
+    def _potential(
+        self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
+    ) -> Potential:
+        """Potential of all chains, from shape ``(num_chains, size)`` to ``(num_chains,)``."""
+        potential_fn = self._potential_fn(*model_args, **(model_kwargs or {}))
+        return jax.vmap(lambda position: potential_fn(self._unravel(position)))
+
+    def _start(self, z: Any, potential: Potential, rng_key: Array) -> KernelState:
+        if is_prng_key(rng_key):
+            z = jax.tree.map(lambda leaf: leaf[None], z)
+        self._unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], z))[1]
+        position = jax.vmap(lambda z: ravel_pytree(z)[0])(z)
+        chains = prepare_state(self.sampler, self.sampler.init(potential, position))
+        zeros = jnp.zeros(len(position), position.dtype)
+        warmup = begin_warmup(chains)
+        info, i = TransitionInfo(zeros, zeros > 0), jnp.zeros((), int)
+        return self._state(i, potential, chains, info, zeros, warmup, rng_key)
+
+    def _warm_up(self, i: Array, info: TransitionInfo, learned: _Learned) -> _Learned:
+        chains, warmup = learned
+        learns, ends = (flags[i] for flags in window_flags(self._num_warmup))
+        chains, warmup = adapt(self.sampler, chains, info, warmup, learns, ends)
+        last = end_warmup(self.sampler, chains, warmup).step_size
+        is_last = i + 1 == self._num_warmup
+        step_size = jnp.where(is_last, last, chains.step_size)
+        return chains._replace(step_size=step_size), warmup
+
+    def _state(
+        self,
+        i: Array,
+        potential: Potential,
+        chains: ChainState,
+        info: TransitionInfo,
+        mean: Array,
+        warmup: Warmup,
+        rng_key: Array,
+    ) -> KernelState:
+        value = potential(chains.position) if chains.potential is None else chains.potential
+        step_size = jnp.broadcast_to(chains.step_size, value.shape)
+        z = jax.vmap(self._unravel)(chains.position)
+        by_chain: Any = (z, value, info.acceptance_rate, mean, info.diverging, step_size)
+        if is_prng_key(rng_key):
+            by_chain = jax.tree.map(lambda leaf: leaf[0], by_chain)
+        z, value, rate, mean, diverging, step_size = by_chain
+        adapt_state = AdaptState(step_size, warmup)
+        return KernelState(i, z, value, rate, mean, diverging, adapt_state, chains, rng_key)
+
+
+def _as_it_was(i: Array, info: TransitionInfo, learned: _Learned) -> _Learned:
+    del i, info
+    return learned
+
+
+def _split(rng_key: Array) -> Any:
+    """Two keys out of one, or two for each chain."""
+    if is_prng_key(rng_key):
+        return random.split(rng_key)
+    return jnp.swapaxes(jax.vmap(random.split)(rng_key), 0, 1)
