@@ -35,7 +35,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-logo
-	@$(PYTEST) tests/host_free/test_parity.py
+	@$(PYTEST) tests/contracts
 
 format: $(STAMP)
 	@$(BIN)/ruff check -q --fix-only .
@@ -43,7 +43,7 @@ format: $(STAMP)
 
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 test: lint
-	@failed=0; for folder in host_free on_pyro on_numpyro; do \
+	@failed=0; for folder in contracts core pyro_host numpyro_host; do \
 		echo "$$folder"; \
 		$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist loadfile tests/$$folder || failed=1; \
 	done; exit $$failed

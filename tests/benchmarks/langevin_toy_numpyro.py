@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import langevin_toy as settings
 import optax
+from helpers.linear_gaussian import NUM_NEGATIVES, VARIANCE
+from helpers.linear_gaussian_numpyro import ELBOS, Toy
 from jax import lax, random
-from linear_gaussian import NUM_NEGATIVES, VARIANCE
-from linear_gaussian_numpyro import ELBOS, Toy
 from numpyro.infer import SVI
 from resumable import output_path, run_cells
 

@@ -6,8 +6,8 @@ Run: ``python tests/benchmarks/langevin_toy_pyro.py``
 import langevin_toy as settings
 import pyro
 import torch
-from linear_gaussian import NUM_NEGATIVES, VARIANCE
-from linear_gaussian_pyro import ELBOS, Toy
+from helpers.linear_gaussian import NUM_NEGATIVES, VARIANCE
+from helpers.linear_gaussian_pyro import ELBOS, Toy
 from pyro.infer import SVI
 from pyro.optim import Adam
 from resumable import output_path, run_cells

@@ -1,0 +1,252 @@
+"""Toys: sizes, seeds, densities against draws; digits and tables as they are split."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.real_data import needs_tables
+
+from pyro_ebm.datasets import TOYS, Toy, bimodal, digits, parkinsons, red_wine, toy
+
+ALL = [*TOYS.values(), bimodal(0.3)]
+WITH_DENSITY = [t for t in ALL if t.density is not None]
+
+
+def by_name(value):
+    return value.name if isinstance(value, Toy) else None
+
+
+# Extent and step of the grid that is fine for a toy: each costs what it must.
+GRIDS = {"bimodal": (12.0, 0.04), "two_spirals": (4.5, 0.1)}
+
+
+def grid(distribution):
+    """Cell centers of a square grid, shape (n, ..., dimension), and the volume of a cell."""
+    extent, step = GRIDS.get(distribution.name, (8.0, 0.04))
+    axis = np.arange(-extent, extent, step) + step / 2
+    axes = np.meshgrid(*[axis] * distribution.dimension, indexing="ij")
+    return np.stack(axes, axis=-1), step**distribution.dimension
+
+
+def test_issue_toys_are_there():
+    assert set(TOYS) == {
+        *("25_gaussians", "8_gaussians", "checkerboard", "pinwheel"),
+        *("rings", "swiss_roll", "two_moons", "two_spirals"),
+    }
+    assert {t.name for t in WITH_DENSITY} == {
+        *("25_gaussians", "8_gaussians", "checkerboard", "two_spirals", "bimodal"),
+    }
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=by_name)
+@pytest.mark.parametrize("n", [0, 1, 7, 1003])
+def test_sample_has_exact_size(distribution, n):
+    x = distribution.sample(n, seed=1)
+    assert x.shape == (n, distribution.dimension)
+    assert x.dtype == np.float64
+    assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("distribution", ALL, ids=by_name)
+def test_sample_depends_on_the_seed_alone(distribution):
+    first = distribution.sample(50, seed=3)
+    np.random.default_rng().random(10)
+    np.testing.assert_array_equal(first, distribution.sample(50, seed=3))
+    assert not np.array_equal(first, distribution.sample(50, seed=4))
+
+
+@pytest.mark.parametrize("distribution", WITH_DENSITY, ids=by_name)
+def test_density_integrates_to_one(distribution):
+    points, volume = grid(distribution)
+    total = np.exp(distribution.log_density(points)).sum() * volume
+    assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("distribution", WITH_DENSITY, ids=by_name)
+def test_draws_have_the_moments_and_entropy_of_the_density(distribution):
+    """Means, products and -log p of draws within five standard errors of the grid's integrals."""
+    n = 40_000
+    points, volume = grid(distribution)
+    log_density = distribution.log_density(points)
+    weight = np.exp(log_density) * volume
+    draws = distribution.sample(n, seed=0)
+
+    def statistics(x):
+        pairs = x[..., :, None] * x[..., None, :]
+        return np.concatenate([x, pairs.reshape(*x.shape[:-1], -1), np.abs(np.sin(5 * x))], axis=-1)
+
+    expected = np.tensordot(weight, statistics(points), axes=weight.ndim)
+    observed = statistics(draws)
+    errors = 5 * observed.std(axis=0) / np.sqrt(n) + 2e-3
+    assert (np.abs(observed.mean(axis=0) - expected) < errors).all()
+
+    entropy = -np.sum(weight * np.where(weight > 0, log_density, 0.0))
+    surprise = -distribution.log_density(draws[:10_000])
+    assert np.isfinite(surprise).all()
+    assert abs(surprise.mean() - entropy) < 5 * surprise.std() / np.sqrt(len(surprise)) + 2e-3
+
+
+def test_25_gaussians_are_where_they_are_published():
+    centers = np.array([(a, b) for a in range(-4, 5, 2) for b in range(-4, 5, 2)]) / 1.414
+    log_density = toy("25_gaussians").log_density(centers)
+    std = 0.2 / 1.414
+    np.testing.assert_allclose(log_density, -np.log(25 * 2 * np.pi * std**2), rtol=1e-12)
+
+
+def test_8_gaussians_lie_on_a_circle():
+    x = toy("8_gaussians").sample(4000, seed=0)
+    # The mean square of a shifted Gaussian: squared radius plus two variances.
+    assert np.mean(np.sum(x**2, axis=1)) == pytest.approx((16 + 0.5) / 1.414**2, rel=0.02)
+
+
+def test_rings_have_their_radii():
+    radius = np.linalg.norm(toy("rings").sample(4000, seed=0), axis=1)
+    nearest = np.abs(radius[:, None] - 0.75 * np.arange(1, 5))
+    assert (nearest.min(axis=1) < 0.4).all()
+    np.testing.assert_allclose(np.bincount(nearest.argmin(axis=1)) / 4000, 0.25, atol=0.04)
+
+
+def test_two_spirals_are_symmetric():
+    x = toy("two_spirals").sample(20_000, seed=0)
+    assert np.abs(x.mean(axis=0)).max() < 5 * x.std() / np.sqrt(20_000)
+    assert np.linalg.norm(x, axis=1).max() < 4
+
+
+def test_two_spirals_density_is_that_of_the_draws():
+    """Chi-squared over cells of side 0.2 of the half-plane x > 0; the other is the same, turned."""
+    n, side, parts = 40_000, 0.2, 4
+    draws = toy("two_spirals").sample(n, seed=1)
+    draws = np.where(draws[:, :1] < 0, -draws, draws)
+    edges = side * np.arange(21), side * np.arange(-20, 21)
+    observed, *_ = np.histogram2d(*draws.T, bins=edges)
+
+    x, y = (side / parts * (np.arange(parts * first, parts * 20) + 0.5) for first in (0, -20))
+    points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
+    density = 2 * np.exp(toy("two_spirals").log_density(points))
+    expected = n * side**2 * density.reshape(20, parts, 40, parts).mean(axis=(1, 3))
+
+    assert expected.sum() == pytest.approx(n, rel=1e-3)
+    often = expected > 5
+    squares = (observed - expected)[often] ** 2 / expected[often]
+    assert abs(squares.sum() - often.sum()) < 4 * np.sqrt(2 * often.sum())
+
+
+def test_pinwheel_has_five_blades():
+    x = toy("pinwheel").sample(20_000, seed=0)
+    angle = np.angle(x[:, 0] + 1j * x[:, 1])
+    harmonics = [abs(np.exp(1j * k * angle).mean()) for k in range(1, 6)]
+    assert max(harmonics[:4]) < 0.03
+    assert harmonics[4] > 0.2
+
+
+def test_bimodal_weights_its_modes():
+    x = bimodal(0.2).sample(20_000, seed=0)
+    assert np.mean(x < 0) == pytest.approx(0.2, abs=0.015)
+    assert bimodal(1.0).log_density(np.array([-5.0])) == pytest.approx(-0.5 * np.log(2 * np.pi))
+
+
+def test_log_density_keeps_the_batch_shape():
+    assert toy("checkerboard").log_density(np.zeros((4, 3, 2))).shape == (4, 3)
+    assert toy("checkerboard").log_density(np.array([9.0, 9.0])) == -np.inf
+
+
+def test_bad_input_says_what_was_expected():
+    with pytest.raises(ValueError, match="one of 25_gaussians, .*got 'spiral'"):
+        toy("spiral")
+    with pytest.raises(ValueError, match="exact log-density, got 'pinwheel'"):
+        toy("pinwheel").log_density(np.zeros(2))
+    with pytest.raises(ValueError, match=r"shape \(\*batch, 2\), got \(5, 3\)"):
+        toy("25_gaussians").log_density(np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        toy("rings").sample(-1)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1.5"):
+        bimodal(1.5)
+
+
+def test_digits_are_split_once_and_for_all():
+    data = digits()
+    assert [part.images.shape for part in data] == [(1197, 64), (200, 64), (400, 64)]
+    assert [part.labels.shape for part in data] == [(1197,), (200,), (400,)]
+    images = np.concatenate([part.images for part in data])
+    assert images.dtype == np.float32
+    assert images.min() == 0
+    assert images.max() == 1
+    assert len(np.unique(images, axis=0)) == 1797
+    assert all(len(np.unique(part.labels)) == 10 for part in data)
+    np.testing.assert_array_equal(data.test.images, digits().test.images)
+    assert not np.array_equal(data.test.images, digits(seed=1).test.images)
+
+
+def normal_surprise(table):
+    """Mean -log p of the rows for testing under the normal that fits those for training best."""
+    mean, covariance = table.train.mean(axis=0), np.cov(table.train.T, bias=True)
+    off = table.test - mean
+    squares = np.sum(off * np.linalg.solve(covariance, off.T).T, axis=1)
+    _, log_determinant = np.linalg.slogdet(2 * np.pi * covariance)
+    return 0.5 * (squares.mean() + log_determinant)
+
+
+@needs_tables
+@pytest.mark.parametrize(
+    ("load", "sizes", "published"),
+    [
+        (red_wine, (1296, 144, 159, 11), (17.1028, 15.0146, 15.4631, 16.2591, 15.7290)),
+        (parkinsons, (4760, 528, 587, 15), (22.3629, 21.3738, 20.8323, 22.5138, 20.6348)),
+    ],
+)
+def test_tables_are_prepared_to_the_last_random_number(load, sizes, published):
+    *lengths, dimension = sizes
+    tables = [load(seed) for seed in range(5)]
+    assert [part.shape for part in tables[0]] == [(length, dimension) for length in lengths]
+    np.testing.assert_allclose([normal_surprise(table) for table in tables], published, atol=1e-4)
+    np.testing.assert_array_equal(load().test, tables[1].test)
+
+
+@needs_tables
+@pytest.mark.parametrize("load", [red_wine, parkinsons])
+def test_tables_are_white_and_their_parts_share_no_row(load):
+    rows = np.concatenate(load())
+    assert rows.dtype == np.float64
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    np.testing.assert_allclose(rows.mean(axis=0), 0.0, atol=1e-9)
+    np.testing.assert_allclose(np.cov(rows.T, bias=True), np.eye(rows.shape[1]), atol=1e-9)
+
+
+@needs_tables
+def test_parkinsons_leaves_out_columns_that_repeat_another():
+    """What is kept is linear in the whitened rows, exactly; what is left out is not."""
+    path = Path(os.environ["PYRO_EBM_DATA"]) / "parkinsons_updrs.data"
+    names = path.read_text().split("\n", 1)[0].split(",")
+    raw = np.loadtxt(path, delimiter=",", skiprows=1)
+    np.random.RandomState(1).shuffle(raw)
+    raw = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    white = np.concatenate(parkinsons(seed=1))
+    errors = np.abs(raw - white @ (white.T @ raw) / len(white)).max(axis=0)
+    left_out = {name for name, error in zip(names, errors, strict=True) if error > 1e-9}
+    repeated = {"Jitter(%)", "Jitter:RAP", "Shimmer", "Shimmer:APQ3"}
+    assert left_out == {"subject#", "age", "sex"} | repeated
+
+
+@needs_tables
+def test_tables_are_read_as_the_repository_has_them(tmp_path, monkeypatch):
+    """Semicolons in the one, commas in the other."""
+    original = red_wine().test
+    text = (Path(os.environ["PYRO_EBM_DATA"]) / "winequality-red.csv").read_text()
+    header, body = text.removeprefix("# ").split("\n", 1)
+    lines = header.replace('" "', '";"') + "\n" + body.replace(" ", ";")
+    (tmp_path / "winequality-red.csv").write_text(lines)
+    monkeypatch.setenv("PYRO_EBM_DATA", str(tmp_path))
+    np.testing.assert_array_equal(red_wine().test, original)
+
+
+def test_missing_tables_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYRO_EBM_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="unset.*'Wine Quality'.*10.24432/C56S3T"):
+        red_wine()
+    monkeypatch.setenv("PYRO_EBM_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no such file.*'Parkinsons Telemonitoring'"):
+        parkinsons()
+    (tmp_path / "winequality-red.csv").write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"a table of \(1599, 12\), got \(2, 2\)"):
+        red_wine()

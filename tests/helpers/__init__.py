@@ -1,0 +1,1 @@
+"""Oracles, targets and adapters that several tests share."""
