@@ -1,1 +1,10 @@
-"""distributions"""
+r"""Energy-based distributions, and the bases that they reweight.
+
+.. math:: p(x) = \frac1Z e^{-\beta E(x)} p_0(x), \qquad Z = \int e^{-\beta E(x)} p_0(x)\, dx
+
+An ``EnergyBased`` distribution stands at any ``sample`` site, observed or latent. Its ``log_prob``
+is *frozen in the parameters*: the unnormalized log-density, differentiable in the value alone. So
+every stock ELBO, guide and MCMC kernel is right for everything but the energy's own parameters,
+which an objective trains through ``potential``. The base has a density (a normal, a flow) or is a
+``Pushforward``: whatever a generator makes of a latent variable.
+"""

@@ -1,1 +1,4 @@
-"""distributions"""
+"""NumPyro ``Distribution`` classes, which are pytrees.
+
+The concept: :mod:`pyro_ebm.core.distributions`.
+"""

@@ -1,1 +1,4 @@
-"""evidence"""
+"""Log Z and log p(x) by JAX, also inside of ``jit``.
+
+The concept: :mod:`pyro_ebm.core.evidence`.
+"""

@@ -1,1 +1,4 @@
-"""One file an objective, named as in the core: draw, differentiate, call the formula."""
+"""Keys and JAX transformations for the formulas of the core.
+
+The concept: :mod:`pyro_ebm.core.objectives`.
+"""

@@ -1,1 +1,4 @@
-"""distributions"""
+"""``TorchDistribution`` classes.
+
+The concept: :mod:`pyro_ebm.core.distributions`.
+"""

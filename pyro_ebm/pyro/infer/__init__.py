@@ -1,1 +1,4 @@
-"""infer"""
+"""Parts of ``pyro.infer``: losses, guides and kernels.
+
+The concept: :mod:`pyro_ebm.core.infer`.
+"""

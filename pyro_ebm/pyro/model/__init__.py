@@ -1,1 +1,4 @@
-"""model"""
+"""Sites as messages of Pyro's effect handlers.
+
+The concept: :mod:`pyro_ebm.core.model`.
+"""
