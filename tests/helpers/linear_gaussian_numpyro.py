@@ -1,7 +1,4 @@
-"""Every stock ELBO of NumPyro around an energy prior: does it recover the known best prior?
-
-Run: ``python tests/benchmarks/linear_gaussian_numpyro.py``
-"""
+"""Every stock ELBO of NumPyro around an energy prior: does it recover the known best prior?"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +11,6 @@ import optax
 from jax import Array, lax, random
 from numpyro import handlers
 from numpyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
-from resumable import output_path, run_cells
 
 import pyro_ebm.numpyro as ebm
 from helpers.linear_gaussian import (
@@ -111,8 +107,3 @@ def cells() -> list[dict]:
         for elbo in ELBOS
         for layout in LAYOUTS
     ]
-
-
-if __name__ == "__main__":
-    columns = ["precision", "loss", "slope", "scale"]
-    run_cells(cells(), run, output_path("linear_gaussian_numpyro"), columns=columns)

@@ -1,7 +1,4 @@
-"""Every stock ELBO of Pyro around an energy prior: does it recover the known best prior?
-
-Run: ``python tests/benchmarks/linear_gaussian_pyro.py``
-"""
+"""Every stock ELBO of Pyro around an energy prior: does it recover the known best prior?"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +17,6 @@ from pyro.infer import (
     TraceMeanField_ELBO,
 )
 from pyro.optim import Adam
-from resumable import output_path, run_cells
 from torch import nn
 
 import pyro_ebm.pyro as ebm
@@ -132,9 +128,3 @@ def cells() -> list[dict]:
         for layout in LAYOUTS
         if not (layout == "subsample" and elbo.startswith(("Renyi", "Reweighted")))
     ]
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    columns = ["precision", "loss", "slope", "scale"]
-    run_cells(cells(), run, output_path("linear_gaussian_pyro"), columns=columns)
