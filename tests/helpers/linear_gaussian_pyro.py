@@ -1,4 +1,4 @@
-"""Every stock ELBO of Pyro around an energy prior: does it recover the known best prior?"""
+"""Every stock ELBO of Pyro around an energy prior whose best value is known."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
