@@ -2,20 +2,23 @@
 PYTHON ?= python3
 HOST ?= pyro
 WORKERS ?= 2
+SUITES ?= contracts core pyro_host numpyro_host
 
 BIN := .venv/bin
 STAMP := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q
 
 # Two frameworks on few cores: thread pools that wait for each other make every timing worse.
-ONE_THREAD := OMP_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false
+ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_ISA)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo benchmark clean
+.PHONY: help setup lint format test suites doctest isa demo benchmark clean
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
-	@echo "make test                       lint, then every test"
+	@echo "make test                       lint, then every test and every example"
+	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
+	@echo "make isa                        the tests with the vector widths of older processors"
 	@echo "make benchmark                  samplers timed beside those of other libraries"
 	@echo "make lint | format | setup | clean"
 
@@ -35,18 +38,31 @@ lint: $(STAMP)
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-logo
-	@$(PYTEST) tests/contracts
 
 format: $(STAMP)
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
+test: lint doctest suites
+
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
-test: lint
-	@failed=0; for folder in contracts core pyro_host numpyro_host; do \
-		echo "$$folder"; \
-		$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist loadfile tests/$$folder || failed=1; \
+suites: $(STAMP)
+	@failed=0; for suite in $(SUITES); do \
+		echo "$$suite"; \
+		$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist loadfile tests/$$suite || failed=1; \
 	done; exit $$failed
+
+# Nothing is defined beforehand: an example brings what it needs.
+doctest: $(STAMP)
+	@$(ONE_THREAD) $(PYTEST) --doctest-modules pyro_ebm \
+		--ignore=pyro_ebm/pyro --ignore=pyro_ebm/numpyro
+	@$(ONE_THREAD) $(PYTEST) --doctest-modules pyro_ebm/pyro
+	@$(ONE_THREAD) $(PYTEST) --doctest-modules pyro_ebm/numpyro
+
+# A seed gives other bits when vectors have another width; no test may depend on them.
+isa: $(STAMP)
+	@ATEN_CPU_CAPABILITY=avx2 $(MAKE) suites XLA_ISA=--xla_cpu_max_isa=AVX2
+	@ATEN_CPU_CAPABILITY=default $(MAKE) suites XLA_ISA=--xla_cpu_max_isa=SSE4_2
 
 demo: $(STAMP)
 	@$(BIN)/python tutorials/digits_$(HOST).py --output demo_output
