@@ -17,8 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import RandomState
 
-__all__ = ["Table", "parkinsons", "red_wine"]
-
 Array = np.ndarray
 
 
@@ -46,7 +44,7 @@ class _Source:
     shape: tuple[int, int]
 
     def read(self) -> Array:
-        """Its numbers below one header line, between commas, semicolons or spaces."""
+        """Read the numbers below one header line, between commas, semicolons or spaces."""
         folder = os.environ.get("PYRO_EBM_DATA")
         if folder is None or not (path := Path(folder) / self.file).is_file():
             got = "the variable is unset" if folder is None else f"{folder!r} has no such file"
@@ -69,13 +67,13 @@ _PARKINSONS = _Source(
 
 
 def red_wine(seed: int = 1) -> Table:
-    """Loads eleven measurements of 1599 red wines.
+    """Load eleven measurements of 1599 red wines.
 
     They are recorded in round numbers: uniform noise as wide as the median gap between two values
     of a column, to either side, makes them continuous.
 
     Args:
-        seed: Of the noise, the split and the order of the columns; published figures have 1.
+        seed: Seed of the noise, the split and the order of the columns; published figures have 1.
 
     Returns:
         1296, 144 and 159 rows of dimension 11.
@@ -97,12 +95,12 @@ def red_wine(seed: int = 1) -> Table:
 
 
 def parkinsons(seed: int = 1) -> Table:
-    """Loads fifteen measurements of 5875 voice recordings of people with Parkinson's disease.
+    """Load fifteen measurements of 5875 voice recordings of people with Parkinson's disease.
 
     Subject, age and sex are left out, and columns that all but repeat another.
 
     Args:
-        seed: Of the split and the order of the columns; published figures have 1.
+        seed: Seed of the split and the order of the columns; published figures have 1.
 
     Returns:
         4760, 528 and 587 rows of dimension 15.
@@ -121,7 +119,7 @@ def parkinsons(seed: int = 1) -> Table:
 
 
 def _without_repetitions(x: Array, limit: float = 0.98) -> Array:
-    """Drops, one after another, the first column whose correlation with another is too high."""
+    """Drop, one after another, the first column whose correlation with another is too high."""
     # The authors compare magnitudes on the first pass only.
     correlation = np.abs(np.corrcoef(x.T))
     while (repeated := np.sum(correlation > limit, axis=0) > 1).any():
@@ -131,14 +129,14 @@ def _without_repetitions(x: Array, limit: float = 0.98) -> Array:
 
 
 def _whiten(x: Array) -> Array:
-    """Mean zero and covariance one, along the principal axes."""
+    """Give rows mean zero and covariance one, along the principal axes."""
     x = x - x.mean(axis=0)
     _, scales, axes = np.linalg.svd(x, full_matrices=False)
     return x @ (axes.T / scales) * np.sqrt(len(x))
 
 
 def _split(x: Array) -> Table:
-    """The last tenth for testing; of the rest, the last tenth for validation."""
+    """Keep the last tenth for testing; of the rest, the last tenth for validation."""
     num_test = len(x) // 10
     num_validation = (len(x) - num_test) // 10
     return Table(*np.split(x, [-num_test - num_validation, -num_test]))
