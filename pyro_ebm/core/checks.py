@@ -8,26 +8,6 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-__all__ = [
-    "check_auxiliary",
-    "check_chain_shapes",
-    "check_chains",
-    "check_choice",
-    "check_energy_shape",
-    "check_finite",
-    "check_ingredients",
-    "check_nonnegative",
-    "check_one_base",
-    "check_positive",
-    "check_positive_integer",
-    "check_probability",
-    "check_scalar",
-    "check_sites",
-    "check_start",
-    "describe_trouble",
-    "is_implicit",
-]
-
 # Below this mean acceptance a chain counts as stuck, if it has at least so many draws.
 _STUCK, _FEW_DRAWS = 1e-3, 10
 # A larger share of divergent transitions than this is worth a warning.

@@ -7,19 +7,62 @@ the gradient in these units and velocities are standard normal.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-__all__ = [
-    "accept",
-    "drift",
-    "hmc_log_acceptance",
-    "kick",
-    "langevin_move",
-    "mala_log_acceptance",
-    "refresh",
-]
+# A move that loses this many nats has left the region where the integrator works (Stan's number).
+_DIVERGENCE = -1000.0
+
+
+class ChainState(NamedTuple):
+    """State of a set of chains, with what the next step needs of it.
+
+    Attributes:
+        position: Unconstrained values, shape ``(*chains, *event)``.
+        potential: Potentials there, shape ``(*chains,)``; None for samplers that need none.
+        gradient: Gradients of the potential there, shape of ``position``; None for kinetic
+            Langevin dynamics, which needs them elsewhere.
+        velocity: Velocities, shape of ``position``; None for samplers without.
+        step_size: Step size in use, 0-dimensional or one for each element of the target's batch.
+        scale: Standard deviations that coordinates are measured in, broadcasts with ``position``.
+        index: Number of steps taken.
+    """
+
+    position: Any
+    potential: Any
+    gradient: Any
+    velocity: Any
+    step_size: Any
+    scale: Any
+    index: Any
+
+    def moved(self, position: Any, potential: Any, gradient: Any) -> "ChainState":
+        """The state after a step."""
+        return self._replace(
+            position=position, potential=potential, gradient=gradient, index=self.index + 1
+        )
+
+    def units(self) -> tuple[Any, Any]:
+        """Step size and scale, broadcasting with positions."""
+        if not self.step_size.ndim:
+            return self.step_size, self.scale
+        num_event_dims = self.position.ndim - self.potential.ndim
+        shape = tuple(self.step_size.shape) + (1,) * num_event_dims
+        return array_namespace(self.step_size).reshape(self.step_size, shape), self.scale
+
+
+class TransitionInfo(NamedTuple):
+    """Statistics of one step, under ArviZ's names.
+
+    Attributes:
+        acceptance_rate: Probability of acceptance, shape ``(*chains,)``.
+        diverging: Whether the move lost more than 1,000 nats or, without acceptance, met a
+            gradient that is not finite; shape ``(*chains,)``.
+    """
+
+    acceptance_rate: Any
+    diverging: Any
 
 
 def langevin_move(
@@ -157,6 +200,41 @@ def accept(accepted: Any, proposal: Any, current: Any) -> Any:
     xp = array_namespace(proposal)
     shape = tuple(accepted.shape) + (1,) * (proposal.ndim - accepted.ndim)
     return xp.where(xp.reshape(accepted, shape), proposal, current)
+
+
+def decide(
+    state: ChainState, proposal: tuple[Any, Any, Any], log_ratio: Any, uniform: Any
+) -> tuple[ChainState, TransitionInfo]:
+    """Accept or reject a proposal in every chain.
+
+    Args:
+        state: Where the chains are.
+        proposal: Position, potential and gradient.
+        log_ratio: Log of the Metropolis ratio, shape ``(*chains,)``.
+        uniform: Uniform random numbers of that shape.
+    """
+    accepted = array_namespace(uniform).log(uniform) < log_ratio
+    new = (accept(accepted, *pair) for pair in zip(proposal, state[:3], strict=True))
+    return state.moved(*new), decision_info(log_ratio)
+
+
+def decision_info(log_ratio: Any) -> TransitionInfo:
+    """Statistics of a step with acceptance, from the log of its Metropolis ratio."""
+    xp = array_namespace(log_ratio)
+    rate = xp.exp(xp.minimum(log_ratio, xp.zeros_like(log_ratio)))
+    return TransitionInfo(rate, log_ratio < _DIVERGENCE)
+
+
+def unadjusted_info(potential: Any, gradient: Any) -> TransitionInfo:
+    """Statistics of a step without acceptance, from potential and gradient on its way.
+
+    Only the shape of the potential is used: compiled code need not compute it.
+    """
+    xp = array_namespace(gradient)
+    finite = xp.isfinite(gradient)
+    event_axes = tuple(range(potential.ndim, gradient.ndim))
+    finite = xp.all(finite, axis=event_axes) if event_axes else finite
+    return TransitionInfo(xp.ones_like(potential), ~finite)
 
 
 def _sum_event(x: Any, num_chain_dims: int) -> Any:

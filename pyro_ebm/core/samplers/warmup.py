@@ -1,4 +1,4 @@
-r"""What warm-up learns: a step size from acceptance rates, scales from the chains' own spread.
+r"""Warm-up of chains: a step size from acceptance rates, scales from the chains' own spread.
 
 All chains share what is learned, so that many short chains adapt as well as few long ones; the
 elements of a batch, which are targets of their own, do not.
@@ -9,22 +9,37 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-__all__ = [
-    "DualAveraging",
-    "Moments",
-    "average_step_size",
-    "begin_dual_averaging",
-    "begin_moments",
-    "dual_averaging",
-    "regularized_scale",
-    "update_moments",
-    "warmup_windows",
-]
-
 # Constants of Hoffman and Gelman: how fast early errors are forgotten, and how far steps go.
 _STABILIZATION, _SHRINKAGE, _DECAY = 10.0, 0.05, 0.75
 # Stan's warm-up: a start and an end for the step size alone, windows that double between them.
 _START, _FIRST_WINDOW, _END = 75, 25, 50
+
+
+def initial_step_size(potential: Any, gradient: Any) -> Any:
+    r"""Langevin step size by a rule of thumb, from the gradients where chains start.
+
+    .. math:: h = d^{2/3} / \overline{|\nabla U|^2}
+
+    At draws of a Gaussian of variance :math:`\sigma^2` this is :math:`\sigma^2 d^{-1/3}`, which
+    scales as the optimal step size does. A leapfrog step is :math:`\sqrt{2 h}`.
+
+    Args:
+        potential: :math:`U`, shape ``(*chains,)``.
+        gradient: :math:`\nabla U`, shape ``(*chains, *event)``.
+
+    Returns:
+        :math:`h`, 0-dimensional; 1 where the gradients vanish or are not finite.
+
+    References:
+        | Optimal scaling of discrete approximations to Langevin diffusions (Roberts and
+          Rosenthal, 1998)
+    """
+    xp = array_namespace(gradient)
+    num_chains = math.prod(potential.shape)
+    num_coordinates = math.prod(gradient.shape[potential.ndim :])
+    step_size = num_coordinates ** (2 / 3) * num_chains / xp.sum(gradient**2)
+    usable = xp.isfinite(step_size) & (step_size > 0)
+    return xp.where(usable, step_size, xp.ones_like(step_size))
 
 
 class DualAveraging(NamedTuple):

@@ -1,7 +1,8 @@
-"""Calling an energy: one batch dimension, and its parameters held constant where they must be."""
+"""Evaluating an energy in one batch dimension, and holding its parameters constant."""
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from math import prod
 from typing import Any, Self
@@ -10,53 +11,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, tree_util
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import jaxpr_as_fun
+from numpyro.primitives import _PYRO_STACK, Messenger
 
-from pyro_ebm.core.checks import check_energy_shape
-
-__all__ = ["Packed", "evaluate_energy", "score_only", "trainable_arrays"]
+from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape
 
 Function = Callable[..., Array]
 
 
 def evaluate_energy(energy: Function, value: Array, event_shape: tuple[int, ...]) -> Array:
-    """Energies of any number of values, in one call with exactly one batch dimension.
+    """Energies of values of shape ``(*batch, *event_shape)``, in one call of the energy.
 
-    Args:
-        energy: Maps ``(N, *event_shape)`` to ``(N,)``.
-        value: Shape ``(*batch, *event_shape)``.
-        event_shape: Shape of one value.
-
-    Returns:
-        Shape ``(*batch,)``.
-
-    Raises:
-        ValueError: If the value has another event shape, or the energy gives anything but one
-            number for each value.
+    The energy is called with exactly one batch dimension.
     """
-    batch_ndim = value.ndim - len(event_shape)
-    if batch_ndim < 0 or value.shape[batch_ndim:] != tuple(event_shape):
-        raise ValueError(
-            f"Expected a value of event shape {tuple(event_shape)}, "
-            f"got a value of shape {tuple(value.shape)}."
-        )
-    batch_shape = value.shape[:batch_ndim]
+    batch_shape = check_value_shape(value.shape, event_shape)
     # Not -1: a batch of no values has no shape to infer it from.
     energies = energy(value.reshape((prod(batch_shape), *event_shape)))
     check_energy_shape(energies, prod(batch_shape))
     return energies.reshape(batch_shape)
 
 
-def score_only(function: Function, value: Array) -> tuple[Array, list[Array]]:
+def frozen_in_parameters(function: Function, value: Array) -> tuple[Array, list[Array]]:
     """``function(value)``, differentiable in the value to every order and in nothing else.
 
-    Args:
-        function: Any function of arrays. Whatever it uses beside its argument, at whatever depth
-            of closures, is held constant.
-        value: Where it is evaluated.
+    Whatever the function uses beside its argument, at whatever depth of closures, is held constant.
 
     Returns:
-        The result, and what was held constant in it.
+        The result, and the arrays that were held constant in it.
     """
     # A fresh function each time: JAX would answer an old one from its cache, old parameters
     # and all. (closure_convert does the same, but its cache keeps the parameters alive.)
@@ -70,6 +52,37 @@ def _hold(constant: Any) -> Any:
     return lax.stop_gradient(constant) if _is_inexact(constant) else constant
 
 
+class TrainedByObjective(Messenger):
+    """Effect handler around code in which an objective trains the energies: nothing to warn of."""
+
+
+def warn_if_untrained(potential: Array, held: list[Array]) -> Array:
+    """The potential; warns if a gradient is asked for in what ``log_prob`` holds constant."""
+    trained = any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK)
+    return potential if trained else _watch(potential, held)
+
+
+@jax.custom_jvp
+def _watch(potential: Array, held: list[Array]) -> Array:
+    del held
+    return potential
+
+
+@functools.partial(_watch.defjvp, symbolic_zeros=True)
+def _watch_jvp(primals: Any, tangents: Any) -> Any:
+    if not all(isinstance(tangent, SymbolicZero) for tangent in tangents[1]):
+        warnings.warn(
+            "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds "
+            "those of the energy and its base constant, yet a gradient in them was asked for. To "
+            "train them, use EnergyELBO(objective, elbo) as the loss, with an objective for this "
+            "site; if they are meant to stay as they are, use jax.lax.stop_gradient. If the "
+            "energy or its base depends on a latent variable, inference is wrong: the "
+            "log-normalizer depends on it too (the model is doubly intractable).",
+            stacklevel=2,
+        )
+    return primals[0], tangents[0]
+
+
 def trainable_arrays(energy: Any) -> dict[str, Array]:
     """Floating-point arrays of JAX in a module or partial, or in those that a function calls.
 
@@ -78,7 +91,7 @@ def trainable_arrays(energy: Any) -> dict[str, Array]:
     Returns:
         The arrays, by their paths.
     """
-    function = energy.content if isinstance(energy, _Energy) else energy
+    function = energy.content if isinstance(energy, PytreeFunction) else energy
     if inspect.isfunction(function):
         closure = inspect.getclosurevars(function)
         held = {**closure.globals, **closure.nonlocals}
@@ -92,12 +105,12 @@ def trainable_arrays(energy: Any) -> dict[str, Array]:
 
 
 @tree_util.register_pytree_node_class
-class Packed:
-    """Anything, in a form that passes through ``jit``, ``vmap`` and ``scan``.
+class StaticPytree:
+    """Any object as a pytree that passes through ``jit``, ``vmap`` and ``scan``.
 
-    Its arrays are data; all else (structure, activations, plain functions) is hashed. A module or
-    a ``jax.tree_util.Partial`` of a top-level function therefore costs one compilation however
-    often its parameters change; a fresh closure costs one each time.
+    Its arrays are data; all else (structure, activations, plain functions) is static and hashed. A
+    module or a ``jax.tree_util.Partial`` of a top-level function therefore costs one compilation
+    however often its parameters change; a fresh closure costs one each time.
     """
 
     def __init__(self, arrays: tuple[Any, ...], static: tuple[Any, tuple[Any, ...]]) -> None:
@@ -106,7 +119,7 @@ class Packed:
 
     @classmethod
     def pack(cls, content: Any) -> Self:
-        """Take a pytree of arrays and other things apart."""
+        """Separate the arrays of a pytree from its other leaves."""
         leaves, structure = jax.tree.flatten(content)
         arrays = tuple(leaf if _is_array(leaf) else None for leaf in leaves)
         others = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
@@ -114,24 +127,22 @@ class Packed:
 
     @property
     def content(self) -> Any:
-        """What was packed, with the arrays that are there now."""
+        """The packed object, with the present arrays."""
         structure, others = self.static
         leaves = zip(self.arrays, others, strict=True)
         return structure.unflatten(a if other is None else other for a, other in leaves)
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """What JAX may change, and what it may not."""
         return self.arrays, self.static
 
     @classmethod
     def tree_unflatten(cls, static: Any, arrays: Any) -> Self:
-        """The inverse of :meth:`tree_flatten`."""
         return cls(tuple(arrays), static)
 
 
 @tree_util.register_pytree_node_class
-class _Energy(Packed):
-    """A packed function."""
+class PytreeFunction(StaticPytree):
+    """A function as a pytree."""
 
     def __call__(self, *args: Array) -> Array:
         return self.content(*args)
@@ -143,26 +154,27 @@ class _Energy(Packed):
         return getattr(function, "__name__", type(function).__name__)
 
     def __reduce__(self) -> Any:
-        return _as_pytree, (self.content,)
+        return as_pytree, (self.content,)
 
 
-def _as_pytree(energy: Any) -> Any:
-    if isinstance(energy, _Energy | _ScannedEnergy):
+def as_pytree(energy: Any) -> Any:
+    """A function as a pytree that is callable; what is one already, unchanged."""
+    if isinstance(energy, PytreeFunction | ScannedEnergy):
         return energy
     if isinstance(energy, functools.partial) and not isinstance(energy, tree_util.Partial):
         energy = tree_util.Partial(energy.func, *energy.args, **energy.keywords)
-    return _Energy.pack(energy)
+    return PytreeFunction.pack(energy)
 
 
 @tree_util.register_pytree_node_class
-class _ScannedEnergy:
-    """The energies of all steps of a ``scan``, each for its own slice of the values.
+class ScannedEnergy:
+    """Energies of all steps of a ``scan``, each for its own slice of the values.
 
     Values come flat, shape ``(sample * num_steps * size, *event)``, ``size`` being the batch of
     one step.
     """
 
-    def __init__(self, energies: _Energy, size: int) -> None:
+    def __init__(self, energies: PytreeFunction, size: int) -> None:
         self.energies = energies
         self.size = size
 
@@ -171,7 +183,7 @@ class _ScannedEnergy:
         rows = value.reshape((-1, num_steps, self.size, *value.shape[1:]))
         num_samples = rows.shape[0]
         by_step = jnp.moveaxis(rows, 1, 0).reshape((num_steps, -1, *value.shape[1:]))
-        energies = jax.vmap(_Energy.__call__)(self.energies, by_step)
+        energies = jax.vmap(PytreeFunction.__call__)(self.energies, by_step)
         energies = energies.reshape((num_steps, num_samples, self.size))
         return jnp.moveaxis(energies, 0, 1).reshape(value.shape[0])
 
@@ -179,7 +191,7 @@ class _ScannedEnergy:
         return (self.energies,), self.size
 
     @classmethod
-    def tree_unflatten(cls, size: int, energies: Any) -> "_ScannedEnergy":
+    def tree_unflatten(cls, size: int, energies: Any) -> "ScannedEnergy":
         (energy,) = energies
         return cls(energy, size)
 

@@ -9,9 +9,7 @@ from jax.tree_util import Partial
 from numpyro.distributions import Distribution, TransformedDistribution, constraints
 from numpyro.distributions.transforms import ComposeTransform
 
-from pyro_ebm.numpyro.distributions.bound_energy import Packed
-
-__all__ = ["as_distribution", "latent_and_generator"]
+from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 
 
 def as_distribution(base: Any) -> Any:
@@ -54,7 +52,7 @@ class _Flow(Distribution):
 
     def __init__(self, flow: Any) -> None:
         _check_unconditional(flow)
-        self._flow = Packed.pack(flow)
+        self._flow = StaticPytree.pack(flow)
         super().__init__((), flow.shape, validate_args=False)
 
     @property

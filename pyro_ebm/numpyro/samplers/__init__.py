@@ -1,22 +1,5 @@
-"""Markov kernels, vectorised over chains: ``state = init(...)``, ``state, info = step(...)``.
+"""Kernels and runs of them, on JAX arrays.
 
-A sampler walks on a potential over unconstrained space (minus a log-density, up to a constant)
-and knows of no distribution. One file a sampler.
+The concept: :mod:`pyro_ebm.core.samplers`. Kernels are hashable and static in compiled functions;
+a run compiles once for a kernel and the shapes of its target.
 """
-
-from pyro_ebm.numpyro.samplers.base import ChainState, Sampler, Transition, TransitionInfo
-from pyro_ebm.numpyro.samplers.hmc import HMC
-from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
-from pyro_ebm.numpyro.samplers.langevin import Langevin
-from pyro_ebm.numpyro.samplers.mala import MALA
-
-__all__ = [
-    "ChainState",
-    "HMC",
-    "KineticLangevin",
-    "Langevin",
-    "MALA",
-    "Sampler",
-    "Transition",
-    "TransitionInfo",
-]

@@ -1,66 +1,36 @@
 """Hamiltonian Monte Carlo."""
 
-from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array, lax, random
 
-from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.samplers.dynamics import drift, hmc_log_acceptance, kick
-from pyro_ebm.numpyro.samplers.base import (
-    ChainState,
-    Transition,
-    check_steps,
-    decide,
-    initial_state,
-    noise_like,
-    units,
-)
+from pyro_ebm.core.samplers import settings
+from pyro_ebm.core.samplers.dynamics import ChainState, decide, drift, hmc_log_acceptance, kick
+from pyro_ebm.numpyro.samplers.base import Transition, initial_state, noise_like
 from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
-__all__ = ["HMC"]
 
+class HMC(settings.HMC):
+    """Hamiltonian Monte Carlo, as :class:`pyro_ebm.core.samplers.settings.HMC`.
 
-@dataclass(frozen=True)
-class HMC:
-    r"""Hamiltonian Monte Carlo: a fresh velocity, leapfrog steps, acceptance; exact in the limit.
+    NumPyro's ``HMC`` takes a ``trajectory_length`` where this one takes ``num_steps``.
 
-    Args:
-        step_size: The leapfrog step :math:`h`, a time. One leapfrog step is a :class:`MALA` step
-            of size :math:`h^2 / 2`.
-        num_leapfrog: Leapfrog steps in one transition. Their number is fixed: a trajectory that
-            is a whole number of half periods of the target comes back, so do not choose
-            ``step_size * num_leapfrog`` near :math:`\pi \sigma`.
-        num_steps: Transitions of one independent draw, when a distribution's ``sample`` runs this.
-        target_acceptance: Acceptance rate that warm-up tunes the step size to; None keeps it.
-        adapt_scale: Whether warm-up measures every coordinate's standard deviation too.
-
-    Raises:
-        ValueError: If a number is out of range.
-
-    References:
-        | MCMC using Hamiltonian dynamics (Neal, 2011)
+    Example:
+        >>> HMC(0.1).num_steps
+        10
     """
 
-    step_size: float
-    num_leapfrog: int = 10
-    num_steps: int = 10
-    target_acceptance: float | None = 0.8
-    adapt_scale: bool = False
-
-    def __post_init__(self) -> None:
-        check_steps(self)
-        check_positive_integer("num_leapfrog", self.num_leapfrog)
-
     def init(self, potential: Potential, position: Array) -> ChainState:
-        """Start chains at a position of shape ``(*chains, *event)``."""
-        return initial_state(potential, position, self.step_size)
+        state = initial_state(potential, position, self.step_size)
+        if self.step_size is None:
+            state = state._replace(step_size=jnp.sqrt(2.0 * state.step_size))
+        return state
 
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
-        """One transition of every chain; ``num_leapfrog`` gradients."""
         noise_key, accept_key = random.split(rng_key)
-        velocity = noise_like(noise_key, state)
-        step_size, scale = units(state)
+        velocity = noise_like(noise_key, state.position)
+        step_size, scale = state.units()
         half = 0.5 * step_size
 
         def leapfrog(_: Any, moving: Any) -> Any:
@@ -71,6 +41,7 @@ class HMC:
             return position, value, gradient, kick(velocity, gradient, half, scale=scale)
 
         moving = (*state[:3], velocity)
-        *proposal, end = lax.fori_loop(0, self.num_leapfrog, leapfrog, moving)
+        *proposal, end = lax.fori_loop(0, self.num_steps, leapfrog, moving)
         log_ratio = hmc_log_acceptance(state.potential, velocity, proposal[1], end)
-        return decide(accept_key, state, tuple(proposal), log_ratio)
+        uniform = random.uniform(accept_key, log_ratio.shape, log_ratio.dtype)
+        return decide(state, tuple(proposal), log_ratio, uniform)

@@ -1,4 +1,4 @@
-"""Runs of samplers: one independent draw a chain, or whole chains with warm-up."""
+"""Runs of samplers: short runs, and chains with warm-up."""
 
 import warnings
 from functools import partial
@@ -9,15 +9,21 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from tqdm.auto import tqdm
 
-from pyro_ebm.core.checks import check_positive_integer, check_start, describe_trouble
+from pyro_ebm.core.samplers.checks import (
+    check_init_shape,
+    check_run,
+    check_start,
+    describe_trouble,
+)
+from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
-from pyro_ebm.numpyro.samplers import ChainState, Sampler, Transition
+from pyro_ebm.numpyro.samplers.base import Sampler, Transition
 from pyro_ebm.numpyro.samplers.target import (
+    HasPotential,
     Potential,
-    Tilted,
-    is_unconstrained,
-    to_unconstrained,
-    unconstrained_potential,
+    Target,
+    initial_values,
     value_and_gradient,
 )
 from pyro_ebm.numpyro.samplers.warmup import (
@@ -29,23 +35,27 @@ from pyro_ebm.numpyro.samplers.warmup import (
     window_flags,
 )
 
-__all__ = ["draw", "run_chains"]
 
-
-def draw(
-    rng_key: Array,
-    sampler: Sampler,
-    potential: Potential,
-    position: Array,
-    num_steps: int | None = None,
+def short_run(
+    rng_key: Array, sampler: Sampler, potential: Potential, position: Array, num_steps: int
 ) -> Array:
-    """Positions after ``num_steps`` (default: the sampler's) steps from ``position``."""
+    """Positions after some steps from ``position``."""
 
     def move(state: ChainState, key: Array) -> tuple[ChainState, None]:
         return sampler.step(key, potential, state)[0], None
 
-    keys = random.split(rng_key, num_steps or sampler.num_steps)
+    keys = random.split(rng_key, num_steps)
     return lax.scan(move, sampler.init(potential, position), keys)[0].position
+
+
+def move_values(
+    rng_key: Array, sampler: Sampler, distribution: Any, value: Array, num_steps: int
+) -> Array:
+    """Values after some steps from ``value``; detached."""
+    distribution, value = lax.stop_gradient((distribution, value))
+    target = Target.of(distribution)
+    position = target.position(value)
+    return target.value(short_run(rng_key, sampler, target.potential, position, num_steps))
 
 
 def run_chains(
@@ -53,48 +63,35 @@ def run_chains(
     sampler: Sampler,
     distribution: Any,
     *,
-    num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 0,
     thinning: int = 1,
+    num_chains: int | None = None,
     init: Array | ChainState | None = None,
     progress_bar: bool = True,
 ) -> Chains:
     """Run many chains on a distribution at once.
 
-    Args:
-        rng_key: Random key.
-        sampler: For example :class:`MALA`.
-        distribution: A NumPyro distribution, of any ``batch_shape``. New parameters of the same
-            module compile nothing anew.
-        num_chains: Number of independent chains.
-        num_samples: Draws that are kept of each chain.
-        num_warmup: Steps before the first draw. In them a sampler with a ``target_acceptance``
-            tunes its step size, and one with ``adapt_scale`` measures every coordinate's
-            standard deviation; all chains share what is learned. After that nothing changes.
-        thinning: Steps from one draw to the next.
-        init: Where the chains start: values of shape ``(num_chains, *batch, *event)``, or the
-            ``state`` of an earlier run of this sampler, which goes on from there with the step
-            size and the scales that it learned. Default: draws from the base of an energy-based
-            distribution, else standard normal in unconstrained space.
-        progress_bar: Whether to show one.
+    Arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. The distribution is
+    any of NumPyro's with a continuous support; new parameters of the same module compile nothing
+    anew. Without a progress bar, warm-up and draws are one compiled loop each.
 
-    Returns:
-        Chains with samples of shape ``(num_chains, num_samples, *batch, *event)`` and
-        statistics ``lp`` (log-density up to a constant), ``acceptance_rate``, ``diverging``,
-        ``step_size``, and for an energy-based distribution with a base ``ebm_energy``.
-
-    Raises:
-        ValueError: If a count is out of range, ``init`` has another shape, the support cannot be
-            mapped to unconstrained space, or chains start where there is no finite density.
-
-    Warns:
-        UserWarning: If chains diverged or never moved; the draws are returned all the same.
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from pyro_ebm.numpyro import MALA
+        >>> normal = dist.Normal(0.0, 1e-3)
+        >>> options = dict(num_warmup=300, num_samples=50, progress_bar=False)
+        >>> run_chains(jax.random.key(0), MALA(), normal, **options).samples.shape
+        (4, 50)
     """
-    check_positive_integer("num_chains", num_chains)
-    check_positive_integer("num_samples", num_samples)
-    check_positive_integer("num_warmup", num_warmup, minimum=0)
-    check_positive_integer("thinning", thinning)
+    check_sampler(sampler)
+    num_chains = check_run(
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        thinning=thinning,
+        num_chains=num_chains,
+        init=init,
+    )
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
     num_steps = num_warmup + num_samples * thinning
@@ -131,7 +128,7 @@ def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:
 def _warm_up(
     steps: Any, sampler: Sampler, distribution: Any, state: ChainState, warmup: Warmup
 ) -> tuple[ChainState, Warmup]:
-    potential = unconstrained_potential(distribution)
+    potential = Target.of(distribution).potential
 
     def step(carry: tuple[ChainState, Warmup], at: Any) -> tuple[Any, None]:
         (state, warmup), (key, learns, ends) = carry, at
@@ -145,65 +142,50 @@ def _warm_up(
 def _keep(
     keys: Array, sampler: Sampler, distribution: Any, state: ChainState, thinning: int
 ) -> tuple[ChainState, tuple[Array, dict[str, Array]]]:
-    potential = unconstrained_potential(distribution)
+    target = Target.of(distribution)
 
     def step(state: ChainState, key: Array) -> Transition:
-        return sampler.step(key, potential, state)
+        return sampler.step(key, target.potential, state)
 
     def keep(state: ChainState, key: Array) -> tuple[ChainState, Any]:
         state, infos = lax.scan(step, state, random.split(key, thinning))
         info = jax.tree.map(lambda leaf: leaf[-1], infos)
         if state.potential is not None:
             return state, (state.position, state.potential, info)
-        value = potential(state.position)
+        value = target.potential(state.position)
         diverging = info.diverging | ~jnp.isfinite(value)
         return state, (state.position, value, info._replace(diverging=diverging))
 
     state, draws = lax.scan(keep, state, keys)
     position, value, info = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), draws)
-    bijection = to_unconstrained(distribution)
-    samples, lp = bijection(position), -value
-    if not is_unconstrained(distribution):
-        lp = lp - bijection.log_abs_det_jacobian(position, samples)
+    samples, lp = target.value(position), -value
+    if not target.is_unconstrained:
+        lp = lp - target.log_volume(position, samples)
     statistics = {"lp": lp, **info._asdict()}
     statistics["step_size"] = jnp.broadcast_to(state.step_size, lp.shape)
-    if isinstance(distribution, Tilted) and distribution.base is not None:
+    if isinstance(distribution, HasPotential) and distribution.base is not None:
         statistics["ebm_energy"] = distribution.base.log_prob(samples) - lp
     return state, (samples, statistics)
 
 
 @partial(jax.jit, static_argnames="sampler")
 def _initial_state(sampler: Sampler, distribution: Any, position: Array) -> Any:
-    potential = unconstrained_potential(distribution)
+    potential = Target.of(distribution).potential
     state = prepare_state(sampler, sampler.init(potential, position))
-    return state, (
-        state[1:3] if state.potential is not None else value_and_gradient(potential, position)
-    )
+    known = state.potential is not None
+    return state, state[1:3] if known else value_and_gradient(potential, position)
 
 
 def _start(
-    rng_key: Array,
-    sampler: Sampler,
-    distribution: Any,
-    num_chains: int,
-    init: Array | ChainState | None,
+    rng_key: Array, sampler: Sampler, distribution: Any, num_chains: int, init: Any
 ) -> ChainState:
-    bijection = to_unconstrained(distribution)
-    shape = (num_chains, *distribution.batch_shape, *distribution.event_shape)
+    target = Target.of(distribution)
+    if init is None:
+        init = initial_values(rng_key, distribution, (num_chains,))
     before = init if isinstance(init, ChainState) else None
-    if before is not None:
-        value = bijection(before.position)
-    elif init is not None:
-        value = jnp.asarray(init)
-    elif isinstance(distribution, Tilted):
-        value = distribution.start(rng_key, (num_chains,))
-    else:
-        value = bijection(random.normal(rng_key, bijection.inverse_shape(shape)))
-    if value.shape != shape:
-        raise ValueError(
-            f"Expected `init` of shape {shape} (chains, *batch, *event), got {value.shape}."
-        )
-    position = bijection.inv(value) if before is None else before.position
+    value = jnp.asarray(init) if before is None else target.value(before.position)
+    check_init_shape(value.shape, distribution, num_chains)
+    position = target.position(value) if before is None else before.position
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = _initial_state(sampler, distribution, position)
     check_start(distribution, *evaluated)

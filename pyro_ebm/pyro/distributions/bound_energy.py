@@ -1,5 +1,6 @@
-"""Calling an energy: one batch dimension, and its parameters held constant where they must be."""
+"""Evaluating an energy in one batch dimension, and holding its parameters constant."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -8,46 +9,27 @@ from typing import Any
 import pyro
 import torch
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_ebm.core.checks import check_energy_shape
-
-__all__ = [
-    "evaluate_energy",
-    "freeze_module",
-    "graph_leaves",
-    "graph_nodes",
-    "kept_buffers",
-    "score_only",
-    "trainable_parameters",
-]
+from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape
 
 Function = Callable[[Tensor], Tensor]
 
+# Parameters that a warning has named: once is enough.
+_warned_of = WeakIdKeyDictionary()
+
 
 def evaluate_energy(energy: Function, value: Tensor, event_shape: torch.Size) -> Tensor:
-    """Energies of any number of values, in one call with exactly one batch dimension.
+    """Energies of values of shape ``(*batch, *event_shape)``, in one call of the energy.
 
-    Args:
-        energy: Maps ``(N, *event_shape)`` to ``(N,)``.
-        value: Shape ``(*batch, *event_shape)``.
-        event_shape: Shape of one value.
-
-    Returns:
-        Shape ``(*batch,)``.
-
-    Raises:
-        ValueError: If the value has another event shape, or the energy gives anything but one
-            number for each value.
+    The energy is called with exactly one batch dimension.
     """
-    batch_ndim = value.ndim - len(event_shape)
-    if batch_ndim < 0 or value.shape[batch_ndim:] != event_shape:
-        raise ValueError(
-            f"Expected a value of event shape {tuple(event_shape)}, "
-            f"got a value of shape {tuple(value.shape)}."
-        )
-    batch_shape = value.shape[:batch_ndim]
+    batch_shape = check_value_shape(value.shape, event_shape)
     # Not -1: a batch of no values has no shape to infer it from.
     num_values = prod(batch_shape)
     energies = energy(value.reshape((num_values, *event_shape)))
@@ -56,29 +38,29 @@ def evaluate_energy(energy: Function, value: Tensor, event_shape: torch.Size) ->
 
 
 def trainable_parameters(energy: Function) -> list[Tensor]:
-    """Parameters of a module that ask for a gradient; none for any other callable."""
+    """Parameters of a module that require a gradient; none for any other callable."""
     parameters = energy.parameters() if isinstance(energy, nn.Module) else ()
     return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def freeze_module(energy: Function) -> Function:
-    """The same energy with constant parameters and untouched buffers, where it is a module.
+    """The same energy with constant parameters and untouched buffers, if it is a module.
 
     This is the fast way to hold parameters constant. It does not reach parameters that a module
     fetches from elsewhere (a ``PyroParam``, a plain tensor attribute, another closure):
-    :func:`score_only` finds what is left.
+    :func:`frozen_in_parameters` finds what is left.
     """
     if not isinstance(energy, nn.Module):
         return energy
     constants = {name: parameter.detach() for name, parameter in energy.named_parameters()}
-    # Spectral norm and its like write to their buffers: a score must leave no trace in them.
+    # Spectral norm and its like write to their buffers; a log-density must not change them.
     constants |= {name: buffer.clone() for name, buffer in energy.named_buffers()}
     return lambda value: torch.func.functional_call(energy, constants, (value,))
 
 
 @contextmanager
 def kept_buffers(energy: Function) -> Iterator[None]:
-    """Take back what a forward pass writes into a module's buffers (spectral norm does)."""
+    """Restore a module's buffers afterwards (the forward pass of spectral norm writes to them)."""
     buffers = list(energy.buffers()) if isinstance(energy, nn.Module) else []
     before = [buffer.clone() for buffer in buffers]
     try:
@@ -88,20 +70,16 @@ def kept_buffers(energy: Function) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
-def score_only(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]:
+def frozen_in_parameters(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]:
     """``function(value)``, differentiable in the value to every order and in nothing else.
-
-    Args:
-        function: Any function of tensors that may use trainable parameters.
-        value: Where it is evaluated.
 
     Returns:
         The result, and the parameters that were found and held constant in it.
 
     Raises:
-        ValueError: If the function depends on a differentiable tensor that is no parameter. Such
-            a tensor is a latent variable of the model (as NUTS and HMC hand them in), whose
-            log-normalizer would be missing from the density.
+        ValueError: If the function depends on a differentiable tensor that is no parameter: a
+            latent variable of the model (as NUTS and HMC pass them), on which the log-normalizer
+            depends too.
     """
     if not torch.is_grad_enabled():
         return function(value), []
@@ -117,7 +95,7 @@ def score_only(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]
     if not value.requires_grad:
         return constant, leaves
     # TraceGraph_ELBO tracks which latents a term depends on; the operation itself would lose it.
-    plain = _ScoreOnly.apply(function, detach_provenance(constant), detach_provenance(value))
+    plain = _Frozen.apply(function, detach_provenance(constant), detach_provenance(value))
     return track_provenance(plain, get_provenance(constant)), leaves
 
 
@@ -143,8 +121,32 @@ def graph_nodes(result: Tensor, stop: Node | None = None) -> Iterator[Node]:
         waiting.extend(parent for parent, _ in node.next_functions)
 
 
-class _ScoreOnly(torch.autograd.Function):
-    """A scalar field whose every derivative in its inputs forgets its parameters.
+class TrainedByObjective(Messenger):
+    """Effect handler around code in which an objective trains the energies: nothing to warn of."""
+
+
+def warn_if_untrained(distribution: Any, held: list[Tensor]) -> None:
+    """Warn, once per parameter, if a stock ELBO trains what ``log_prob`` holds constant."""
+    if not torch.is_grad_enabled() or _is_on_stack(lambda it: isinstance(it, TrainedByObjective)):
+        return
+    new = [parameter for parameter in held if parameter not in _warned_of]
+    # SVI traces nothing but parameters while it takes a step; MCMC and Predictive do not.
+    if new and _is_on_stack(lambda it: isinstance(it, TraceMessenger) and it.param_only):
+        _warned_of.update(dict.fromkeys(new, True))
+        warnings.warn(
+            f"Nothing trains the parameters of {distribution}: a stock ELBO holds those of the "
+            "energy and its base constant. To train them, use EnergyELBO(objective, elbo) as the "
+            "loss; if they are meant to stay as they are, set requires_grad_(False).",
+            stacklevel=3,
+        )
+
+
+def _is_on_stack(predicate: Callable[[Any], bool]) -> bool:
+    return any(predicate(handler) for handler in _PYRO_STACK)
+
+
+class _Frozen(torch.autograd.Function):
+    """A scalar function with its parameters held constant in every derivative.
 
     Backward is the same operation again, applied to the vector-Jacobian product; so second and
     higher derivatives are right too.
@@ -187,7 +189,7 @@ def _vjp(
         return vjp(gradient, *inputs)
     with torch.no_grad():
         product = vjp(gradient, *inputs).detach()
-    return _ScoreOnly.apply(vjp, product, gradient, *inputs)
+    return _Frozen.apply(vjp, product, gradient, *inputs)
 
 
 def _check_is_parameter(leaf: Tensor) -> None:

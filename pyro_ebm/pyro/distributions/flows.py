@@ -7,8 +7,6 @@ from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor
 from torch.distributions import ComposeTransform, Transform, TransformedDistribution
 
-__all__ = ["as_distribution", "latent_and_generator"]
-
 
 def as_distribution(base: Any) -> Any:
     """A flow as a distribution; anything else as it is."""

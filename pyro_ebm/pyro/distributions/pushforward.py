@@ -1,11 +1,10 @@
-"""Implicit distributions: what a generator makes of a latent variable."""
+"""Implicit distributions: the output of a generator on a random latent."""
 
 from collections.abc import Callable
-from math import prod
 from typing import Any, ClassVar, cast
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import Normal, TorchDistribution, constraints
 from torch import Tensor, nn
 from torch.distributions import (
     Distribution,
@@ -15,52 +14,36 @@ from torch.distributions import (
     transform_to,
 )
 
-from pyro_ebm.core.checks import check_nonnegative, check_scalar
+from pyro_ebm.core.distributions.checks import (
+    check_callable,
+    check_distribution,
+    check_generated_shape,
+    check_one_transform,
+    check_real_latent,
+)
+from pyro_ebm.core.distributions.pushforward import (
+    IMAGE,
+    NO_BIJECTION,
+    AbstractPushforward,
+    check_noise_scale,
+)
 from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.flows import latent_and_generator
-from pyro_ebm.pyro.distributions.noise import WithNoise
-
-__all__ = ["Pushforward", "as_pushforward", "latent_energy"]
+from pyro_ebm.pyro.samplers.target import is_real
 
 
-class Pushforward(TorchDistribution):
-    r"""The distribution of what a generator makes of a latent variable.
+class Pushforward(AbstractPushforward, TorchDistribution):
+    """The distribution of a generator's output on a random latent.
 
-    .. math:: x = G(z) + \sigma \epsilon, \qquad z \sim \eta, \quad \epsilon \sim N(0, I)
-
-    As the base of an :class:`~pyro_ebm.pyro.EnergyBased` distribution it makes a generalized
-    energy-based model: it says where values may lie, the energy how likely they are there. It can
-    be sampled, with gradients in the parameters of generator and latent. It has a density only
-    where the generator is a ``torch.distributions.Transform``, which can be inverted, and there
-    is no noise; otherwise :meth:`log_prob` raises, for values lie on a set of fewer dimensions, or
-    have a density without a closed form. (For the latter,
-    :func:`~pyro_ebm.pyro.log_marginal` of the model ``z ~ latent; x ~ Normal(G(z), sigma)``
-    estimates it.)
-
-    Args:
-        latent: :math:`\eta`, any distribution.
-        generator: :math:`G`, from ``(N, *latent.event_shape)`` to ``(N, *event_shape)``: an
-            ``nn.Module``, a function, or a ``Transform``.
-        noise_scale: :math:`\sigma \ge 0`, a *standard deviation*; a number, or a positive tensor of
-            one element, such as a ``pyro.param``.
-        event_shape: Shape of one value. Default: that of what the generator makes of zeros,
-            which costs a call of it.
-        validate_args: As in any Pyro distribution.
-
-    Raises:
-        TypeError: If ``latent`` is no distribution or ``generator`` cannot be called.
-        ValueError: If the noise is negative, or the generator gives anything but one value for
-            each latent one.
+    Definition and arguments: the base class
+    :class:`~pyro_ebm.core.distributions.pushforward.AbstractPushforward`. Without ``event_shape``
+    making one costs a call of the generator.
 
     Example:
         >>> import torch, pyro.distributions as dist
         >>> circle = lambda angle: torch.stack([angle.cos(), angle.sin()], dim=-1)
         >>> Pushforward(dist.Normal(0.0, 1.0), circle).rsample((5,)).shape
         torch.Size([5, 2])
-
-    References:
-        | Generalized Energy Based Models (Arbel, Zhou and Gretton, 2021)
-        | https://arxiv.org/abs/2003.05033
     """
 
     arg_constraints: ClassVar[Any] = {}
@@ -75,116 +58,110 @@ class Pushforward(TorchDistribution):
         event_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        _check_arguments(latent, generator)
+        check_distribution("latent", latent, Distribution)
+        check_callable("generator", generator)
         self.latent: Any = latent
         self.generator = generator
-        self.noise_scale = _check_scale(noise_scale)
+        self.noise_scale = check_noise_scale(noise_scale, Tensor)
         if event_shape is None:
             event_shape = _event_shape(latent, generator)
-        super().__init__(latent.batch_shape, torch.Size(event_shape), validate_args=validate_args)
+        TorchDistribution.__init__(
+            self, latent.batch_shape, torch.Size(event_shape), validate_args=validate_args
+        )
 
     def __repr__(self) -> str:
         name = getattr(self.generator, "__name__", type(self.generator).__name__)
         return f"Pushforward({self.latent}, {name}, noise_scale={self.noise_scale})"
 
-    @property
-    def has_noise(self) -> bool:
-        """Whether there is noise; a scale that is a tensor counts as positive."""
-        return isinstance(self.noise_scale, Tensor) or self.noise_scale > 0
-
-    @property
-    def is_implicit(self) -> bool:
-        """Whether there is no ``log_prob``."""
-        return self.has_noise or not isinstance(self.generator, Transform)
-
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> Any:
-        """Constraint on the values; where there is no density, one that no chain can walk in."""
         if not self.is_implicit:
             return self._transformed.support
         return constraints.independent(_Image(), len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Pushforward":
-        """The same distribution with a larger batch shape; the generator is shared."""
         new: Any = self._get_checked_instance(Pushforward, _instance)
         new.latent = self.latent.expand(torch.Size(batch_shape))
         new.generator, new.noise_scale = self.generator, self.noise_scale
-        super(Pushforward, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
         )
         new._validate_args = self._validate_args
         return new
 
-    def generate(self, latent: Tensor) -> Tensor:
-        """What the generator makes of latent values, without noise.
-
-        Args:
-            latent: Shape ``(*sample, *batch_shape, *latent.event_shape)``.
-
-        Returns:
-            Shape ``(*sample, *batch_shape, *event_shape)``.
-        """
-        latent_shape = self.latent.event_shape
-        batch_shape = latent.shape[: latent.ndim - len(latent_shape)]
-        values = self.generator(latent.reshape((prod(batch_shape), *latent_shape)))
-        return values.reshape((*batch_shape, *self.event_shape))
-
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws, with gradients in the generator, and in the latent where that has ``rsample``."""
-        draw = self.latent.rsample if self.latent.has_rsample else self.latent.sample
-        value = self.generate(draw(torch.Size(sample_shape)))
+        """Draws, with gradients in the generator, and in the latent if that has ``rsample``."""
+        value = self.generate(_draw(self.latent, sample_shape))
         return value + self.noise_scale * torch.randn_like(value) if self.has_noise else value
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, where the generator is a ``Transform`` and there is no noise.
-
-        Raises:
-            NotImplementedError: Elsewhere.
-        """
-        if not self.is_implicit:
-            return self._transformed.log_prob(value)
-        reason = (
-            "with noise the density has no closed form"
-            if self.has_noise
-            else f"{type(self.generator).__name__} cannot be inverted"
-        )
-        raise NotImplementedError(
-            f"Expected a Transform as the generator of a Pushforward to give a density, {reason}."
-        )
+        return super().log_prob(value) if self.is_implicit else self._transformed.log_prob(value)
 
     @property
     def noiseless(self) -> "Pushforward":
-        """The same distribution with its noise, if there is any, as a part of the latent.
-
-        Raises:
-            ValueError: If there is noise, and the latent is not spread over all real numbers.
-        """
         if not self.has_noise:
             return self
-        joint = WithNoise(self.latent, self.event_shape)
+        joint = LatentWithNoise(self.latent, self.event_shape)
         return Pushforward(joint, _Noisy(self, joint), event_shape=tuple(self.event_shape))
+
+    @property
+    def _is_invertible(self) -> bool:
+        return isinstance(self.generator, Transform)
 
     @property
     def _transformed(self) -> TransformedDistribution:
         return TransformedDistribution(self.latent, cast(Transform, self.generator))
 
 
+class LatentWithNoise(TorchDistribution):
+    """A latent variable and standard normal noise, joined in one vector."""
+
+    arg_constraints: ClassVar[Any] = {}
+    has_rsample = True
+    support: Any = constraints.real_vector
+
+    def __init__(self, latent: Any, noise_shape: torch.Size) -> None:
+        check_real_latent(latent, is_real=is_real(latent.support))
+        self.latent = latent
+        self.noise_shape = noise_shape
+        self.sizes = latent.event_shape.numel(), noise_shape.numel()
+        super().__init__(latent.batch_shape, torch.Size((sum(self.sizes),)), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "LatentWithNoise":
+        return LatentWithNoise(self.latent.expand(torch.Size(batch_shape)), self.noise_shape)
+
+    def split(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent values and noise, each in its own shape."""
+        latent, noise = both.split(self.sizes, dim=-1)
+        shape = both.shape[:-1]
+        return latent.reshape(shape + self.latent.event_shape), noise.reshape(
+            shape + self.noise_shape
+        )
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        latent = _draw(self.latent, sample_shape)
+        shape = self._extended_shape(torch.Size(sample_shape))[:-1]
+        latent = latent.reshape((*shape, self.sizes[0]))
+        return torch.cat([latent, torch.randn_like(latent.new_empty((*shape, self.sizes[1])))], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        latent, _ = self.split(value)
+        noise = value[..., self.sizes[0] :]
+        density = Normal(torch.zeros_like(noise), 1.0, validate_args=False).log_prob(noise)
+        return self.latent.log_prob(latent) + density.sum(-1)
+
+
 def latent_energy(energy: Callable[[Tensor], Tensor], source: Pushforward) -> nn.Module:
-    """The energy of what a generator makes of latent values; its parameters are those of both."""
+    """Energy of a generator's output, as a function of the latent; has the parameters of both."""
     return _LatentEnergy(energy, source)
 
 
 def as_pushforward(base: Any) -> Pushforward:
-    """A base as a generator of a latent variable without noise.
-
-    Raises:
-        ValueError: If it is nothing of the kind.
-    """
+    """A base as a generator of a latent variable without noise."""
     if isinstance(base, Pushforward):
         return base.noiseless
     source = Pushforward(*latent_and_generator(base))
-    if source.event_shape != base.event_shape:
-        raise ValueError(f"Expected one transform for all batch elements, got {base}.")
+    check_one_transform(source, base)
     return source
 
 
@@ -203,7 +180,7 @@ class _LatentEnergy(nn.Module):
 class _Noisy(nn.Module):
     """A generator of latent and noise together."""
 
-    def __init__(self, source: Pushforward, joint: "WithNoise") -> None:
+    def __init__(self, source: Pushforward, joint: LatentWithNoise) -> None:
         super().__init__()
         self.generator = source.generator
         self.generate, self.split, self.scale = source.generate, joint.split, source.noise_scale
@@ -214,13 +191,13 @@ class _Noisy(nn.Module):
 
 
 class _Image(constraints.Constraint):
-    """What a generator can make: no bijection to unconstrained space is known."""
+    """Support of a generator's output: no bijection to unconstrained space is known."""
 
     is_discrete = False
     event_dim = 0
 
     def __repr__(self) -> str:
-        return "image of a generator (a base without density: chains walk on `.latent`)"
+        return IMAGE
 
     def check(self, value: Tensor) -> Tensor:
         return value.isfinite()
@@ -229,37 +206,20 @@ class _Image(constraints.Constraint):
 @transform_to.register(_Image)
 @biject_to.register(_Image)
 def _no_bijection(constraint: _Image) -> Any:
-    raise NotImplementedError(
-        "Expected a density for chains to walk on, got a base without one: go to the latent space, "
-        "EnergyBased(...).latent."
-    )
+    raise NotImplementedError(NO_BIJECTION)
 
 
-def _event_shape(latent: Any, generator: Callable[[Tensor], Tensor]) -> torch.Size:
+def _draw(latent: Any, sample_shape: Any) -> Tensor:
+    draw = latent.rsample if latent.has_rsample else latent.sample
+    return draw(torch.Size(sample_shape))
+
+
+def _event_shape(latent: Any, generator: Callable[[Tensor], Tensor]) -> tuple[int, ...]:
     if isinstance(generator, Transform):
         return generator.forward_shape(latent.event_shape)
     like = next(generator.parameters(), None) if isinstance(generator, nn.Module) else None
     options = {} if like is None else {"dtype": like.dtype, "device": like.device}
     zeros = torch.zeros((1, *latent.event_shape), **options)
     with torch.no_grad(), kept_buffers(generator):
-        values = generator(zeros)
-    if values.shape[:1] != (1,):
-        raise ValueError(
-            "Expected the generator to map (N, *latent.event_shape) to (N, *event_shape), got "
-            f"shape {tuple(values.shape)} from {tuple(zeros.shape)}."
-        )
-    return values.shape[1:]
-
-
-def _check_scale(noise_scale: Any) -> float | Tensor:
-    if isinstance(noise_scale, Tensor):
-        check_scalar("noise_scale", noise_scale.shape)
-        return noise_scale
-    return check_nonnegative("noise_scale", noise_scale)
-
-
-def _check_arguments(latent: Any, generator: Any) -> None:
-    if not isinstance(latent, Distribution):
-        raise TypeError(f"Expected `latent` to be a distribution, got {type(latent).__name__}.")
-    if not callable(generator):
-        raise TypeError(f"Expected `generator` to be callable, got {type(generator).__name__}.")
+        shape = generator(zeros).shape
+    return check_generated_shape(shape, zeros.shape)

@@ -1,63 +1,39 @@
 """Metropolis-adjusted Langevin algorithm."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.samplers.dynamics import accept, langevin_move, mala_log_acceptance
-from pyro_ebm.pyro.samplers.base import (
+from pyro_ebm.core.samplers import settings
+from pyro_ebm.core.samplers.dynamics import (
     ChainState,
-    Transition,
-    advanced,
-    check_steps,
+    accept,
     decision_info,
-    initial_state,
-    units,
+    langevin_move,
+    mala_log_acceptance,
 )
+from pyro_ebm.pyro.samplers.base import Transition, initial_state
 from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
-__all__ = ["MALA"]
 
+class MALA(settings.MALA):
+    """Metropolis-adjusted Langevin algorithm.
 
-@dataclass(frozen=True)
-class MALA:
-    r"""Metropolis-adjusted Langevin algorithm: :class:`Langevin` proposals, exact in the limit.
+    Arguments: :class:`pyro_ebm.core.samplers.settings.MALA`. In ``run_chains`` with warm-up the
+    step size needs no setting.
 
-    Args:
-        step_size: :math:`h` of the proposal :math:`x - h \nabla U(x) + \sqrt{2h}\, \xi`.
-        num_steps: Steps of one independent draw, when a distribution's ``sample`` runs this.
-        target_acceptance: Acceptance rate that warm-up tunes the step size to; None keeps it. The
-            default is the best one in many dimensions.
-        adapt_scale: Whether warm-up measures every coordinate's standard deviation too.
-
-    Raises:
-        ValueError: If a number is out of range.
-
-    References:
-        | Langevin diffusions and Metropolis-Hastings algorithms (Roberts and Stramer, 2002)
-        | Optimal scaling of discrete approximations to Langevin diffusions (Roberts and
-          Rosenthal, 1998)
+    Example:
+        >>> MALA(adapt_mass_matrix=True)
+        MALA(step_size=None, target_accept_prob=0.574, adapt_mass_matrix=True)
     """
 
-    step_size: float
-    num_steps: int = 100
-    target_acceptance: float | None = 0.574
-    adapt_scale: bool = False
-
-    def __post_init__(self) -> None:
-        check_steps(self)
-
     def init(self, potential: Potential, position: Tensor) -> ChainState:
-        """Start chains at a position of shape ``(*chains, *event)``."""
         return initial_state(potential, position, self.step_size)
 
     def step(self, potential: Potential, state: ChainState) -> Transition:
-        """Propose and accept or reject in every chain; one gradient."""
         noise = torch.randn_like(state.position)
         uniform = torch.rand_like(state.potential)
-        *moved, log_ratio = _mala(potential, *state[:3], noise, uniform, *units(state))
-        return advanced(state, *moved), decision_info(log_ratio)
+        *moved, log_ratio = _mala(potential, *state[:3], noise, uniform, *state.units())
+        return state.moved(*moved), decision_info(log_ratio)
 
 
 @compilable

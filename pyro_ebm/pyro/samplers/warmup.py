@@ -1,5 +1,6 @@
-"""Warm-up of chains: a step size from acceptance rates, scales from the chains' own spread."""
+"""Warm-up of chains, step by step."""
 
+from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.warmup import (
     average_step_size,
     begin_dual_averaging,
@@ -9,30 +10,28 @@ from pyro_ebm.core.samplers.warmup import (
     update_moments,
     warmup_windows,
 )
-from pyro_ebm.pyro.samplers import ChainState, Sampler, TransitionInfo
-
-__all__ = ["Warmup"]
+from pyro_ebm.pyro.samplers.base import Sampler
 
 
 class Warmup:
-    """Tunes step size and scales while the chains warm up; without a sync of the device.
+    """Tunes step size and scales during warm-up, without synchronizing the device.
 
     Args:
-        sampler: Says what is tuned.
-        state: Where the chains start, shape ``(num_chains, *batch, *event)``.
-        num_warmup: Steps of the warm-up.
+        sampler: Kernel with the target acceptance.
+        state: Initial state of the chains, shape ``(num_chains, *batch, *event)``.
+        num_warmup: Number of warm-up steps.
     """
 
     def __init__(self, sampler: Sampler, state: ChainState, num_warmup: int) -> None:
         self.sampler = sampler
         self.num_warmup = num_warmup
-        self.windows = warmup_windows(num_warmup) if sampler.adapt_scale else []
+        self.windows = warmup_windows(num_warmup) if sampler.adapt_mass_matrix else []
         self.averaging = begin_dual_averaging(state.step_size)
         self.moments = begin_moments(state.position)
 
     def adapt(self, index: int, state: ChainState, info: TransitionInfo) -> ChainState:
-        """The state after step ``index`` with what has been learned from it."""
-        target = self.sampler.target_acceptance
+        """Update what has been learned with step ``index``, and the state with that."""
+        target = self.sampler.target_accept_prob
         if target is not None:
             rate = info.acceptance_rate.mean(0)
             self.averaging = dual_averaging(self.averaging, rate, target)

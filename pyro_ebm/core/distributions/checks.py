@@ -1,0 +1,93 @@
+"""Checks of energies, bases and generators."""
+
+from typing import Any
+
+
+def is_implicit(base: Any) -> bool:
+    """Whether a base can be sampled but has no density, as a ``Pushforward`` may."""
+    return getattr(base, "is_implicit", False)
+
+
+def check_distribution(name: str, value: Any, kind: type) -> None:
+    """Raise unless ``value`` is a distribution of the host, whose class is ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"Expected `{name}` to be a distribution, got {type(value).__name__}.")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise unless ``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"Expected `{name}` to be callable, got {type(value).__name__}.")
+
+
+def check_ingredients(energy: Any, base: Any, event_shape: Any, log_normalizer: Any) -> None:
+    """Raise unless these make an energy-based distribution."""
+    check_callable("energy", energy)
+    if base is None and event_shape is None:
+        raise ValueError("Expected a `base` or an `event_shape`, got neither.")
+    shape = tuple(getattr(base, "event_shape", ()))
+    if base is not None and event_shape is not None and shape != tuple(event_shape):
+        raise ValueError(
+            f"Expected `event_shape` to be that of the base, {shape}, got {tuple(event_shape)}."
+        )
+    if log_normalizer is not None:
+        check_callable("log_normalizer", log_normalizer)
+
+
+def check_value_shape(shape: Any, event_shape: Any) -> tuple[int, ...]:
+    """Return the batch shape of a value; raise unless it ends with ``event_shape``."""
+    batch_ndim = len(shape) - len(event_shape)
+    if batch_ndim < 0 or tuple(shape[batch_ndim:]) != tuple(event_shape):
+        raise ValueError(
+            f"Expected a value of event shape {tuple(event_shape)}, "
+            f"got a value of shape {tuple(shape)}."
+        )
+    return tuple(shape[:batch_ndim])
+
+
+def check_energy_shape(energies: Any, num_values: int) -> None:
+    """Raise unless an energy returned one number for each of ``num_values`` values.
+
+    A column ``(N, 1)`` would broadcast against ``(N,)`` silently, so nothing is squeezed.
+    """
+    shape = getattr(energies, "shape", None)
+    if shape is None or tuple(shape) != (num_values,):
+        got = f"shape {tuple(shape)}" if shape is not None else f"{type(energies).__name__}"
+        raise ValueError(
+            f"Expected the energy to map ({num_values}, *event_shape) to shape ({num_values},), "
+            f"got {got}."
+        )
+
+
+def check_generated_shape(shape: Any, latent_shape: Any) -> tuple[int, ...]:
+    """Return the event shape of what a generator made of one latent value; raise unless one row."""
+    if tuple(shape[:1]) != (1,):
+        raise ValueError(
+            "Expected the generator to map (N, *latent.event_shape) to (N, *event_shape), got "
+            f"shape {tuple(shape)} from {tuple(latent_shape)}."
+        )
+    return tuple(shape[1:])
+
+
+def check_one_base(distribution: Any, where: str = "") -> None:
+    """Raise if the base of a distribution has a batch shape of its own."""
+    base = distribution.base
+    if base is not None and tuple(base.batch_shape):
+        raise ValueError(
+            f"Expected one base for all batch elements{where}, got a base of batch shape "
+            f"{tuple(base.batch_shape)}. Write it without; a plate expands it."
+        )
+
+
+def check_real_latent(latent: Any, *, is_real: bool) -> None:
+    """Raise unless the support of a latent that noise is joined to is all real numbers."""
+    if not is_real:
+        raise ValueError(
+            f"Expected a latent over all real numbers where a Pushforward has noise, got {latent}."
+        )
+
+
+def check_one_transform(source: Any, base: Any) -> None:
+    """Raise if a base and the pushforward made of it differ in event shape."""
+    if tuple(source.event_shape) != tuple(base.event_shape):
+        raise ValueError(f"Expected one transform for all batch elements, got {base}.")

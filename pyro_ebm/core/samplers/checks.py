@@ -1,0 +1,113 @@
+"""Checks of runs of chains: where they start, and whether they moved and diverged."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.samplers.dynamics import ChainState
+
+# Below this mean acceptance a chain counts as stuck, if it has at least so many draws.
+_STUCK, _FEW_DRAWS = 1e-3, 10
+# A larger share of divergent transitions than this is worth a warning.
+_MANY_DIVERGENCES = 0.01
+
+
+def check_run(
+    *, num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any, init: Any
+) -> int:
+    """Check the arguments of ``run_chains``, and return the number of chains.
+
+    The chains have samples of shape ``(num_chains, num_samples, *batch, *event)`` and statistics
+    ``lp`` (log-density up to a constant), ``acceptance_rate``, ``diverging``, ``step_size``, and
+    ``ebm_energy`` where an energy-based target has a base.
+
+    Args:
+        num_samples: Draws kept of each chain.
+        num_warmup: Steps before the first draw. In them a sampler with a ``target_accept_prob``
+            tunes its step size, and one with ``adapt_mass_matrix`` learns a scale for each
+            coordinate; all chains share what is learned. After that nothing changes.
+        thinning: Steps from one draw to the next.
+        num_chains: Number of chains. Default: that of ``init``, else 4.
+        init: Values to start from, shape ``(num_chains, *batch, *event)``; or the ``state`` of an
+            earlier run of the same sampler, which continues with the step size and the scales that
+            it has learned. Default: draws from the base of an energy-based target, else standard
+            normal in unconstrained space.
+
+    Raises:
+        ValueError: If a count is out of range, or ``num_chains`` differs from that of ``init``.
+    """
+    check_positive_integer("num_samples", num_samples)
+    check_positive_integer("num_warmup", num_warmup, minimum=0)
+    check_positive_integer("thinning", thinning)
+    if num_chains is not None:
+        check_positive_integer("num_chains", num_chains)
+    if init is None:
+        return 4 if num_chains is None else num_chains
+    shape = tuple((init.position if isinstance(init, ChainState) else init).shape)
+    if not shape or num_chains not in (None, shape[0]):
+        expected = "num_chains" if num_chains is None else num_chains
+        raise ValueError(f"Expected `init` of shape ({expected}, *batch, *event), got {shape}.")
+    return shape[0]
+
+
+def check_init_shape(shape: Any, distribution: Any, num_chains: int) -> None:
+    """Raise unless initial values have the shape ``(num_chains, *batch, *event)``."""
+    expected = (num_chains, *distribution.batch_shape, *distribution.event_shape)
+    if tuple(shape) != expected:
+        raise ValueError(
+            f"Expected `init` of shape {expected} (chains, *batch, *event), got {tuple(shape)}."
+        )
+
+
+def check_start(distribution: Any, potential: Any, gradient: Any) -> None:
+    """Raise unless potential and gradient are finite at the initial position of every chain.
+
+    Args:
+        distribution: The target, named in the message.
+        potential: Shape ``(*chains,)``.
+        gradient: Shape ``(*chains, *event)``.
+    """
+    xp = array_namespace(potential)
+    finite = xp.isfinite(potential)
+    event_axes = tuple(range(potential.ndim, gradient.ndim))
+    finite_gradient = xp.all(xp.isfinite(gradient), axis=event_axes) if event_axes else finite
+    num_bad = int(xp.sum(~(finite & finite_gradient)))
+    if num_bad:
+        raise ValueError(
+            f"Expected every chain to start where {distribution} has a finite density and "
+            f"gradient, got NaN or infinity in {num_bad} of {math.prod(finite.shape)} chains. Give "
+            "`init`, or look at the energy there."
+        )
+
+
+def describe_trouble(
+    sampler: Any, distribution: Any, acceptance_rate: Any, diverging: Any
+) -> Iterator[str]:
+    """Yield warnings about a run: too many divergences, chains that are stuck.
+
+    Args:
+        sampler: The kernel.
+        distribution: The target.
+        acceptance_rate: Shape ``(num_chains, num_samples, *batch)``.
+        diverging: Booleans of the same shape.
+    """
+    xp = array_namespace(acceptance_rate)
+    num_transitions, num_diverging = math.prod(diverging.shape), int(xp.sum(diverging))
+    if num_diverging > _MANY_DIVERGENCES * num_transitions:
+        yield (
+            f"{num_diverging} of {num_transitions} kept transitions of {sampler} on "
+            f"{distribution} diverged: lower its `step_size`, or look at the energy there."
+        )
+    mean_rate = xp.mean(acceptance_rate, axis=1)
+    if acceptance_rate.shape[1] < _FEW_DRAWS:  # Too few to judge a single chain by.
+        mean_rate = xp.mean(acceptance_rate)
+    num_stuck, num_chains = int(xp.sum(mean_rate < _STUCK)), math.prod(mean_rate.shape)
+    if num_stuck:
+        yield (
+            f"{num_stuck} of {num_chains} chains of {sampler} on {distribution} are stuck, "
+            f"with a mean acceptance below {_STUCK}: lower its `step_size` or let `num_warmup` "
+            "tune it."
+        )

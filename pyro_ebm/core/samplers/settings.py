@@ -1,0 +1,193 @@
+r"""Settings of the Markov kernels: formulas, arguments, checks. The hosts add ``init`` and ``step``.
+
+In all of them :math:`U` is the potential, :math:`\xi \sim \mathcal N(0, I)` is noise, and the step
+size :math:`h` multiplies coordinates measured in units of the scale :math:`s` that warm-up learns.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+from pyro_ebm.core.checks import (
+    check_nonnegative,
+    check_positive,
+    check_positive_integer,
+    check_probability,
+)
+
+_PROTOCOL = ("init", "step", "target_accept_prob", "adapt_mass_matrix")
+
+
+@dataclass(frozen=True)
+class Langevin:
+    r"""Unadjusted Langevin dynamics (ULA); one gradient a step.
+
+    .. math:: x' = x - h \nabla U(x) + c \sqrt{2 h T_k}\, \xi
+
+    The stationary distribution has a bias of order :math:`h`: for a Gaussian of variance
+    :math:`\sigma^2` its variance is :math:`\sigma^2 / (1 - h / (2\sigma^2))`.
+
+    Args:
+        step_size: :math:`h`. Papers that write :math:`x' = x - \frac{s^2}{2} \nabla U + s \xi`
+            mean :math:`h = s^2 / 2`.
+        temperature: :math:`T_k`, a number or a schedule: a function of the number :math:`k` of
+            steps taken. The density at temperature :math:`T` is :math:`e^{-U / T}`.
+        noise_scale: :math:`c`, a factor on the noise. Below 1 chains settle in modes, as short
+            runs in the literature do, and no longer sample the density.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    References:
+        | Exponential convergence of Langevin distributions and their discrete approximations
+          (Roberts and Tweedie, 1996)
+    """
+
+    step_size: float
+    _: KW_ONLY
+    temperature: float | Callable[[Any], Any] = 1.0
+    noise_scale: float = 1.0
+    target_accept_prob: ClassVar[None] = None
+    adapt_mass_matrix: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive("step_size", self.step_size)
+        check_nonnegative("noise_scale", self.noise_scale)
+        if not callable(self.temperature):
+            check_positive("temperature", self.temperature)
+
+
+@dataclass(frozen=True)
+class KineticLangevin:
+    r"""Kinetic (underdamped) Langevin dynamics by the ABOBA splitting; one gradient a step.
+
+    Half a drift, half a kick, friction and noise, half a kick, half a drift, with
+
+    .. math::
+        \text{drift: } x \mathrel{+}= h v, \qquad \text{kick: } v \mathrel{-}= h \nabla U, \qquad
+        \text{friction: } v \leftarrow e^{-\kappa h} v + \sqrt{1 - e^{-2 \kappa h}}\, \xi
+
+    For a Gaussian of variance :math:`\sigma^2` the positions have exactly that variance for every
+    :math:`h < 2 \sigma`, the velocities :math:`1 / (1 - h^2 / (4 \sigma^2))`. Chains start at rest.
+
+    Args:
+        step_size: :math:`h`, a time. A comparable :class:`Langevin` step is :math:`h^2 / 2`.
+        friction: :math:`\kappa`, an inverse time.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    References:
+        | Rational construction of stochastic numerical methods for molecular sampling
+          (Leimkuhler and Matthews, 2013)
+        | Generalized energy based models (Arbel, Zhou and Gretton, 2021)
+    """
+
+    step_size: float
+    _: KW_ONLY
+    friction: float = 1.0
+    target_accept_prob: ClassVar[None] = None
+    adapt_mass_matrix: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive("step_size", self.step_size)
+        check_positive("friction", self.friction)
+
+
+@dataclass(frozen=True)
+class MALA:
+    r"""Metropolis-adjusted Langevin algorithm; leaves the density invariant; one gradient a step.
+
+    A :class:`Langevin` proposal, accepted or rejected.
+
+    Args:
+        step_size: :math:`h` of the proposal :math:`x - h \nabla U(x) + \sqrt{2h}\, \xi`. Default:
+            a rule of thumb at the initial positions
+            (:func:`~pyro_ebm.core.samplers.warmup.initial_step_size`), which warm-up then tunes.
+        target_accept_prob: Mean acceptance probability that warm-up tunes the step size to; None
+            keeps the step size. The default is optimal in many dimensions.
+        adapt_mass_matrix: Whether warm-up also learns a scale for each coordinate (a diagonal mass
+            matrix).
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    References:
+        | Langevin diffusions and Metropolis-Hastings algorithms (Roberts and Stramer, 2002)
+        | Optimal scaling of discrete approximations to Langevin diffusions (Roberts and
+          Rosenthal, 1998)
+    """
+
+    step_size: float | None = None
+    _: KW_ONLY
+    target_accept_prob: float | None = 0.574
+    adapt_mass_matrix: bool = False
+
+    def __post_init__(self) -> None:
+        _check_adjusted(self.step_size, self.target_accept_prob)
+
+
+@dataclass(frozen=True)
+class HMC:
+    r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps; leaves the density invariant.
+
+    A fresh velocity, ``num_steps`` leapfrog steps of one gradient each, acceptance.
+
+    Args:
+        step_size: The leapfrog step :math:`h`, a time. One leapfrog step is a :class:`MALA` step
+            of size :math:`h^2 / 2`. Default: from the rule of thumb of :class:`MALA`.
+        num_steps: Leapfrog steps in one transition. A trajectory that is a whole number of half
+            periods of the target comes back to its start: avoid ``step_size * num_steps`` near
+            :math:`\pi \sigma`.
+        target_accept_prob: Mean acceptance probability that warm-up tunes the step size to; None
+            keeps the step size.
+        adapt_mass_matrix: Whether warm-up also learns a scale for each coordinate.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    References:
+        | MCMC using Hamiltonian dynamics (Neal, 2011)
+    """
+
+    step_size: float | None = None
+    num_steps: int = 10
+    _: KW_ONLY
+    target_accept_prob: float | None = 0.8
+    adapt_mass_matrix: bool = False
+
+    def __post_init__(self) -> None:
+        _check_adjusted(self.step_size, self.target_accept_prob)
+        check_positive_integer("num_steps", self.num_steps)
+
+
+def check_sampler(sampler: Any, name: str = "sampler") -> Any:
+    """Return ``sampler``; raise ``TypeError`` unless it is a kernel, or if it is a class of them."""
+    if isinstance(sampler, type):
+        raise TypeError(
+            f"Expected `{name}` to be an instance, got the class {sampler.__name__}: "
+            f"call it, as in {sampler.__name__}()."
+        )
+    missing = [attribute for attribute in _PROTOCOL if not hasattr(sampler, attribute)]
+    if missing:
+        raise TypeError(
+            f"Expected `{name}` to have init and step, as MALA() has, got "
+            f"{type(sampler).__name__} without {', '.join(missing)}."
+        )
+    return sampler
+
+
+def check_exact(sampler: Any) -> None:
+    """Raise unless a kernel accepts or rejects its moves."""
+    if isinstance(sampler, Langevin | KineticLangevin):
+        raise ValueError(
+            "Expected a sampler that accepts or rejects its moves, such as MALA or HMC (others "
+            f"do not leave a density invariant, and weights would be biased), got {sampler}."
+        )
+
+
+def _check_adjusted(step_size: float | None, target_accept_prob: float | None) -> None:
+    if step_size is not None:
+        check_positive("step_size", step_size)
+    if target_accept_prob is not None:
+        check_probability("target_accept_prob", target_accept_prob)
