@@ -1,42 +1,47 @@
-"""What is wrong with an energy in a model, in words that both hosts use."""
+"""Issues of energy-based sites that inference would get wrong without an error."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = [
-    "Finding",
-    "doubly_intractable",
-    "implicit_latent",
-    "in_guide",
-    "in_mixture",
-    "unregistered",
-]
+_BIASING = ("doubly_intractable", "implicit", "mixture")
 
 
-class Finding(NamedTuple):
-    """Something about an energy-based site that inference would get wrong.
+@dataclass(frozen=True)
+class ModelIssue:
+    """An issue at an energy-based site; its ``str`` is the message.
 
     Attributes:
         site: Name of the sample site.
-        kind: ``"doubly_intractable"``, ``"mixture"``, ``"guide"``, ``"implicit"`` or
-            ``"unregistered"``.
-        message: What is wrong, what it breaks, and what to do about it.
+        kind: One of
+
+            - ``"doubly_intractable"``: energy, base, support, mask or scale of a site without known
+              ``log_normalizer`` depend on another latent variable;
+            - ``"mixture"``: an energy without known ``log_normalizer`` is a component of a mixture,
+              or depends on a discrete latent variable;
+            - ``"guide"``: a guide samples an energy;
+            - ``"implicit"``: the base of a latent variable has no density;
+            - ``"unregistered"``: no optimizer will update parameters of the energy.
+        message: The issue, what it breaks, and the remedy.
     """
 
     site: str
     kind: str
     message: str
 
+    def __str__(self) -> str:
+        return self.message
+
     @property
     def biases_mcmc(self) -> bool:
-        """Whether every kernel, of the host or of ours, would sample another density."""
-        return self.kind in ("doubly_intractable", "implicit", "mixture")
+        """Whether MCMC, with any kernel, would sample another density."""
+        return self.kind in _BIASING
 
 
-def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> Finding:
-    """The log-normalizer depends on another latent; a discrete one makes a mixture of energies."""
+def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> ModelIssue:
+    """Log-normalizer that depends on another latent variable, perhaps on a discrete one."""
     wrong = "the weights of its values" if is_discrete else "its posterior"
-    return Finding(
+    return ModelIssue(
         site,
         "mixture" if is_discrete else "doubly_intractable",
         f"Expected the energy and base of site {site!r} to depend on parameters and data only, "
@@ -46,9 +51,9 @@ def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> 
     )
 
 
-def in_mixture(site: str, mixture: Any) -> Finding:
-    """An energy is a component of a mixture, or part of another distribution like it."""
-    return Finding(
+def in_mixture(site: str, mixture: Any) -> ModelIssue:
+    """Energy that is a component of a mixture, or part of another distribution."""
+    return ModelIssue(
         site,
         "mixture",
         f"Expected normalized components of {type(mixture).__name__} at site {site!r}, got "
@@ -58,9 +63,9 @@ def in_mixture(site: str, mixture: Any) -> Finding:
     )
 
 
-def in_guide(site: str) -> Finding:
-    """A guide samples an energy."""
-    return Finding(
+def in_guide(site: str) -> ModelIssue:
+    """Energy that a guide samples."""
+    return ModelIssue(
         site,
         "guide",
         f"Expected a guide of normalized distributions, got EnergyBased at site {site!r} of the "
@@ -69,24 +74,24 @@ def in_guide(site: str) -> Finding:
     )
 
 
-def implicit_latent(site: str) -> Finding:
-    """A latent variable whose base has no density."""
-    return Finding(
+def implicit_latent(site: str) -> ModelIssue:
+    """Latent variable whose base has no density."""
+    return ModelIssue(
         site,
         "implicit",
         f"Expected a base with a density at the latent site {site!r}, got a Pushforward without "
         "one: the log_prob there is relative to the base, and every posterior would be silently "
-        "wrong. Sample the latent variable of the base in its place, "
-        "z ~ EnergyBased(...).latent, and give the model what the generator makes of it.",
+        "wrong. Sample the latent variable of the base instead, z ~ EnergyBased(...).latent, and "
+        "use the output of the generator in the model.",
     )
 
 
-def unregistered(site: str, parameters: Iterable[str], advice: str) -> Finding:
-    """Parameters of an energy never reach the host, so that no optimizer steps them."""
+def unregistered(site: str, parameters: Iterable[str], advice: str) -> ModelIssue:
+    """Parameters of an energy that are unknown to the host, and that no optimizer updates."""
     named = ", ".join(parameters)
-    return Finding(
+    return ModelIssue(
         site,
         "unregistered",
-        f"No optimizer will see these parameters of site {site!r}{': ' + named if named else ''}; "
-        f"{advice}.",
+        f"No optimizer will update these parameters of site {site!r}{': ' + named if named else ''}"
+        f"; {advice}.",
     )

@@ -1,4 +1,4 @@
-"""Latent variables of any shapes as one vector for each element of the plates they share."""
+"""Latent variables of any shapes as one vector for each element of their common plates."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,22 +7,20 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-__all__ = ["Packing"]
-
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Packing:
-    """How the values of several sites lie in one array of positions.
+class PlateLayout:
+    """Places of the values of several sites in one array of positions.
 
     A position has shape ``(*chains, *plate_shape, size)``: chains and plate elements are
-    independent of each other, and what belongs to one element is one vector. Batch dimensions
-    that are not in ``plate_shape`` become part of that vector.
+    independent of each other, and the values of one element are one vector. Batch dimensions that
+    are not in ``plate_shape`` become part of that vector.
 
     Args:
-        plate_shape: Sizes of the shared plates, one entry for each batch dimension that any site
-            has; 1 where a dimension is no shared plate.
+        plate_shape: Sizes of the common plates, one entry for each batch dimension that any site
+            has; 1 where a dimension is no common plate.
         batch_shapes: Batch shape of each site, at most as long as ``plate_shape``.
         event_shapes: Event shape of each site, in the same order.
     """
@@ -38,14 +36,14 @@ class Packing:
         depth: int,
         batch_shapes: Mapping[str, Shape],
         shapes: Mapping[str, Shape],
-    ) -> "Packing":
-        """A packing of sites that share the plates at some negative dimensions.
+    ) -> "PlateLayout":
+        """Make the layout of sites with common plates.
 
         Args:
-            plate_dims: Dimensions of the shared plates.
+            plate_dims: Negative dimensions of the common plates.
             depth: Number of batch dimensions to keep apart.
             batch_shapes: Batch shape of each site.
-            shapes: Whole shape of each site's value.
+            shapes: Shape of each site's value.
         """
         any_batch_shape = next(iter(batch_shapes.values()))
         plate_shape = [any_batch_shape[dim] if dim in plate_dims else 1 for dim in range(-depth, 0)]
@@ -53,11 +51,11 @@ class Packing:
         return cls(tuple(plate_shape), batch_shapes, event_shapes)
 
     def pack(self, values: Mapping[str, Any]) -> Any:
-        """One array of the values of all sites.
+        """Join the values of all sites in one array.
 
         Args:
             values: By site, shape ``(*batch_shape, *event_shape)``; or with ``chains`` in front
-                of a batch shape that is filled up with ones from the left.
+                of a batch shape that is padded with ones from the left.
 
         Returns:
             Shape ``(*chains, *plate_shape, size)``.
@@ -77,7 +75,7 @@ class Packing:
         return xp.concat(parts, axis=-1)
 
     def unpack(self, position: Any) -> dict[str, Any]:
-        """The values that :meth:`pack` would make ``position`` of."""
+        """Values of all sites at a position; the inverse of :meth:`pack`."""
         xp = array_namespace(position)
         chains = tuple(position.shape[: position.ndim - len(self.plate_shape) - 1])
         values, start = {}, 0
@@ -96,7 +94,7 @@ class Packing:
         return values
 
     def total(self, log_densities: Any) -> Any:
-        """Sum over the dimensions that are no shared plate, which stay with size 1.
+        """Sum over the dimensions that are no common plate; they stay with size 1.
 
         Args:
             log_densities: Shape ``(*chains, *batch_shape)``.
@@ -112,10 +110,10 @@ class Packing:
         return xp.sum(padded, axis=axes, keepdims=True) if axes else padded
 
     def sum_over_others(self, numbers: Any, plate_dims: Collection[int]) -> Any:
-        """Sum over all batch dimensions but some, which alone are left.
+        """Sum over all batch dimensions but the given plates; nothing else is left.
 
         Args:
-            numbers: Shape ``(*chains, *batch_shape)``, batch shape filled up with ones.
+            numbers: Shape ``(*chains, *batch_shape)``, batch shape padded with ones.
             plate_dims: Negative dimensions of the plates to keep.
 
         Returns:
@@ -126,13 +124,12 @@ class Packing:
         return xp.sum(numbers, axis=others) if others else numbers
 
     def _dims(self, name: str) -> tuple[Shape, list[int]]:
-        """Batch shape of full length, and the axes of it that belong to the site alone."""
+        """Pad the batch shape of a site, and find its axes that are no common plate."""
         batch_shape = self.batch_shapes[name]
         padded = (1,) * (len(self.plate_shape) - len(batch_shape)) + batch_shape
         sizes = zip(padded, self.plate_shape, strict=True)
         return padded, [axis for axis, (own, shared) in enumerate(sizes) if own != shared]
 
     def _size(self, name: str) -> int:
-        """Numbers of a site that belong to one plate element."""
         padded, own = self._dims(name)
         return prod(self.event_shapes[name]) * prod(padded[axis] for axis in own)

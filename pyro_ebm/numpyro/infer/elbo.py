@@ -1,6 +1,13 @@
-"""The ELBO of a model with energy-based sites, around any ELBO that NumPyro has."""
+"""The ELBO of a model with energy-based sites, around any ELBO of NumPyro.
 
-from collections.abc import Mapping
+A step runs the model three times. (1) `SiteRecorder`, outside of the particles: only arrays leave a
+`vmap`, but log-normalizers need the sites, and persistent chains must move once for all particles.
+(2) `find_dependencies`, abstractly: arrays have no identity, only provenance shows which latents and
+parameters are behind an energy. (3) The stock ELBO, in its particles, with `FactorEmitter`. Under
+`jit` the first two cost tracing alone, as XLA drops what is unused; outside of it a step takes about
+twice the time.
+"""
+
 from typing import Any
 
 import jax
@@ -10,149 +17,89 @@ from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import ELBO, Trace_ELBO
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
-from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.infer.metrics import TrustedRange
-from pyro_ebm.numpyro.distributions.training import trained_by_objective
-from pyro_ebm.numpyro.infer.energy_sites import EnergySite, EnergySites
-from pyro_ebm.numpyro.infer.persistent_chains import DeclaredChains, PersistentChains, with_values
-
-__all__ = ["EnergyELBO", "auxiliary"]
+from pyro_ebm.core.infer import elbo as settings
+from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
+from pyro_ebm.numpyro.infer.energy_sites import EnergySite, FactorEmitter, SiteRecorder
+from pyro_ebm.numpyro.infer.persistent_chains import AttachedChains, PersistentChains, with_values
 
 
-def auxiliary(site: str, **learners: Any) -> None:
-    """Declare, in a guide, what the objective of a site learns beside the energy.
+def attach(site: str, **parts: Any) -> None:
+    """Attach what the objective of a site learns beside the energy; call it in the guide.
 
-    Their parameters come from ``eqx_module``, ``nnx_module``, ``flax_module`` or
-    ``numpyro.param``, so that the host's ``SVI`` trains them.
+    ``parts`` are keyword arguments of the objective's ``loss``, for example
+    ``critic=eqx_module("critic", module)`` or ``chains=PersistentChains(...)``. ``SVI`` trains
+    what ``numpyro.param`` and the modules of ``numpyro.contrib.module`` register.
 
-    Args:
-        site: Name of the energy-based site of the model.
-        **learners: By the names that the objective's ``loss`` asks for, for example
-            ``critic=eqx_module("critic", module)`` or ``chains=PersistentChains(...)``.
+    Example:
+        >>> import numpyro, pyro_ebm.numpyro as ebm
+        >>> def guide(x):
+        ...     ebm.attach("x", log_normalizer=numpyro.param("log_normalizer", 0.0))
     """
     if not _PYRO_STACK:
         return
-    learners = {
-        name: DeclaredChains.declare(f"{site}${name}", learner)
-        if isinstance(learner, PersistentChains)
-        else learner
-        for name, learner in learners.items()
+    parts = {
+        name: AttachedChains.attach(f"{site}${name}", part)
+        if isinstance(part, PersistentChains)
+        else part
+        for name, part in parts.items()
     }
     # The value stays None, as Predictive and others expect of a message they do not know.
-    message: Any = {"type": "auxiliary", "site": site, "learners": learners, "value": None}
+    message: Any = {"type": "attach", "site": site, "parts": parts, "value": None}
     apply_stack(message | {"fn": lambda: None, "args": (), "kwargs": {}})
 
 
-class EnergyELBO(ELBO):
-    r"""A loss for ``SVI`` that trains energies beside everything that a stock ELBO trains.
+class EnergyELBO(settings.EnergyELBO, ELBO):
+    """A loss for NumPyro's ``SVI`` that trains energies beside what a stock ELBO trains.
 
-    The stock ELBO runs on the model as it stands; at each energy-based site it meets a factor of
-    value zero whose gradient is that of minus the objective's loss, so that NumPyro itself
-    applies plates, subsampling, masks and particles to it, and importance weights are untouched.
-    With no energy-based site this *is* the stock ELBO, to the last bit.
+    Persistent chains go with every stock ELBO; other ``mutable`` sites where it has them. A loss
+    that is not finite is an error outside of ``jit``; inside it the reported number is NaN, and
+    ``SVI.run(..., stable_update=True)`` keeps the parameters.
 
-    The number it reports is the stock loss plus :math:`\log \hat Z` of each site: an estimate of
-    the negative ELBO. :math:`\log \hat Z` comes from draws of the site's base and is low on
-    average; it never touches a gradient. Where an energy has moved far from its base, in many
-    dimensions, few of the draws count and it is low by many nats: read the number as a trend then,
-    and report :func:`log_normalizer`'s.
-
-    Args:
-        objective: What trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or
-            a dictionary from the name of a site to its objective.
-        elbo: The stock ELBO. Default: ``Trace_ELBO()``.
-        num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
-        max_loss: Largest magnitude that an objective's loss of a value may reach.
-        max_energy_scale: Largest standard deviation of the energies that an objective compares,
-            where it tells of it (``energy_scale`` of :meth:`health`). Outside this range, while
-            NumPyro validates, the number is NaN: ``SVI.run(..., stable_update=True)`` then keeps
-            the parameters, and :meth:`check_health` says why. Outside ``jit`` it is an error.
-
-    Raises:
-        TypeError: If an objective has no ``loss`` or ``elbo`` is not an ELBO of NumPyro.
-        ValueError: At the first step: if an objective is given for a site that is not there, a
-            guide samples an energy-based distribution, a site's energy depends on another latent
-            variable, or a batch dimension of a site is no plate.
+    ``metrics`` takes the parameters that ``SVI.get_params`` gives; add the state's
+    ``mutable_state``, and persistent chains move from where they are.
 
     Example:
-        >>> loss = EnergyELBO(EnergyDiscrepancy(variance=0.25))  # doctest: +SKIP
-        >>> svi = SVI(model, guide, optax.adam(1e-3), loss=loss)  # doctest: +SKIP
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, optax
+        >>> import pyro_ebm.numpyro as ebm
+        >>> def model(x):
+        ...     scale = numpyro.param("scale", 1.0)
+        ...     with numpyro.plate("data", len(x)):
+        ...         energy = ebm.EnergyBased(lambda x: scale * x**4, dist.Normal(0.0, 1.0))
+        ...         numpyro.sample("x", energy, obs=x)
+        >>> loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.25))
+        >>> svi = numpyro.infer.SVI(model, lambda x: None, optax.adam(1e-3), loss)
+        >>> run = svi.run(jax.random.key(0), 2, jnp.ones(4), progress_bar=False)
+        >>> run.losses.shape
+        (2,)
     """
 
-    def __init__(
-        self,
-        objective: Any,
-        elbo: ELBO | None = None,
-        *,
-        num_normalizer_samples: int = 128,
-        max_loss: float = 1e8,
-        max_energy_scale: float = 1e6,
-    ) -> None:
-        self.objective = objective
-        self.trusted = TrustedRange(max_loss, max_energy_scale)
-        self.elbo = elbo if elbo is not None else Trace_ELBO()
-        _check_objectives(objective)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.elbo = Trace_ELBO() if self.elbo is None else self.elbo
         _check_elbo(self.elbo)
-        self.num_normalizer_samples = check_positive_integer(
-            "num_normalizer_samples", num_normalizer_samples, minimum=0
-        )
         self.can_infer_discrete = self.elbo.can_infer_discrete
-        super().__init__(self.elbo.num_particles, self.elbo.vectorize_particles)
+        ELBO.__init__(self, self.elbo.num_particles, self.elbo.vectorize_particles)
 
     def loss(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Estimate of the negative ELBO; its gradient is that of the objectives too."""
         run = self._run(rng_key, param_map, model, guide, args, kwargs, with_state=False)
         return run["loss"]
 
     def loss_with_mutable_state(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """The same with persistent chains, moved, and other ``mutable`` sites.
-
-        Persistent chains go with every stock ELBO; other mutable sites where it has them.
-        """
         return self._run(rng_key, param_map, model, guide, args, kwargs, with_state=True)
 
-    def health(
+    def metrics(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> dict[str, dict[str, Array]]:
-        """Figures of each trained site to read during training.
-
-        Model and guide are run once more, with fresh noise. ``param_map`` is what
-        ``SVI.get_params`` gives; add the state's ``mutable_state`` for persistent chains to move
-        from where they are.
-
-        Returns:
-            By the name of the site: ``objective``, its mean over batch elements, and what the
-            objective tells beside it, for example ``energy_gap``.
-        """
-        trained = self._trained(rng_key, param_map, model, guide, args, kwargs)
-        return {site.name: site.health(key) for key, site in trained}
-
-    def check_health(
-        self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Raise if the objective of a site, or its energies, are out of range on these data.
-
-        Inside a compiled run nothing can raise: call it after ``SVI.run``.
-
-        Raises:
-            ValueError: Naming the site.
-        """
-        for key, site in self._trained(rng_key, param_map, model, guide, args, kwargs):
-            site.check_range(self.trusted, *site.loss(key))
-
-    def _trained(
-        self, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
-    ) -> list[tuple[Array, EnergySite]]:
-        """Sites with an objective, as one more run of model and guide meets them, and keys."""
-        sites = self._meet(rng_key, params, model, guide, args, kwargs)
-        _advance_chains(random.fold_in(rng_key, 1), sites)
-        trained = [site for site in sites.records if site.objective is not None]
-        keys = random.split(rng_key, len(trained) + 1)[1:]
-        return list(zip(keys, trained, strict=True))
+        """Metrics of each trained site, by name."""
+        recorder = self._record(rng_key, param_map, model, guide, args, kwargs)
+        _advance_chains(random.fold_in(rng_key, 1), recorder)
+        sites = recorder.trained
+        keys = random.split(rng_key, len(sites) + 1)[1:]
+        return {site.name: site.metrics(key) for site, key in zip(sites, keys, strict=True)}
 
     def _run(
         self,
@@ -165,70 +112,62 @@ class EnergyELBO(ELBO):
         *,
         with_state: bool,
     ) -> dict[str, Any]:
-        """What the stock ELBO gives, log-normalizers added, and chains moved."""
-        # Drawn from keys of its own: those that the stock ELBO splits off stay as they are.
-        meet_key, normalizer_key = random.split(random.fold_in(rng_key, 0))
-        met = self._meet(meet_key, params, model, guide, args, kwargs)
-        states, values = _advance_chains(random.fold_in(rng_key, 1), met)
-        if met.records:
-            sites = EnergySites(self.objective, self.trusted, emits=True, chains=values)
-            model, guide = sites.model(model), sites.guide(guide)
+        """Run the stock ELBO, move chains, and add log-normalizers."""
+        # From keys of its own: the keys that the stock ELBO splits off do not change.
+        record_key, normalizer_key = random.split(random.fold_in(rng_key, 0))
+        recorder = self._record(record_key, params, model, guide, args, kwargs)
+        states, values = _advance_chains(random.fold_in(rng_key, 1), recorder)
+        if recorder.sites:
+            emitter = FactorEmitter(self.objective, values)
+            model, guide = emitter(model), emitter.guide(guide)
         # Not every stock ELBO knows mutable sites, and some only with one particle.
-        stock = with_state and (not states or met.mutables > states.keys())
+        stock = with_state and (not states or recorder.mutables > states.keys())
         elbo = self.elbo.loss_with_mutable_state if stock else self.elbo.loss
-        with trained_by_objective():
+        with TrainedByObjective():
             result = elbo(rng_key, params, model, guide, *args, **kwargs)
         result = result if stock else {"loss": result, "mutable_state": None}
         if states:
             result = {**result, "mutable_state": {**(result["mutable_state"] or {}), **states}}
-        if met.records and self.num_normalizer_samples:
-            total = self._log_normalizer(normalizer_key, met.records)
+        if recorder.sites and self.num_normalizer_samples:
+            total = self._log_normalizer(normalizer_key, list(recorder.sites.values()))
             result = {**result, "loss": result["loss"] + total}
         return result
 
     def _log_normalizer(self, rng_key: Array, sites: list[EnergySite]) -> Array:
         keys = random.split(rng_key, len(sites))
         totals = [
-            site.total(site.log_normalizer(key, self.num_normalizer_samples))
+            site.log_normalizer(key, self.num_normalizer_samples)
             for site, key in zip(sites, keys, strict=True)
         ]
         return jnp.stack(totals).sum()
 
-    def _meet(
+    def _record(
         self, rng_key: Array, params: Any, model: Any, guide: Any, args: Any, kwargs: Any
-    ) -> EnergySites:
-        """Energy-based sites of one run outside the particles; XLA leaves out what is not used."""
+    ) -> SiteRecorder:
         guide_key, model_key = random.split(rng_key)
-        # Copied, for a mutable site writes into its dictionary.
+        # Copied, because a mutable site writes into its dictionary.
         copied = jax.tree.map(lambda leaf: leaf, params)
-        sites = EnergySites(self.objective, self.trusted, emits=False)
-        guide = substitute(seed(sites.guide(guide), guide_key), data=copied)
+        recorder = SiteRecorder(self.objective)
+        guide = substitute(seed(recorder.guide(guide), guide_key), data=copied)
         guide_trace = trace(guide).get_trace(*args, **kwargs)
-        model = replay(seed(sites.model(model), model_key), guide_trace)
+        model = replay(seed(recorder.model(model), model_key), guide_trace)
         substitute(model, data=copied)(*args, **kwargs)
-        return sites
+        return recorder
 
 
 def _advance_chains(
-    rng_key: Array, sites: EnergySites
+    rng_key: Array, recorder: SiteRecorder
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Move the persistent chains of all sites: all of them thereafter, and those that moved."""
     states: dict[str, Array] = {}
     values: dict[str, Array] = {}
-    for site in sites.records:
-        for learner in site.learners.values():
-            if isinstance(learner, DeclaredChains):
-                key, name = random.fold_in(rng_key, len(states)), learner.name
-                states[name], values[name] = learner.advance(key, site.energy)
-        site.learners = with_values(site.learners, values)
+    for site in recorder.sites.values():
+        for part in site.attached.values():
+            if isinstance(part, AttachedChains):
+                key, name = random.fold_in(rng_key, len(states)), part.name
+                states[name], values[name] = part.advance(key, site.energy)
+        site.attached = with_values(site.attached, values)
     return states, values
-
-
-def _check_objectives(objective: Any) -> None:
-    objectives = objective.values() if isinstance(objective, Mapping) else [objective]
-    for one in objectives:
-        if not callable(getattr(one, "loss", None)):
-            raise TypeError(f"Expected an objective with a `loss`, got {type(one).__name__}.")
 
 
 def _check_elbo(elbo: Any) -> None:

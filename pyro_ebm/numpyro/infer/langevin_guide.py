@@ -1,4 +1,4 @@
-"""Guides that need no encoder."""
+"""Guides by short Markov chains on the posterior of a NumPyro model."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,55 +11,29 @@ from numpyro.distributions import Delta
 from numpyro.handlers import seed, substitute, trace
 from numpyro.util import not_jax_tracer
 
+from pyro_ebm.core.infer import langevin_guide as settings
+from pyro_ebm.core.infer.langevin_guide import check_density
 from pyro_ebm.numpyro.model.posterior import Posterior
-from pyro_ebm.numpyro.samplers import Langevin, Sampler
-from pyro_ebm.numpyro.samplers.run import draw
+from pyro_ebm.numpyro.samplers.base import Sampler
+from pyro_ebm.numpyro.samplers.langevin import Langevin
+from pyro_ebm.numpyro.samplers.run import short_run
 
-__all__ = ["LangevinGuide"]
 
+class LangevinGuide(settings.LangevinGuide):
+    """Guide of short Markov chains on the posterior, which needs a random key and no parameters.
 
-class LangevinGuide:
-    r"""Short-run Markov chains on the posterior, in the place of an encoder.
-
-    Each call starts chains at draws of the priors (of the bases of energy-based priors), takes
-    ``sampler.num_steps`` steps on :math:`-\log p(x, z)` under the parameters as they are, and
-    emits where they end as ``Delta`` sites: fixed values, with no gradient through the chains.
-    Data points are independent chains wherever the latents lie in the plates of the data, also
-    under subsampling and with many particles; a latent outside of a plate makes everything in
-    that plate one chain.
-
-    The log-density of the guide counts as zero, so the loss that ``SVI`` reports estimates
-    :math:`-\mathrm E \log p(x, z)`, *without the entropy* of the posterior: it is no bound on the
-    evidence and cannot be compared with that of an encoder. Use :func:`log_marginal`. Its
-    gradients are those of maximum likelihood, as far as the chains have converged. An ELBO that
-    weighs particles against each other (``RenyiELBO``) needs a density of the guide that is not
-    there: it would favour draws of high joint density.
-
-    With ``init``, an amortised guide, the chains start at its draws, and it learns to imitate
-    where they end: the guide's log-density is zero there, and its gradient that of
-    :math:`-\log q(z)`. The reported number does not change.
-
-    Args:
-        model: The model, vectorised over its plates.
-        sampler: Kernel and number of steps. Default: ``Langevin(0.005, num_steps=20)``. It must
-            fit the scale of the posterior: with a step size above twice the smallest posterior
-            variance Langevin's chains run off, well below it their bias is small. ``MALA`` has
-            none but that of a short run.
-        init: Guide of the same model that samples every latent from a distribution with a
-            density. Default: none.
-
-    Raises:
-        TypeError: If ``sampler`` is no sampler.
-        ValueError: When called: if a latent is discrete, ``init`` leaves a latent out, or there
-            is no random key; outside ``jit``, if chains have run off.
+    Chains that diverge are an error outside of ``jit``.
 
     Example:
-        >>> guide = LangevinGuide(model, Langevin(0.01, num_steps=40))  # doctest: +SKIP
-        >>> svi = SVI(model, guide, optax.adam(1e-3), loss)  # doctest: +SKIP
-
-    References:
-        | Learning latent space energy-based prior model (Pang, Han, Nijkamp, Zhu and Wu, 2020)
-          https://arxiv.org/abs/2006.08205
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> import pyro_ebm.numpyro as ebm
+        >>> def model(x):
+        ...     with numpyro.plate("data", len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> guide = numpyro.handlers.seed(ebm.LangevinGuide(model), jax.random.key(0))
+        >>> guide(jnp.zeros(3))["z"].shape
+        (3,)
     """
 
     def __init__(
@@ -67,14 +41,11 @@ class LangevinGuide:
         model: Callable[..., Any],
         sampler: Sampler | None = None,
         *,
+        num_steps: int = 20,
         init: Callable[..., Any] | None = None,
     ) -> None:
-        if sampler is not None and not isinstance(sampler, Sampler):
-            raise TypeError(
-                f"Expected `sampler` to have init and step, got {type(sampler).__name__}."
-            )
         self.model = model
-        self.sampler: Sampler = sampler if sampler is not None else Langevin(0.005, num_steps=20)
+        self._configure(Langevin(0.005) if sampler is None else sampler, num_steps)
         self.init = init
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
@@ -88,22 +59,19 @@ class LangevinGuide:
         if self.init is not None:
             sites = self._run_init(init_key, posterior, {}, args, kwargs)
             start = posterior.position({name: site["value"] for name, site in sites.items()})
-        position = draw(chain_key, self.sampler, posterior.potential, start)
+        position = short_run(chain_key, self.sampler, posterior.potential, start, self.num_steps)
         if not_jax_tracer(position) and not jnp.isfinite(position).all():
-            raise ValueError(
-                f"Expected {self.sampler} to give finite draws of {list(posterior.latents)}, got "
-                "NaN or infinity: lower its `step_size`, or look at the model."
-            )
+            raise self._diverged(posterior.latents)
         values = lax.stop_gradient(posterior.values(position))
-        init_sites = {}
+        sites = {}
         if self.init is not None:
-            init_sites = self._run_init(init_key, posterior, values, args, kwargs)
+            sites = self._run_init(init_key, posterior, values, args, kwargs)
         plates = posterior.plates()
         for name, site in posterior.latents.items():
             with _entered(plates, site):
                 log_density = 0.0
-                if name in init_sites:
-                    log_q = init_sites[name]["fn"].log_prob(values[name])
+                if name in sites:
+                    log_q = sites[name]["fn"].log_prob(values[name])
                     log_density = lax.stop_gradient(log_q) - log_q
                 fn = Delta(values[name], log_density, event_dim=site["fn"].event_dim)
                 numpyro.sample(name, fn)
@@ -117,19 +85,18 @@ class LangevinGuide:
         args: Any,
         kwargs: Any,
     ) -> dict[str, Any]:
-        """Messages of the latents' sites in the amortised guide, at given values or its draws."""
+        """Messages of the latents' sites in the amortized guide, at these values or its draws."""
         init: Any = self.init
         with posterior.hidden(), trace() as met, seed(rng_seed=rng_key), substitute(data=values):
             init(*args, **kwargs)
-        for name in posterior.latents:
-            if name not in met or isinstance(met[name]["fn"], Delta):
-                got = "a Delta" if name in met else "none"
-                raise ValueError(f"Expected `init` to have a density at site {name!r}, got {got}.")
-        return {name: met[name] for name in posterior.latents}
+        sites = {name: met.get(name) for name in posterior.latents}
+        for name, site in sites.items():
+            check_density(name, site, Delta)
+        return sites
 
 
 def _entered(plates: Mapping[str, Any], site: Mapping[str, Any]) -> ExitStack:
-    """The plates that a site of the model lies in."""
+    """Enter the plates around a site of the model."""
     stack = ExitStack()
     for frame in site["cond_indep_stack"]:
         stack.enter_context(plates[frame.name])

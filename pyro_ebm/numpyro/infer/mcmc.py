@@ -1,6 +1,5 @@
-"""Our samplers as kernels of NumPyro's own ``MCMC``."""
+"""The samplers of this package as kernels of NumPyro's ``MCMC``."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,8 +12,11 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model
 from numpyro.util import is_prng_key
 
+from pyro_ebm.core.infer import mcmc as settings
+from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
+from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.numpyro.model.check import check_model
-from pyro_ebm.numpyro.samplers import ChainState, Sampler, TransitionInfo
+from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.target import Potential
 from pyro_ebm.numpyro.samplers.warmup import (
     Warmup,
@@ -25,17 +27,15 @@ from pyro_ebm.numpyro.samplers.warmup import (
     window_flags,
 )
 
-__all__ = ["AdaptState", "KernelState", "SamplerKernel"]
-
 _Learned = tuple[ChainState, Warmup]
 
 
 class AdaptState(NamedTuple):
-    """What warm-up tunes.
+    """State of warm-up.
 
     Attributes:
         step_size: Step size in use.
-        warmup: What it has learned so far.
+        warmup: Estimates so far.
     """
 
     step_size: Array
@@ -43,7 +43,7 @@ class AdaptState(NamedTuple):
 
 
 class KernelState(NamedTuple):
-    """State of one chain, or of all chains where they are vectorised, by NumPyro's names.
+    """State of one chain, or of all vectorized chains, under NumPyro's names.
 
     Attributes:
         i: Steps taken.
@@ -52,7 +52,7 @@ class KernelState(NamedTuple):
         accept_prob: Probability of acceptance in the last step.
         mean_accept_prob: Its mean over the warm-up, or since.
         diverging: Whether the last step diverged.
-        adapt_state: What warm-up tunes.
+        adapt_state: State of warm-up.
         chains: The sampler's state.
         rng_key: For the next step.
     """
@@ -68,36 +68,21 @@ class KernelState(NamedTuple):
     rng_key: Array
 
 
-class SamplerKernel(MCMCKernel):
-    """A kernel for ``numpyro.infer.MCMC`` that moves a model's latent variables by a sampler.
+class SamplerKernel(settings.SamplerKernel, MCMCKernel):
+    """A kernel for ``numpyro.infer.MCMC``; with ``chain_method="vectorized"`` chains share warm-up.
 
-    All latent variables form one vector in unconstrained space. In warm-up the sampler's
-    ``target_acceptance`` and ``adapt_scale`` say what is tuned; after that nothing changes. With
-    ``chain_method="vectorized"`` all chains share what is learned.
-
-    Collected without asking: ``diverging``, ``accept_prob``, ``potential_energy`` and
-    ``adapt_state.step_size``, which ArviZ and :func:`~pyro_ebm.diagnostics.to_arviz` read.
-
-    Args:
-        model: A NumPyro model. Discrete latent variables are summed out, as in ``NUTS``.
-        sampler: For example :class:`~pyro_ebm.numpyro.MALA`. One without acceptance step, such as
-            :class:`~pyro_ebm.numpyro.Langevin`, leaves the posterior biased.
-        init_strategy: Where chains start, one of NumPyro's ``init_to_...``.
-
-    Raises:
-        TypeError: If ``sampler`` is none.
-        ValueError: If the model has no continuous latent variable.
-
-    Warns:
-        UserWarning: At the start of a run, if an energy makes its target wrong (see
-            :func:`~pyro_ebm.numpyro.check_model`).
+    ``MCMC`` collects ``diverging``, ``accept_prob``, ``potential_energy`` and
+    ``adapt_state.step_size`` without being asked; ArviZ and ``to_arviz`` read them.
 
     Example:
-        >>> from numpyro.infer import MCMC
-        >>> from pyro_ebm.numpyro.samplers import MALA
-        >>> kernel = SamplerKernel(model, MALA(0.1))  # doctest: +SKIP
-        >>> mcmc = MCMC(kernel, num_warmup=500, num_samples=1000)  # doctest: +SKIP
-        >>> mcmc.run(random.key(0), data)  # doctest: +SKIP
+        >>> import jax, numpyro, numpyro.distributions as dist, pyro_ebm.numpyro as ebm
+        >>> def model():
+        ...     numpyro.sample("z", dist.Normal(0.0, 1.0))
+        >>> kernel = ebm.SamplerKernel(model, ebm.MALA(0.5))
+        >>> mcmc = numpyro.infer.MCMC(kernel, num_warmup=5, num_samples=5, progress_bar=False)
+        >>> mcmc.run(jax.random.key(0))
+        >>> mcmc.get_samples()["z"].shape
+        (5,)
     """
 
     sample_field = "z"
@@ -116,13 +101,7 @@ class SamplerKernel(MCMCKernel):
         *,
         init_strategy: Callable[..., Any] = init_to_uniform,
     ) -> None:
-        if not isinstance(sampler, Sampler):
-            raise TypeError(
-                f"Expected `sampler` to have init and step, got {type(sampler).__name__}."
-            )
-        self.model = model
-        self.sampler = sampler
-        self.init_strategy = init_strategy
+        super().__init__(model, sampler, init_strategy=init_strategy)
         self._num_warmup = 0
         self._potential_fn: Any = None
         self._postprocess_fn: Any = None
@@ -136,11 +115,8 @@ class SamplerKernel(MCMCKernel):
         model_args: tuple[Any, ...],
         model_kwargs: dict[str, Any] | None,
     ) -> KernelState:
-        """Start a chain, or one for each key; ``init_params`` are values in unconstrained space."""
         model_kwargs = model_kwargs or {}
-        for finding in check_model(self.model, *model_args, **model_kwargs):
-            if finding.biases_mcmc:
-                warnings.warn(finding.message, stacklevel=2)
+        warn_of_issues(check_model(self.model)(*model_args, **model_kwargs))
         rng_key, model_key = _split(rng_key)
         start, self._potential_fn, self._postprocess_fn, _ = initialize_model(
             model_key,
@@ -151,8 +127,7 @@ class SamplerKernel(MCMCKernel):
             model_kwargs=model_kwargs,
         )
         z = start.z if init_params is None else init_params
-        if not z:
-            raise ValueError("Expected a model with a continuous latent variable, got none.")
+        check_has_latents(z)
         self._num_warmup = num_warmup
         potential = self._potential(model_args, model_kwargs)
         # One compilation costs less than a run of each operation by itself.
@@ -161,7 +136,6 @@ class SamplerKernel(MCMCKernel):
     def sample(
         self, state: KernelState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
     ) -> KernelState:
-        """Move the chain, or all chains, once."""
         rng_key, step_key = _split(state.rng_key)
         step_key = step_key if is_prng_key(step_key) else step_key[0]
         potential = self._potential(model_args, model_kwargs)
@@ -178,18 +152,16 @@ class SamplerKernel(MCMCKernel):
         return self._state(i, potential, chains, info, mean, warmup, rng_key)
 
     def postprocess_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Any:
-        """Function from unconstrained values to values of all sites."""
         return self._postprocess_fn(*model_args, **model_kwargs)
 
     def get_diagnostics_str(self, state: KernelState) -> str:
-        """What the progress bar shows."""
         return (
             f"step size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )
 
     @property
     def _sample_fn(self) -> Any:
-        """Asked by ``MCMC``: None until ``init`` has run."""
+        # `MCMC` reads it: None until `init` has run.
         return self._potential_fn
 
     def _potential(

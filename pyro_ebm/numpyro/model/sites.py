@@ -1,57 +1,49 @@
-"""What the distribution of a site holds, and which parameters and latents that depends on."""
+"""Sample sites of NumPyro: energies inside of them, log-densities, dependencies, and issues."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
     TransformedDistribution,
+    biject_to,
 )
 from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
-from pyro_ebm.core.checks import is_implicit
-from pyro_ebm.numpyro.distributions.bound_energy import trainable_arrays
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-
-__all__ = [
-    "Dependencies",
-    "HOW_TO_REGISTER",
-    "find_dependencies",
-    "find_energy",
-    "find_mixture",
-    "has_implicit_base",
-    "map_energy",
-]
-
-HOW_TO_REGISTER = (
-    "register them inside the model with eqx_module, nnx_module, flax_module or numpyro.param"
+from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.model.issues import (
+    ModelIssue,
+    doubly_intractable,
+    implicit_latent,
+    in_guide,
+    in_mixture,
+    unregistered,
 )
+from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.numpyro.distributions.bound_energy import trainable_arrays
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
 
-_WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
+WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
+
+# --- energies inside of other distributions ---
 
 
 def find_energy(fn: Any) -> EnergyBased | None:
-    """The energy-based distribution of a site, looking through masks, plates and transforms."""
+    """Energy-based distribution under any wrappers of a site, or None."""
     unwrapped = _unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
 
 
-def has_implicit_base(fn: Any) -> bool:
-    """Whether a site's distribution is an energy on a base without a density."""
-    energy = find_energy(fn)
-    return energy is not None and is_implicit(energy.base)
-
-
 def find_mixture(fn: Any) -> Distribution | None:
-    """The distribution of a site, if it has an energy without log-normalizer among its parts."""
+    """Distribution of a site, if an energy without ``log_normalizer`` is a leaf of it."""
     mixture = _unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
@@ -62,18 +54,7 @@ def find_mixture(fn: Any) -> Distribution | None:
 
 
 def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], Array]) -> Array:
-    """Treat a site's density as NumPyro would, with ``function`` in the place of ``log_prob``.
-
-    Args:
-        fn: The distribution of a site, an energy-based one in any number of wrappers.
-        value: Value of the site.
-        function: Maps the energy-based distribution and its value, of shape
-            ``(*batch, *event)``, to shape ``(*batch,)``, or to one that broadcasts with it.
-
-    Returns:
-        One number for each batch element of ``fn``: masked-out ones are zero, dimensions that
-        ``to_event`` made dependent are summed.
-    """
+    """``fn.log_prob(value)`` as NumPyro computes it, ``function`` replacing the energy's own."""
     if isinstance(fn, Independent):
         mapped = map_energy(fn.base_dist, value, function)
         return sum_rightmost(mapped, fn.reinterpreted_batch_ndims)
@@ -94,14 +75,51 @@ def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], A
     return jnp.broadcast_to(mapped, jnp.broadcast_shapes(mapped.shape, fn.batch_shape))
 
 
+# --- log-densities ---
+
+
+def log_density(site: Site) -> Array:
+    """Log-density of each batch element; masks are a part of it, scales are not."""
+    return site["fn"].log_prob(site["value"])
+
+
+def energy_log_factor(site: Site) -> Array | None:
+    """Log-density minus the base's, of an energy; None for other distributions."""
+    energy = find_energy(site["fn"])
+    if energy is None:
+        return None
+    if energy.base is None:
+        raise ValueError(f"Expected a base at energy-based site {site['name']!r}, got base=None.")
+    log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
+    return map_energy(
+        site["fn"], site["value"], lambda fn, value: -scaled_energy(fn, value) - log_normalizer
+    )
+
+
+def unconstrained_value(site: Site) -> Array:
+    """Value in unconstrained space, as a constant."""
+    return lax.stop_gradient(biject_to(site["fn"].support).inv(site["value"]))
+
+
+def log_volume(site: Site, unconstrained: Array) -> Array:
+    """Log-determinant of the map to the support, summed over events."""
+    bijection = biject_to(site["fn"].support)
+    log_volume = bijection.log_abs_det_jacobian(unconstrained, site["value"])
+    num_batch_dims = jnp.ndim(site["value"]) - site["fn"].event_dim
+    return sum_rightmost(log_volume, log_volume.ndim - num_batch_dims)
+
+
+# --- dependencies: a second, abstract run of the model ---
+
+
 class Dependencies(NamedTuple):
-    """Names of the parameters and latent variables that a site's density depends on.
+    """Names of the parameters and latent variables behind a site's density.
 
     Attributes:
         energy: Behind the energy.
-        potential: Behind all that the log-normalizer depends on, or is multiplied with: energy
-            and base, support, masks and scale.
-        arrays: Behind each array of the energy that could be trained, by its path.
+        potential: Behind the log-normalizer and its factors: energy and base, support, masks and
+            scale.
+        arrays: Behind each trainable array of the energy, by its path.
     """
 
     energy: frozenset[str]
@@ -112,7 +130,7 @@ class Dependencies(NamedTuple):
 def find_dependencies(
     names: Iterable[str], inputs: dict[str, Any], model: Callable[[], Any]
 ) -> dict[str, Dependencies]:
-    """What energy-based sites depend on; the model runs once more, abstractly.
+    """Trace the dependencies of energy-based sites.
 
     Args:
         names: Names of the sites.
@@ -136,7 +154,7 @@ def _tracked(site: Any) -> list[Any]:
     fn, value, energy = site["fn"], site["value"], find_energy(site["fn"])
     assert energy is not None
     # At a constant value: one that a latent variable transforms is no harm.
-    energies = map_energy(fn, value, lambda fn, x: fn.evaluate(jnp.zeros_like(x)))
+    energies = map_energy(fn, value, lambda fn, x: scaled_energy(fn, jnp.zeros_like(x)))
     potential = map_energy(fn, value, lambda fn, x: fn.potential(jnp.zeros_like(x)))
     weighted = scale_and_mask(potential, site["scale"])
     return [energies, [weighted, energy.support], trainable_arrays(energy.energy)]
@@ -147,8 +165,58 @@ def _union(names: Any) -> frozenset[str]:
     return frozenset().union(*jax.tree.leaves(names, is_leaf=is_set))
 
 
+# --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
+
+
+def issues_of_site(site: Site) -> Iterator[ModelIssue]:
+    """Yield issues that need no dependencies: mixtures, latents without density."""
+    mixture, energy = find_mixture(site["fn"]), find_energy(site["fn"])
+    if mixture is not None:
+        yield in_mixture(site["name"], mixture)
+    if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
+        yield implicit_latent(site["name"])
+
+
+def issues_in_guide(site: Site) -> Iterator[ModelIssue]:
+    """Yield an issue if an energy is anywhere in the distribution of a guide's site."""
+    if find_energy(site["fn"]) is not None or find_mixture(site["fn"]) is not None:
+        yield in_guide(site["name"])
+
+
+def issues_of_latents(
+    site: str, found: Dependencies, latents: Mapping[str, bool]
+) -> Iterator[ModelIssue]:
+    """Yield the other latents that a log-normalizer depends on; values: whether discrete."""
+    for latent, is_discrete in latents.items():
+        if latent in found.potential - {site}:
+            yield doubly_intractable(site, latent, is_discrete=is_discrete)
+
+
+def issues_of_arrays(site: str, found: Dependencies) -> Iterator[ModelIssue]:
+    """Yield the arrays of an energy that come from no registered parameter or latent."""
+    unseen = [path for path, names in found.arrays.items() if not names]
+    if unseen:
+        yield _unregistered(site, unseen, "arrays of NumPy: jax.device_get(energy)")
+
+
+def issues_of_untrained(
+    site: str, found: Dependencies, parameters: Set[str]
+) -> Iterator[ModelIssue]:
+    """Yield an issue if no registered parameter is behind a trained energy."""
+    if not parameters & (found.energy if found.arrays else found.potential):
+        yield _unregistered(site, found.arrays, "a dictionary of objectives without this site")
+
+
+def _unregistered(site: str, paths: Iterable[str], remedy: str) -> ModelIssue:
+    advice = (
+        "register them inside the model with eqx_module, nnx_module, flax_module or numpyro.param; "
+        f"if they are meant to stay as they are, say so by {remedy}"
+    )
+    return unregistered(site, paths, advice)
+
+
 def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, _WRAPPERS):
+    while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return fn
 

@@ -1,7 +1,7 @@
-"""Energy-based sites of a model: found, checked, and given the gradient of their objective."""
+"""Handlers that record the energy-based sites of a model and add the factors that train them."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,23 +13,31 @@ from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_auxiliary, check_sites
-from pyro_ebm.core.infer.metrics import TrustedRange, recorded_figures
-from pyro_ebm.core.model.issues import doubly_intractable, implicit_latent, in_guide, in_mixture
+from pyro_ebm.core.infer.energy_sites import (
+    as_loss,
+    check_attached,
+    check_attached_sites,
+    check_plates,
+    check_sites,
+    not_finite,
+    objective_of,
+    refuse_attach,
+    without_base,
+)
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, graph_nodes, trainable_parameters
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.pyro.infer.persistent_chains import ChainStore
 from pyro_ebm.pyro.model.sites import (
     find_energy,
-    find_mixture,
-    find_unregistered,
-    has_implicit_base,
+    issues_in_guide,
+    issues_of_graph,
+    issues_of_leaves,
+    issues_of_site,
+    issues_of_untrained,
     map_energy,
-    never_seen,
 )
-
-__all__ = ["EnergySite", "EnergySites"]
 
 # Plates that Pyro itself puts around a model to draw many particles at once.
 _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized")
@@ -37,19 +45,18 @@ _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized"
 
 @dataclass
 class EnergySite:
-    """An energy-based site as one run of a model met it.
+    """An energy-based site, recorded during a run of the model.
 
     Attributes:
         name: Name of the site.
         fn: Its distribution, with its wrappers.
         value: Its value, held constant.
-        scale: Factor on its log-density, from plates that subsample and the like.
-        mask: Which batch elements count; None for all.
+        scale: Factor on its log-density, from subsampling plates and the like.
+        mask: Batch elements that count; None for all.
         plates: The plates around it.
-        objective: What trains it, or None.
-        learners: What the guide declared for it.
-        chains: Moves those of the learners that are persistent chains.
-        loss_leaves: What the objective sent gradients to; None where nobody asked.
+        objective: Trains it; None if nothing does.
+        attached: Parts that the guide attached to it.
+        chains: Moves persistent chains among them.
     """
 
     name: str
@@ -59,97 +66,8 @@ class EnergySite:
     mask: Any
     plates: tuple[Any, ...]
     objective: Any
-    learners: dict[str, Any]
+    attached: dict[str, Any]
     chains: ChainStore
-    loss_leaves: list[Tensor] | None = None
-
-    def loss(self) -> tuple[Tensor, dict[str, Callable[[], Tensor]]]:
-        """The objective's loss of each batch element, and the figures that it recorded."""
-        learners = self.chains.resolve(self.name, self.learners, self.energy)
-        with recorded_figures() as figures:
-            loss = map_energy(
-                self.fn, self.value, lambda fn, x: self.objective.loss(fn, x, **learners)
-            )
-        return loss, figures
-
-    def health(self) -> dict[str, Tensor]:
-        """The objective's mean over batch elements, and the figures that it recorded."""
-        loss, figures = self.loss()
-        read = {name: figure() for name, figure in figures.items()}
-        return {"objective": self.mean(loss), **read}
-
-    def check_range(
-        self, trusted: TrustedRange, loss: Tensor, figures: Mapping[str, Callable[[], Tensor]]
-    ) -> None:
-        """Raise if a loss that was just computed, or the energies in it, are out of range."""
-        loss = loss.detach().abs().amax()
-        scale = figures["energy_scale"]() if "energy_scale" in figures else torch.zeros_like(loss)
-        # Together, for either alone would make the device wait.
-        trusted.check(self.name, *torch.stack([loss, scale.to(loss)]).tolist())
-
-    def log_normalizer(self, num_samples: int) -> Tensor:
-        """Estimate for each batch element, from draws of the base; zero if there is no base."""
-        if self.energy.base is None:
-            estimate = self.value.new_zeros(())
-        else:
-            estimate = log_mean_exp(self.energy.importance_log_weights(num_samples))
-        return map_energy(self.fn, self.value, lambda fn, x: estimate)
-
-    def warn_if_unnormalized(self) -> None:
-        """Warn that the log-normalizer will be missing from the reported number."""
-        if self.energy.base is None:
-            warnings.warn(
-                f"The reported loss leaves out the log-normalizer of site {self.name!r}, which "
-                "has no base to estimate it from; num_normalizer_samples=0 says that this is "
-                "meant.",
-                stacklevel=5,
-            )
-
-    def total(self, per_element: Tensor) -> Tensor:
-        """Sum over batch elements as Pyro weighs them; a mean over particles."""
-        num_particles = prod(plate.size for plate in self.plates if plate.name in _PARTICLE_PLATES)
-        return scale_and_mask(per_element, self.scale, self.mask).sum() / num_particles
-
-    def mean(self, per_element: Tensor) -> Tensor:
-        """Mean over batch elements as Pyro weighs them."""
-        ones = map_energy(self.fn, self.value, lambda fn, x: x.new_ones(()))
-        return self.total(per_element) / self.total(ones.expand(per_element.shape))
-
-    def check(self) -> None:
-        """Raise if a batch dimension is no plate, or the guide declared the wrong learners."""
-        batch_shape = self.fn.batch_shape
-        plate_dims = {plate.dim for plate in self.plates if plate.vectorized}
-        for dim in range(-len(batch_shape), 0):
-            if batch_shape[dim] > 1 and dim not in plate_dims:
-                raise ValueError(
-                    f"Expected every batch dimension of energy-based site {self.name!r} to be a "
-                    f"plate, got batch shape {tuple(batch_shape)} with no plate at {dim}. An "
-                    "enumerated variable upstream needs the log-normalizer of each of its values; "
-                    "independent values belong in a plate or in to_event."
-                )
-        if self.objective is not None:
-            check_auxiliary(self.name, self.objective.loss, self.learners)
-
-    def check_graph(self, loss: Tensor, latents: Mapping[str, Tensor]) -> None:
-        """Raise if the loss depends on another latent variable; keep what it does depend on."""
-        self.loss_leaves = list(graph_leaves(loss))
-        reached = {id(node) for node in graph_nodes(loss)} | {id(x) for x in self.loss_leaves}
-        for name, latent in latents.items():
-            origin = latent if latent.grad_fn is None else latent.grad_fn
-            if latent.requires_grad and id(origin) in reached:
-                raise ValueError(doubly_intractable(self.name, name).message)
-
-    def warn_if_untrained(self, trace: Any) -> None:
-        """Warn of parameters in the energy that no optimizer will see, once for a site."""
-        if self.objective is None:
-            parameters = trainable_parameters(self.energy.energy)
-            reason = "EnergyELBO has no objective for this site"
-            finding = never_seen(self.name, self.energy, parameters, reason)
-        else:
-            leaves = self.loss_leaves or ()
-            finding = find_unregistered(self.name, self.energy, leaves, trace)
-        if finding is not None:
-            warnings.warn(finding.message, stacklevel=4)
 
     @property
     def energy(self) -> EnergyBased:
@@ -158,107 +76,189 @@ class EnergySite:
         assert energy is not None
         return energy
 
+    def check(self) -> None:
+        """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
+        plate_dims = {plate.dim for plate in self.plates if plate.vectorized}
+        check_plates(self.name, self.fn.batch_shape, plate_dims)
+        if self.objective is not None:
+            check_attached(self.name, self.objective.loss, self.attached)
 
-class EnergySites(Messenger):
-    """Runs in a model: emits a factor at each energy-based site, and keeps what it met.
+    def loss(self) -> Loss:
+        """Loss of each batch element, and metrics."""
+        attached = self.chains.resolve(self.name, self.attached, self.energy)
+        metrics: dict[str, Callable[[], Tensor]] = {}
+
+        def value_of(fn: EnergyBased, x: Tensor) -> Tensor:
+            loss = as_loss(self.objective, self.objective.loss(fn, x, **attached))
+            metrics.update(loss.metrics)
+            return loss.value
+
+        return Loss(map_energy(self.fn, self.value, value_of), metrics)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Mean of the objective over batch elements, and its metrics."""
+        loss = self.loss()
+        read = {name: metric() for name, metric in loss.metrics.items()}
+        return {"objective": self._mean(loss.value), **read}
+
+    def log_normalizer(self, num_samples: int) -> Tensor:
+        """Sum of estimates from draws of the base, zero without one; a mean over particles."""
+        if self.energy.base is None:
+            estimate = self.value.new_zeros(())
+        else:
+            estimate = log_mean_exp(importance_log_weights(self.energy, num_samples))
+        return self._total(map_energy(self.fn, self.value, lambda fn, x: estimate))
+
+    def warn_if_untrained(self, leaves: list[Tensor], params: Any) -> None:
+        """Warn of parameters of the energy that no optimizer will update.
+
+        Args:
+            leaves: Tensors that the objective's loss has gradients in.
+            params: Trace of the registered parameters.
+        """
+        if self.objective is None:
+            parameters = trainable_parameters(self.energy.energy)
+            reason = "EnergyELBO has no objective for this site"
+            issues = issues_of_untrained(self.name, self.energy, parameters, reason)
+        else:
+            issues = issues_of_leaves(self.name, self.energy, leaves, params)
+        for issue in issues:
+            warnings.warn(issue.message, stacklevel=4)
+
+    def warn_without_base(self) -> None:
+        """Warn if the log-normalizer will be missing in the reported number."""
+        if self.energy.base is None:
+            warnings.warn(without_base(self.name), stacklevel=5)
+
+    def _total(self, per_element: Tensor) -> Tensor:
+        """Sum over batch elements as Pyro scales them; a mean over particles."""
+        num_particles = prod(plate.size for plate in self.plates if plate.name in _PARTICLE_PLATES)
+        return scale_and_mask(per_element, self.scale, self.mask).sum() / num_particles
+
+    def _mean(self, per_element: Tensor) -> Tensor:
+        ones = map_energy(self.fn, self.value, lambda fn, x: x.new_ones(()))
+        return self._total(per_element) / self._total(ones.expand(per_element.shape))
+
+
+class SiteRecorder(Messenger):
+    """Records the energy-based sites of a model, and raises for issues.
 
     Args:
-        objective: One objective for all sites, or a dictionary from a site's name to its own.
-        trusted: What losses and energies must not leave.
-        emits: Whether to emit the factors that train the energies.
-        checked: Names of sites whose gradients were looked at in an earlier step.
+        objective: One objective for all sites, or a dictionary of objectives by site.
+        moves_chains: Whether persistent chains stay where the objectives move them.
     """
 
-    def __init__(
-        self,
-        objective: Any,
-        trusted: TrustedRange,
-        *,
-        emits: bool,
-        checked: set[str] | None = None,
-    ) -> None:
+    def __init__(self, objective: Any, *, moves_chains: bool) -> None:
         super().__init__()
         self.objective = objective
-        self.trusted = trusted
-        self.emits = emits
-        self.checked = checked if checked is not None else set()
-        self.records: list[EnergySite] = []
+        self.sites: dict[str, EnergySite] = {}
         self.latents: dict[str, Tensor] = {}
-        self.learners: dict[str, dict[str, Any]] = {}
-        self.chains = ChainStore(keeps=emits)
+        self.attached: dict[str, dict[str, Any]] = {}
+        self.chains = ChainStore(keeps=moves_chains)
+
+    @property
+    def trained(self) -> list[EnergySite]:
+        """Sites with an objective."""
+        return [site for site in self.sites.values() if site.objective is not None]
 
     def model(self, model: Any) -> Callable[..., Any]:
-        """The model with this handler around it."""
+        """Wrap a model in this handler."""
 
         def handled(*args: Any, **kwargs: Any) -> Any:
-            # Several particles are several runs: what they met differs in nothing that we report.
-            self.records.clear()
+            # Particles are runs of their own; only the last is kept, they report the same.
+            self.sites.clear()
             self.latents.clear()
             with self:
                 result = model(*args, **kwargs)
-            if isinstance(self.objective, Mapping):
-                check_sites(self.objective, {record.name for record in self.records})
+            check_sites(self.objective, self.sites)
+            check_attached_sites(self.attached, [site.name for site in self.trained])
             return result
 
         return handled
 
     def guide(self, guide: Any) -> Callable[..., Any]:
-        """The guide, watched for declared learners and for energies that are out of place."""
+        """Wrap a guide in a handler that collects what it attaches."""
 
         def handled(*args: Any, **kwargs: Any) -> Any:
-            self.learners.clear()
-            with _GuideSites(self.learners):
+            self.attached.clear()
+            with _GuideSites(self.attached):
                 return guide(*args, **kwargs)
 
         return handled
 
+    def _pyro_attach(self, msg: Any) -> None:
+        refuse_attach(msg["name"])
+
     def _pyro_post_sample(self, msg: Any) -> None:
-        mixture = find_mixture(msg["fn"])
-        if mixture is not None:
-            raise ValueError(in_mixture(msg["name"], mixture).message)
+        for issue in issues_of_site(msg):
+            raise ValueError(issue.message)
         energy = find_energy(msg["fn"])
-        if has_implicit_base(msg["fn"]) and not msg["is_observed"]:
-            raise ValueError(implicit_latent(msg["name"]).message)
         # With a known log-normalizer it is a distribution like any other.
         if energy is not None and energy.log_normalizer is None:
-            self._meet(msg, energy)
+            self._record(msg)
         if not msg["is_observed"]:
             self.latents[msg["name"]] = msg["value"]
 
-    def _meet(self, msg: Any, energy: EnergyBased) -> None:
+    def _record(self, msg: Any) -> None:
         name = msg["name"]
-        site = EnergySite(
+        self.sites[name] = EnergySite(
             name=name,
             fn=msg["fn"],
             value=detach_provenance(msg["value"]).detach(),
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
-            objective=(
-                self.objective.get(name) if isinstance(self.objective, Mapping) else self.objective
-            ),
-            learners=self.learners.get(name, {}),
+            objective=objective_of(name, self.objective),
+            attached=self.attached.get(name, {}),
             chains=self.chains,
         )
-        site.check()
-        self.records.append(site)
-        if self.emits and site.objective is not None:
-            loss, figures = site.loss()
-            if energy._validate_args:
-                site.check_range(self.trusted, loss, figures)
-            if name not in self.checked:
-                site.check_graph(loss, self.latents)
-            pyro.factor(f"{name}$energy", loss.detach() - loss)
+        self.sites[name].check()
+
+
+class FactorEmitter(Messenger):
+    """Adds, at each recorded site, a factor of value zero with the gradient of its objective.
+
+    Args:
+        recorder: Handler around this one.
+        checked: Names of sites whose gradients were inspected in an earlier step.
+
+    Attributes:
+        leaves: Tensors that the losses of the other sites have gradients in, by site.
+    """
+
+    def __init__(self, recorder: SiteRecorder, checked: set[str]) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self.checked = checked
+        self.leaves: dict[str, list[Tensor]] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        site = self.recorder.sites.get(msg["name"])
+        if site is None or site.objective is None:
+            return
+        loss = site.loss().value
+        if site.energy._validate_args and not bool(torch.isfinite(loss.detach()).all()):
+            raise not_finite(site.name)
+        if site.name not in self.checked:
+            self._inspect(site.name, loss)
+        pyro.factor(f"{site.name}$energy", loss.detach() - loss)
+
+    def _inspect(self, name: str, loss: Tensor) -> None:
+        self.leaves[name] = list(graph_leaves(loss))
+        latents = self.recorder.latents
+        others = {latent: latents[latent] for latent in latents if latent != name}
+        for issue in issues_of_graph(name, loss, others):
+            raise ValueError(issue.message)
 
 
 class _GuideSites(Messenger):
-    def __init__(self, learners: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, attached: dict[str, dict[str, Any]]) -> None:
         super().__init__()
-        self.learners = learners
+        self.attached = attached
 
-    def _pyro_post_auxiliary(self, msg: Any) -> None:
-        self.learners.setdefault(msg["name"], {}).update(msg["value"])
+    def _pyro_post_attach(self, msg: Any) -> None:
+        self.attached.setdefault(msg["name"], {}).update(msg["value"])
 
     def _pyro_sample(self, msg: Any) -> None:
-        if find_energy(msg["fn"]) is not None or find_mixture(msg["fn"]) is not None:
-            raise ValueError(in_guide(msg["name"]).message)
+        for issue in issues_in_guide(msg):
+            raise ValueError(issue.message)

@@ -1,4 +1,4 @@
-"""Guides that need no encoder."""
+"""Guides by short Markov chains on the posterior of a Pyro model."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -12,55 +12,29 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
+from pyro_ebm.core.infer import langevin_guide as settings
+from pyro_ebm.core.infer.langevin_guide import check_density
 from pyro_ebm.pyro.model.posterior import Posterior
-from pyro_ebm.pyro.samplers import Langevin, Sampler
-from pyro_ebm.pyro.samplers.run import draw
+from pyro_ebm.pyro.model.sites import log_density
+from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.langevin import Langevin
+from pyro_ebm.pyro.samplers.run import short_run
 
-__all__ = ["LangevinGuide"]
 
+class LangevinGuide(settings.LangevinGuide, nn.Module):
+    """Short Markov chains on the posterior, in place of an encoder; a module, like autoguides.
 
-class LangevinGuide(nn.Module):
-    r"""Short-run Markov chains on the posterior, in the place of an encoder.
-
-    Each call starts chains at draws of the priors (of the bases of energy-based priors), takes
-    ``sampler.num_steps`` steps on :math:`-\log p(x, z)` under the parameters as they are, and
-    emits where they end as ``Delta`` sites: fixed values, with no gradient through the chains.
-    Data points are independent chains wherever the latents lie in the plates of the data, also
-    under subsampling and vectorised particles; a latent outside of a plate makes everything in
-    that plate one chain.
-
-    The log-density of the guide counts as zero, so the loss that ``SVI`` reports estimates
-    :math:`-\mathrm E \log p(x, z)`, *without the entropy* of the posterior: it is no bound on the
-    evidence and cannot be compared with that of an encoder. Use :func:`log_marginal`. Its
-    gradients are those of maximum likelihood, as far as the chains have converged. ELBOs that
-    weigh particles against each other (``RenyiELBO``, ``ReweightedWakeSleep``) need a density of
-    the guide that is not there: they would favour draws of high joint density.
-
-    With ``init``, an amortised guide, the chains start at its draws, and it learns to imitate
-    where they end: the guide's log-density is zero there, and its gradient that of
-    :math:`-\log q(z)`. The reported number does not change.
-
-    Args:
-        model: The model, vectorised over its plates.
-        sampler: Kernel and number of steps. Default: ``Langevin(0.005, num_steps=20)``. It must
-            fit the scale of the posterior: with a step size above twice the smallest posterior
-            variance Langevin's chains run off, well below it their bias is small. ``MALA`` has
-            none but that of a short run.
-        init: Guide of the same model that samples every latent from a distribution with a
-            density. Default: none.
-
-    Raises:
-        TypeError: If ``sampler`` is no sampler.
-        ValueError: When called: if a latent is discrete, chains have run off, or ``init`` leaves
-            a latent out.
+    As in autoguides, the parameters of the model are not the guide's; those of ``init`` are.
 
     Example:
-        >>> guide = LangevinGuide(model, Langevin(0.01, num_steps=40))  # doctest: +SKIP
-        >>> svi = SVI(model, guide, Adam({"lr": 1e-3}), loss)  # doctest: +SKIP
-
-    References:
-        | Learning latent space energy-based prior model (Pang, Han, Nijkamp, Zhu and Wu, 2020)
-          https://arxiv.org/abs/2006.08205
+        >>> import pyro, pyro.distributions as dist, torch, pyro_ebm.pyro as ebm
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> guide = ebm.LangevinGuide(model, ebm.MALA(0.5), num_steps=5)
+        >>> guide(torch.zeros(3))["z"].shape
+        torch.Size([3])
     """
 
     def __init__(
@@ -68,16 +42,13 @@ class LangevinGuide(nn.Module):
         model: Callable[..., Any],
         sampler: Sampler | None = None,
         *,
+        num_steps: int = 20,
         init: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
-        if sampler is not None and not isinstance(sampler, Sampler):
-            raise TypeError(
-                f"Expected `sampler` to have init and step, got {type(sampler).__name__}."
-            )
-        # As in Pyro's autoguides: the parameters of the model are not the guide's.
+        # In a tuple, or a module would become a child of the guide.
         self._model = (model,)
-        self.sampler: Sampler = sampler if sampler is not None else Langevin(0.005, num_steps=20)
+        self._configure(Langevin(0.005) if sampler is None else sampler, num_steps)
         self.init = init
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -87,12 +58,9 @@ class LangevinGuide(nn.Module):
         if self.init is not None:
             sites = self._run_init(posterior, {}, args, kwargs)
             start = posterior.position({name: site["value"] for name, site in sites.items()})
-        position = draw(self.sampler, posterior.potential, start)
+        position = short_run(self.sampler, posterior.potential, start, self.num_steps)
         if is_validation_enabled() and not bool(torch.isfinite(position).all()):
-            raise ValueError(
-                f"Expected {self.sampler} to give finite draws of {list(posterior.latents)}, got "
-                "NaN or infinity: lower its `step_size`, or look at the model."
-            )
+            raise self._diverged(posterior.latents)
         values = {name: value.detach() for name, value in posterior.values(position).items()}
         sites = {} if self.init is None else self._run_init(posterior, values, args, kwargs)
         plates = posterior.plates()
@@ -100,34 +68,28 @@ class LangevinGuide(nn.Module):
             with _entered(plates, site):
                 pyro.sample(name, Delta(values[name], event_dim=site["fn"].event_dim))
                 if name in sites:
-                    # Pyro weighs it by plates; its value is zero.
-                    log_q = scale_and_mask(_log_prob(sites[name]), mask=sites[name]["mask"])
+                    # Pyro scales it by plates; its value is zero.
+                    log_q = scale_and_mask(log_density(sites[name]), mask=sites[name]["mask"])
                     pyro.factor(f"{name}$init", log_q.detach() - log_q, has_rsample=True)
         return values
 
     def _run_init(
         self, posterior: Posterior, values: Mapping[str, Tensor], args: Any, kwargs: Any
     ) -> dict[str, Any]:
-        """Messages of the latents' sites in the amortised guide, at given values or its draws."""
+        """Messages of the latents' sites in the amortized guide, at these values or its draws."""
         init: Any = self.init
         with posterior.hidden(), poutine.trace() as trace, poutine.condition(data=dict(values)):
             init(*args, **kwargs)
-        met: dict[str, Any] = dict(trace.trace.nodes)
-        for name in posterior.latents:
-            if name not in met or isinstance(met[name]["fn"], Delta):
-                got = "a Delta" if name in met else "none"
-                raise ValueError(f"Expected `init` to have a density at site {name!r}, got {got}.")
-        return {name: met[name] for name in posterior.latents}
+        sites = {name: trace.trace.nodes.get(name) for name in posterior.latents}
+        for name, site in sites.items():
+            check_density(name, site, Delta)
+        return sites
 
 
 def _entered(plates: Mapping[str, Any], site: Mapping[str, Any]) -> ExitStack:
-    """The plates that a site of the model lies in."""
+    """Enter the plates around a site of the model."""
     stack = ExitStack()
     for frame in site["cond_indep_stack"]:
         if frame.vectorized and frame.name in plates:
             stack.enter_context(plates[frame.name])
     return stack
-
-
-def _log_prob(site: Mapping[str, Any]) -> Tensor:
-    return site["fn"].log_prob(site["value"])

@@ -1,4 +1,4 @@
-"""Persistent chains: draws from an energy-based site that outlive a step of training."""
+"""Persistent chains in Pyro's parameter store."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -8,90 +8,53 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_chain_shapes, check_chains
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.samplers import Langevin, Sampler
-
-__all__ = ["ChainStore", "PersistentChains"]
+from pyro_ebm.core.infer import persistent_chains as settings
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.langevin import Langevin
+from pyro_ebm.pyro.samplers.run import move_values
+from pyro_ebm.pyro.samplers.target import initial_values
 
 
 @dataclass(frozen=True)
-class PersistentChains:
-    """Markov chains that follow an energy while it is trained, for objectives that need draws.
+class PersistentChains(settings.PersistentChains):
+    """Markov chains that follow an energy during training, for objectives that need draws.
 
-    A guide declares them by ``auxiliary("z", chains=PersistentChains(...))``. In each step of
-    ``SVI``, :class:`~pyro_ebm.pyro.EnergyELBO` takes ``num_chains`` of them out at random, moves
-    them by ``sampler.num_steps`` steps on the energy of site ``z`` as it is then, puts them back,
-    and hands their values to the objective's ``loss`` as constants: once a step, whatever the
-    number of particles. ``SVI.evaluate_loss`` leaves them where they are.
+    Their values are in the parameter store under the name ``"z$chains"``, where no optimizer moves
+    them: ``pyro.get_param_store().save(...)`` saves them with the parameters.
 
-    They start at draws from the site's base, and start again there when they are no longer finite.
-    Their values stand in Pyro's parameter store under the name ``"z$chains"``, where no optimizer
-    moves them: ``pyro.get_param_store().save(...)`` saves them with the parameters.
-
-    Args:
-        num_chains: Chains that move in a step.
-        event_shape: Shape of one value of the site.
-        sampler: What moves them, for ``sampler.num_steps`` steps.
-        buffer_size: Chains in all (a replay buffer), at least ``num_chains``, the default.
-        restart_probability: Probability with which a chain that is taken out starts again; Du and
-            Mordatch have 0.05.
-
-    Raises:
-        ValueError: If an argument is out of range.
-        TypeError: If ``sampler`` is no sampler.
-
-    References:
-        | Training restricted Boltzmann machines using approximations to the likelihood gradient
-          (Tieleman, 2008)
-        | Implicit generation and modeling with energy-based models (Du and Mordatch, 2019)
-        | https://arxiv.org/abs/1903.08689
+    Example:
+        >>> import pyro_ebm.pyro as ebm
+        >>> chains = ebm.PersistentChains(64, (2,), buffer_size=1000, restart_probability=0.05)
+        >>> def guide(x):
+        ...     ebm.attach("x", chains=chains)
     """
 
-    num_chains: int
-    event_shape: tuple[int, ...]
     _: KW_ONLY
-    sampler: Sampler = Langevin(0.05, num_steps=10)
-    buffer_size: int | None = None
-    restart_probability: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_chains(self.num_chains, self.event_shape, self.buffer_size, self.restart_probability)
-        if not isinstance(self.sampler, Sampler):
-            raise TypeError(
-                f"Expected `sampler` to have init and step, got {type(self.sampler).__name__}."
-            )
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the values of all chains."""
-        return (self.buffer_size or self.num_chains, *self.event_shape)
+    sampler: Sampler = Langevin(0.05)
 
     def advance(self, distribution: EnergyBased, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Move some of the chains.
-
-        Args:
-            distribution: An energy-based distribution without batch dimensions.
-            values: All chains, shape ``(buffer_size, *event_shape)``.
+        """Move some of the chains, ``values``, on a distribution without batch dimensions.
 
         Returns:
-            All chains thereafter, and those that moved, shape ``(num_chains, *event_shape)``.
+            All chains thereafter, and those that moved.
         """
         device = values.device
         taken = torch.randperm(len(values), device=device)[: self.num_chains]
-        fresh = distribution.start(torch.Size((self.num_chains,)))
+        fresh = initial_values(distribution, (self.num_chains,))
         restarts = torch.rand(self.num_chains, device=device) < self.restart_probability
-        astray = ~torch.isfinite(values[taken]).reshape(self.num_chains, -1).all(dim=1)
-        again = (restarts | astray).reshape(-1, *(1 for _ in self.event_shape))
-        moved = distribution.move(self.sampler, torch.where(again, fresh, values[taken]))
+        diverged = ~torch.isfinite(values[taken]).reshape(self.num_chains, -1).all(dim=1)
+        again = (restarts | diverged).reshape(-1, *(1 for _ in self.event_shape))
+        start = torch.where(again, fresh, values[taken])
+        moved = move_values(self.sampler, distribution, start, self.num_steps)
         return values.index_copy(0, taken, moved), moved
 
 
 class ChainStore:
-    """Persistent chains during one step: each moves once, however many particles ask for it.
+    """Persistent chains during one step: each moves once, for any number of particles.
 
     Args:
-        keeps: Whether Pyro's parameter store is told of the moves.
+        keeps: Whether to write moved chains back to the parameter store.
     """
 
     def __init__(self, *, keeps: bool) -> None:
@@ -99,23 +62,14 @@ class ChainStore:
         self.moved: dict[str, Tensor] = {}
 
     def resolve(
-        self, site: str, learners: Mapping[str, Any], distribution: EnergyBased
+        self, site: str, attached: Mapping[str, Any], distribution: EnergyBased
     ) -> dict[str, Any]:
-        """Put the values of chains that moved in the place of the chains.
-
-        Args:
-            site: Name of the energy-based site.
-            learners: What the guide declared for it.
-            distribution: Its distribution, of any batch shape.
-
-        Raises:
-            ValueError: If the chains do not fit the site, or what the store has of them.
-        """
+        """Replace chains among the attached parts of a site by their moved values."""
         return {
-            key: self._values(f"{site}${key}", learner, distribution)
-            if isinstance(learner, PersistentChains)
-            else learner
-            for key, learner in learners.items()
+            key: self._values(f"{site}${key}", part, distribution)
+            if isinstance(part, PersistentChains)
+            else part
+            for key, part in attached.items()
         }
 
     def _values(self, name: str, chains: PersistentChains, distribution: EnergyBased) -> Tensor:
@@ -123,10 +77,10 @@ class ChainStore:
             store = pyro.get_param_store()
             with torch.no_grad():
                 values = store[name] if name in store else None
-                check_chain_shapes(name, chains.shape, values, distribution)
-                distribution = distribution.unexpanded
+                chains.check(name, values, distribution)
+                distribution = without_plates(distribution)
                 if values is None:
-                    values = distribution.start(torch.Size(chains.shape[:1]))
+                    values = initial_values(distribution, chains.shape[:1])
                 values, self.moved[name] = chains.advance(distribution, values)
                 if self.keeps:
                     # In place: the store holds on to every tensor it was ever given.

@@ -1,4 +1,4 @@
-"""Does inference on a model with energy-based sites mean what it says?"""
+"""Search for energy-based sites that inference would get wrong without an error."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,81 +11,61 @@ from pyro.distributions import constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.inspect import is_sample_site
-from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
+from pyro.ops.provenance import detach_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.model.issues import (
-    Finding,
-    doubly_intractable,
-    implicit_latent,
-    in_guide,
-    in_mixture,
-)
+from pyro_ebm.core.model.issues import ModelIssue
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
     find_energy,
-    find_mixture,
-    find_unregistered,
-    has_implicit_base,
+    issues_in_guide,
+    issues_of_leaves,
+    issues_of_provenance,
+    issues_of_site,
     map_energy,
 )
-
-__all__ = ["check_model"]
+from pyro_ebm.pyro.samplers.target import initial_values
 
 
 def check_model(
-    model: Callable[..., Any],
-    *args: Any,
-    guide: Callable[..., Any] | None = None,
-    **kwargs: Any,
-) -> list[Finding]:
-    """Look for energy-based sites that inference would get wrong without a word.
+    model: Callable[..., Any], guide: Callable[..., Any] | None = None
+) -> Callable[..., list[ModelIssue]]:
+    """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
-    The model runs once, with its latent variables at zero in unconstrained space. No chain runs;
-    parameters, the param store and the random state stay as they are. What is found depends on
-    this one run: a dependence that leaves tensors behind (``if k == 1:``, ``energies[int(k)]``)
-    is not seen.
-
-    Args:
-        model: The model.
-        *args: Its arguments, and the guide's.
-        guide: A guide to look at too. An autoguide holds no energy, and is not run.
-        **kwargs: Their keyword arguments.
-
-    Returns:
-        What was found, in the order of the sites; empty for a model that is fine. Of each
-        finding, ``site``, ``kind`` and ``message`` say where, what and what to do:
-
-        - ``"doubly_intractable"``: the energy, base, support, mask or scale of a site without
-          known ``log_normalizer`` depends on another latent variable;
-        - ``"mixture"``: an energy without known ``log_normalizer`` is a component of a mixture,
-          or depends on a discrete latent variable;
-        - ``"guide"``: the guide samples an energy;
-        - ``"implicit"``: a latent variable has a base without a density;
-        - ``"unregistered"``: no optimizer will see the trainable parameters of an energy.
+    It runs the model once, with latent variables at zero in unconstrained space, and no chains;
+    parameters, the param store and the random state do not change. Issues depend on this run: a
+    dependence that leaves tensors (``if k == 1:``, ``energies[int(k)]``) is not found.
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist, pyro_ebm.pyro as ebm
         >>> def model():
         ...     scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
-        ...     pyro.sample("x", EnergyBased(lambda x: scale * x**2, event_shape=()))
-        >>> [(finding.site, finding.kind) for finding in check_model(model)]
+        ...     pyro.sample("x", ebm.EnergyBased(lambda x: scale * x**2, event_shape=()))
+        >>> [(issue.site, issue.kind) for issue in check_model(model)()]
         [('x', 'doubly_intractable')]
     """
-    with _leaving_no_trace():
-        with poutine.trace(param_only=True) as params, _ModelSites() as sites, kept_buffers(model):
-            model(*args, **kwargs)
-        for name, (energy, leaves) in sites.leaves.items():
-            finding = find_unregistered(name, energy, leaves, params.trace)
-            sites.findings += [] if finding is None else [finding]
-        if guide is None or isinstance(guide, AutoGuide):
-            return sites.findings
-        with _WithoutChains() as in_the_guide, kept_buffers(guide):
-            guide(*args, **kwargs)
-        return sites.findings + [in_guide(name) for name in in_the_guide.energies]
+
+    def check(*args: Any, **kwargs: Any) -> list[ModelIssue]:
+        with _leaving_no_trace():
+            issues = _check_sites(model, args, kwargs)
+            if guide is not None and not isinstance(guide, AutoGuide):
+                with _GuideSites() as sites, kept_buffers(guide):
+                    guide(*args, **kwargs)
+                issues += sites.issues
+        return issues
+
+    return check
+
+
+def _check_sites(model: Any, args: Any, kwargs: Any) -> list[ModelIssue]:
+    with poutine.trace(param_only=True) as params, _ModelSites() as sites, kept_buffers(model):
+        model(*args, **kwargs)
+    for name, (energy, leaves) in sites.leaves.items():
+        sites.issues += issues_of_leaves(name, energy, leaves, params.trace)
+    return sites.issues
 
 
 @contextmanager
@@ -105,48 +85,46 @@ def _leaving_no_trace() -> Iterator[None]:
             del store[name]
 
 
-class _WithoutChains(Messenger):
-    """Puts latent variables where their transforms have zero: no chain runs, no draw is odd."""
+class _GuideSites(Messenger):
+    """Puts latent variables at zero in unconstrained space, and looks for energies."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.energies: list[str] = []
+        self.issues: list[ModelIssue] = []
 
     def _pyro_sample(self, msg: Any) -> None:
         fn, energy = msg["fn"], find_energy(msg["fn"])
-        if energy is not None or find_mixture(fn) is not None:
-            self.energies.append(msg["name"])
+        self._inspect(msg)
         if msg["value"] is None and is_sample_site(msg) and not fn.support.is_discrete:
             try:
                 bijection = biject_to(fn.support)
             except NotImplementedError:  # A mixture's, for example: drawn as usual.
                 return
-            like = detach_provenance(fn.sample() if energy is None else energy.start(torch.Size()))
-            zeros = like.new_zeros(bijection.inverse_shape(fn.shape()))
+            like = fn.sample() if energy is None else initial_values(energy, torch.Size())
+            zeros = detach_provenance(like).new_zeros(bijection.inverse_shape(fn.shape()))
             msg["value"], msg["done"] = bijection(zeros), True
 
+    def _inspect(self, msg: Any) -> None:
+        self.issues += issues_in_guide(msg)
 
-class _ModelSites(_WithoutChains):
-    """Marks the values of latent variables, and looks for the marks in what log Z depends on."""
+
+class _ModelSites(_GuideSites):
+    """Marks the values of latent variables, and looks for marks behind the log-normalizers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.findings: list[Finding] = []
         self.latents: dict[str, bool] = {}
         self.leaves: dict[str, tuple[EnergyBased, list[Tensor]]] = {}
 
+    def _inspect(self, msg: Any) -> None: ...
+
     def _pyro_post_sample(self, msg: Any) -> None:
-        name, fn = msg["name"], msg["fn"]
-        mixture = find_mixture(fn)
-        if mixture is not None:
-            self.findings.append(in_mixture(name, mixture))
-        energy = find_energy(fn)
+        name, energy = msg["name"], find_energy(msg["fn"])
+        self.issues += issues_of_site(msg)
         if energy is not None:
             self._examine(msg, energy)
-            if has_implicit_base(fn) and not msg["is_observed"]:
-                self.findings.append(implicit_latent(name))
         if is_sample_site(msg) and not msg["is_observed"]:
-            self.latents[name] = fn.support.is_discrete
+            self.latents[name] = msg["fn"].support.is_discrete
             msg["value"] = track_provenance(detach_provenance(msg["value"]), frozenset({name}))
 
     def _examine(self, msg: Any, energy: EnergyBased) -> None:
@@ -163,16 +141,12 @@ class _ModelSites(_WithoutChains):
             map_energy(msg["fn"], msg["value"], potential), msg["scale"], msg["mask"]
         )
         if energy.log_normalizer is None:
-            reached = get_provenance([weighted, *_bounds(energy.support)])
-            self.findings += [
-                doubly_intractable(name, latent, is_discrete=is_discrete)
-                for latent, is_discrete in self.latents.items()
-                if latent in reached
-            ]
+            tracked = [weighted, *_bounds(energy.support)]
+            self.issues += issues_of_provenance(name, tracked, self.latents)
 
 
 def _bounds(support: Any) -> Iterator[Any]:
-    """The tensors in a constraint."""
+    """Tensors of a constraint."""
     for part in vars(support).values():
         if isinstance(part, constraints.Constraint):
             yield from _bounds(part)

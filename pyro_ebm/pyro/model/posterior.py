@@ -1,8 +1,8 @@
-"""What samplers walk on to draw the latent variables of a model."""
+"""Posterior of a Pyro model's latent variables."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from math import prod
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyro
@@ -18,158 +18,82 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.model.layout import Packing
-from pyro_ebm.pyro.distributions.bound_energy import graph_leaves
-from pyro_ebm.pyro.model.densities import (
-    Site,
+from pyro_ebm.core.model import posterior as core
+from pyro_ebm.core.model.posterior import Site, check_latents
+from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective, graph_leaves
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.model.sites import (
+    energy_log_factor,
+    find_energy,
     log_density,
     log_volume,
-    plates_of,
-    scoring,
-    shared_plates,
-    tilt,
     unconstrained_value,
 )
-from pyro_ebm.pyro.samplers.target import starting_values
-
-__all__ = ["Posterior"]
+from pyro_ebm.pyro.samplers.target import initial_values
 
 
-class Posterior:
-    """The latent variables of a model, given its arguments and one choice of subsamples.
-
-    A *position* holds all of them, unconstrained: shape ``(*chains, *plate_shape, size)``. Where
-    every latent lies in the same plates, and every observation that depends on one too, each
-    element of these plates is a target of its own, with a potential of its own. A latent outside
-    of a plate ties the elements of that plate together: they are one target then. Subsampling
-    does not weigh the densities: the elements that were drawn are known no better for it.
-
-    Parameters are constants, those of energies too. Densities of energy-based sites leave out
-    their log-normalizers, on which the posterior does not depend.
-
-    Args:
-        model: A Pyro model, vectorised over its plates.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-
-    Attributes:
-        sites: Messages of the sites that matter by name, as the model sent them: latent ones,
-            and observed ones that may depend on them.
-        plate_dims: Dimensions of the plates whose elements are independent.
-        packing: Where each latent lies in a position.
-        start: Position of draws from the priors, and of starting values of energy priors.
-
-    Raises:
-        ValueError: If there is no latent; if one is discrete or a point mass; or if a plate is
-            subsampled that some of these sites lie outside of.
-    """
+class Posterior(core.Posterior):
+    """Posterior of a Pyro model, in the plates that are open where it is made."""
 
     def __init__(
         self, model: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> None:
         self._model = lambda: model(*args, **(kwargs or {}))
-        # Plates around this call are around the model too, which nobody outside shall see run.
+        # Plates around this call are around the model too, which is hidden from outer handlers.
         self._plates_around = get_plates()
         self._subsamples: dict[str, Tensor] = {}
         met = self._run({})
         self._subsamples = {n: s["value"] for n, s in met.items() if site_is_subsample(s)}
         self.sites = {name: site for name, site in met.items() if name not in self._subsamples}
-        _check_latents(self.latents)
+        check_latents(self.latents, Delta)
         unconstrained = {name: unconstrained_value(site) for name, site in self.latents.items()}
-        self._leave_out_constants(unconstrained)
-        self.plate_dims = sorted(dim for _, dim in shared_plates(self.sites.values()))
-        self.packing = Packing.sharing(
-            plate_dims=self.plate_dims,
-            depth=max(len(site["fn"].batch_shape) for site in self.sites.values()),
-            batch_shapes={n: tuple(site["fn"].batch_shape) for n, site in self.latents.items()},
-            shapes={name: tuple(value.shape) for name, value in unconstrained.items()},
-        )
-        self.start = self.packing.pack(unconstrained)
-        _check_subsampling(self.sites)
-
-    @property
-    def latents(self) -> dict[str, Site]:
-        """Messages of the latent sites."""
-        return {name: site for name, site in self.sites.items() if not site["is_observed"]}
+        self._remove_constants(unconstrained)
+        self._arrange(unconstrained)
 
     def starts(self, num_chains: int) -> Tensor:
-        """Independent positions such as ``start``, shape ``(num_chains, *plate_shape, size)``."""
-        dim = -len(self.packing.plate_shape) - 1
+        """Independent positions like ``start``, shape ``(num_chains, *plate_shape, size)``."""
+        dim = -len(self.layout.plate_shape) - 1
         chains = CondIndepStackFrame("posterior_chains", dim, num_chains, 0)
         return self._position(self._run({}, chains=[chains]))
 
     def position(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Position of given values of the latents, of the shapes that the model has."""
         return self._position(self._run(values))
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
-        """Values of the latents at a position without chains, of the shapes that the model has."""
-        with scoring():
-            sites = self._run(self.packing.unpack(position), unconstrained=True)
+        with _without_checks():
+            sites = self._run(self.layout.unpack(position), unconstrained=True)
         return {name: sites[name]["value"] for name in self.latents}
 
-    def potential(self, position: Tensor) -> Tensor:
-        """Minus the log-density of latents and observations, over unconstrained space.
-
-        Args:
-            position: Shape ``(*chains, *plate_shape, size)``.
-
-        Returns:
-            Shape ``(*chains, *plate_shape)``.
-        """
-        prior, rest = self._log_densities(position, apart=False)
-        return -(prior + rest)
-
-    def log_densities(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density of the latents before anything tilts it, and of what tilts it.
-
-        The first is that of priors, and of bases of energy priors, over unconstrained space; it
-        is normalized. The second is that of observations, minus the energies of energy priors.
-        Their sum is minus the :meth:`potential`.
-        """
-        return self._log_densities(position, apart=True)
-
     def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Log-density of latents and observations at values of the latents, as they are.
-
-        Args:
-            values: Of the shapes that the model has, or with chains and padding in front.
-
-        Returns:
-            Shape that broadcasts with ``(*chains, *plate_shape)``.
-        """
-        with scoring():
+        with _without_checks():
             met = self._run(values)
             densities = [self.per_element(met[n], log_density(met[n])) for n in self.sites]
         return torch.stack(torch.broadcast_tensors(*densities)).sum(0)
 
     def per_element(self, site: Site, numbers: Tensor) -> Tensor:
-        """Sum, in each plate element, of a number for each batch element of a site.
+        scale = site["scale"] / self._subsampling_factor(site)
+        return self.layout.total(scale_and_mask(numbers, scale, site["mask"]))
 
-        They are weighed and masked as Pyro does with log-densities, but for subsampling.
-        """
-        factor = prod((f.full_size or f.size) / f.size for f in site["cond_indep_stack"])
-        return self.packing.total(scale_and_mask(numbers, site["scale"] / factor, site["mask"]))
+    def hidden(self, *outermost: Messenger) -> ExitStack:
+        """Hide messages from outer handlers, but for ``param``; use this subsample and plates.
 
-    def hidden(self) -> ExitStack:
-        """Context in which nobody outside sees what runs, except for its parameters.
-
-        Subsamples, and plates around, are those of the posterior.
+        The handlers ``outermost`` come next to the block.
         """
         stack = ExitStack()
-        outside = poutine.block(expose_types=["param"])
-        for handler in (outside, _Around(self._plates_around), _Fixed(self._subsamples)):
+        block = poutine.block(expose_types=["param"])
+        inner = (_Around(self._plates_around), _Values(self._subsamples))
+        for handler in (block, *outermost, *inner):
             stack.enter_context(handler)
         return stack
 
     def plates(self) -> dict[str, Any]:
-        """The plates of the latents, by name, with the indices that they had in the model.
+        """Plates of the latents by name, with the model's indices, but for those around.
 
-        To be entered where the latents are emitted; plates around this posterior are left out.
+        Enter them to emit the latents.
         """
         around = {frame.name for frame in self._plates_around}
         frames = {f.name: f for site in self.latents.values() for f in site["cond_indep_stack"]}
-        with _Fixed(self._subsamples):
+        with _Values(self._subsamples):
             return {
                 name: pyro.plate(name, f.full_size, subsample_size=f.size, dim=f.dim)
                 for name, f in frames.items()
@@ -183,40 +107,42 @@ class Posterior:
         unconstrained: bool = False,
         chains: Sequence[CondIndepStackFrame] = (),
     ) -> dict[str, Any]:
-        """Messages of all sample sites, latents having these values or starting values."""
-        met = _Fixed(values, unconstrained=unconstrained)
-        with self.hidden(), _Around(chains), starting_values(), met:
+        """Messages of all sample sites, with these values of latents or initial ones."""
+        met = _Values(values, unconstrained=unconstrained)
+        with self.hidden(_InitialValues()), _Around(chains), met:
             self._model()
         return met.sites
 
     def _log_densities(self, position: Tensor, *, apart: bool) -> tuple[Tensor, Tensor]:
-        unconstrained = self.packing.unpack(position)
+        unconstrained = self.layout.unpack(position)
         prior = rest = position.new_zeros(position.shape[:-1])
-        with scoring():
+        with _without_checks():
             met = self._run(unconstrained, unconstrained=True)
             for name in self.sites:
                 site_density = self.per_element(met[name], log_density(met[name]))
                 if name not in unconstrained:
                     rest = rest + site_density
                     continue
-                volume = self.packing.total(log_volume(met[name], unconstrained[name]))
+                volume = self.layout.total(log_volume(met[name], unconstrained[name]))
                 prior = prior + site_density + volume
-                tilted = tilt(met[name]) if apart else None
-                if tilted is not None:
-                    tilted = self.per_element(met[name], tilted)
-                    prior, rest = prior - tilted, rest + tilted
+                factor = energy_log_factor(met[name]) if apart else None
+                if factor is not None:
+                    factor = self.per_element(met[name], factor)
+                    prior, rest = prior - factor, rest + factor
         return prior, rest
 
-    def _position(self, met: Mapping[str, Site]) -> Tensor:
-        return self.packing.pack({name: unconstrained_value(met[name]) for name in self.latents})
+    def _full_size(self, frame: Any) -> int:
+        return frame.full_size or frame.size
 
-    def _leave_out_constants(self, unconstrained: Mapping[str, Tensor]) -> None:
-        """Forget observed sites outside of the latents' plates that know nothing of the latents."""
-        shared = shared_plates(self.latents.values())
-        outside = [name for name, site in self.sites.items() if not plates_of(site) >= shared]
+    def _position(self, met: Mapping[str, Site]) -> Tensor:
+        return self.layout.pack({name: unconstrained_value(met[name]) for name in self.latents})
+
+    def _remove_constants(self, unconstrained: Mapping[str, Tensor]) -> None:
+        """Remove observed sites outside of the latents' plates that depend on no latent."""
+        outside = self._outside_of_plates()
         if not outside:
             return
-        with torch.enable_grad(), scoring():
+        with torch.enable_grad(), _without_checks():
             latents = {name: x.clone().requires_grad_() for name, x in unconstrained.items()}
             met = self._run(latents, unconstrained=True)
             for name in outside:
@@ -225,7 +151,14 @@ class Posterior:
                     del self.sites[name]
 
 
-class _Fixed(Messenger):
+@contextmanager
+def _without_checks() -> Iterator[None]:
+    """Evaluate densities as chains do: at any values, training nothing."""
+    with TrainedByObjective(), pyro.validation_enabled(is_validate=False):
+        yield
+
+
+class _Values(Messenger):
     """Gives sites their values, and keeps the messages of all sample sites."""
 
     def __init__(self, values: Mapping[str, Tensor], *, unconstrained: bool = False) -> None:
@@ -243,6 +176,24 @@ class _Fixed(Messenger):
         self.sites[msg["name"]] = msg.copy()
 
 
+class _InitialValues(Messenger):
+    """Gives energy-based sites without a value one to start chains from, in place of a draw."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["value"] is None and find_energy(msg["fn"]) is not None:
+            msg["value"] = _with_initial_values(msg["fn"]).sample()
+
+
+def _with_initial_values(fn: Any) -> Any:
+    """Copy of an energy, or of wrappers around it, whose ``sample`` gives initial values."""
+    copied = copy.copy(fn)
+    if isinstance(fn, EnergyBased):
+        copied.sample = lambda sample_shape=(): initial_values(fn, sample_shape)
+    else:
+        copied.base_dist = _with_initial_values(fn.base_dist)
+    return copied
+
+
 class _Around(Messenger):
     """Plates that are open already: Pyro would not open them again inside of a block."""
 
@@ -251,30 +202,7 @@ class _Around(Messenger):
         self.frames = frames
 
     def _pyro_sample(self, msg: Any) -> None:
-        # The elements are weighed where the plate is.
+        # Scales belong to the plate itself.
         frames = tuple(frame._replace(full_size=frame.size) for frame in self.frames)
         msg["cond_indep_stack"] = frames + msg["cond_indep_stack"]
         BroadcastMessenger._pyro_sample(msg)
-
-
-def _check_latents(latents: Mapping[str, Site]) -> None:
-    if not latents:
-        raise ValueError("Expected a model with latent variables, got none.")
-    for name, site in latents.items():
-        if site["fn"].support.is_discrete or isinstance(site["fn"], Delta):
-            raise ValueError(
-                f"Expected continuous latent variables, got {type(site['fn']).__name__} at site "
-                f"{name!r}: its density has no gradient to walk along."
-            )
-
-
-def _check_subsampling(sites: Mapping[str, Site]) -> None:
-    shared = {name for name, _ in shared_plates(sites.values())}
-    for site in sites.values():
-        for frame in site["cond_indep_stack"]:
-            if frame.name not in shared and frame.full_size not in (None, frame.size):
-                raise ValueError(
-                    f"Expected no subsampling in plate {frame.name!r}, which does not contain all "
-                    f"of {list(sites)}: what {frame.size} of {frame.full_size} elements say of "
-                    "the sites outside is not what all would say."
-                )

@@ -1,44 +1,41 @@
-"""What the distribution of a site holds: an energy inside wrappers or a mixture, parameters."""
+"""Sample sites of Pyro: energies inside of them, log-densities, and issues."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
+from pyro.ops.provenance import get_provenance
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, biject_to
 
-from pyro_ebm.core.checks import is_implicit
-from pyro_ebm.core.model.issues import Finding, unregistered
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.model.issues import (
+    ModelIssue,
+    doubly_intractable,
+    implicit_latent,
+    in_guide,
+    in_mixture,
+    unregistered,
+)
+from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, graph_nodes
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, scaled_energy
 
-__all__ = [
-    "find_energy",
-    "find_mixture",
-    "find_unregistered",
-    "has_implicit_base",
-    "map_energy",
-    "never_seen",
-]
+WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 
-_WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
+# --- energies inside of other distributions ---
 
 
 def find_energy(fn: Any) -> EnergyBased | None:
-    """The energy-based distribution of a site, looking through masks, plates and transforms."""
+    """Energy-based distribution inside of masks, plates and transforms, if there is one."""
     unwrapped = _unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
 
 
-def has_implicit_base(fn: Any) -> bool:
-    """Whether a site's distribution is an energy on a base without a density."""
-    energy = find_energy(fn)
-    return energy is not None and is_implicit(energy.base)
-
-
 def find_mixture(fn: Any) -> Distribution | None:
-    """The distribution of a site, if it has an energy without log-normalizer among its parts."""
+    """Distribution of a site, if one of its parts is an energy without known log-normalizer."""
     mixture = _unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
@@ -49,17 +46,10 @@ def find_mixture(fn: Any) -> Distribution | None:
 
 
 def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
-    """Treat a site's density as Pyro would, with ``function`` in the place of ``log_prob``.
+    """Evaluate ``log_prob`` of ``fn`` with ``function(energy, value)`` in place of the energy's.
 
-    Args:
-        fn: The distribution of a site, an energy-based one in any number of wrappers.
-        value: Value of the site.
-        function: Maps the energy-based distribution and its value, of shape
-            ``(*batch, *event)``, to shape ``(*batch,)``, or to one that broadcasts with it.
-
-    Returns:
-        One number for each batch element of ``fn``: masked-out ones are zero, dimensions that
-        ``to_event`` made dependent are summed.
+    Masked-out batch elements give zero; ``to_event`` sums. ``function`` maps ``(*batch, *event)``
+    to a shape that broadcasts with ``(*batch,)``.
     """
     if isinstance(fn, Independent):
         mapped = map_energy(fn.base_dist, value, function)
@@ -78,40 +68,109 @@ def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor],
     return mapped.expand(broadcast_shape(mapped.shape, fn.batch_shape))
 
 
-def find_unregistered(
-    site: str, energy: EnergyBased, leaves: Iterable[Tensor], trace: Any
-) -> Finding | None:
-    """What is wrong if a potential has trainable leaves that no ``param`` message brought.
+# --- log-densities ---
 
-    Args:
-        site: Name of the energy-based site.
-        energy: Its distribution.
-        leaves: Tensors that its potential, or the loss of its objective, sends gradients to.
-        trace: The messages of the run, of type ``param``.
+
+def log_density(site: Site) -> Tensor:
+    """Log-density of each batch element, without the scales and masks of handlers."""
+    return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+
+
+def energy_log_factor(site: Site) -> Tensor | None:
+    """Log-density minus that of the base; None where no energy is."""
+    energy = find_energy(site["fn"])
+    if energy is None:
+        return None
+    if energy.base is None:
+        raise ValueError(f"Expected a base at energy-based site {site['name']!r}, got base=None.")
+    log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
+    return map_energy(
+        site["fn"], site["value"], lambda fn, value: -scaled_energy(fn, value) - log_normalizer
+    )
+
+
+def unconstrained_value(site: Site) -> Tensor:
+    """Value in unconstrained space, detached."""
+    return biject_to(site["fn"].support).inv(site["value"]).detach()
+
+
+def log_volume(site: Site, unconstrained: Tensor) -> Tensor:
+    """Log-determinant of the map from unconstrained space, for each batch element."""
+    bijection = biject_to(site["fn"].support)
+    log_volume = bijection.log_abs_det_jacobian(unconstrained, site["value"])
+    num_batch_dims = site["value"].ndim - site["fn"].event_dim
+    return cast(Tensor, sum_rightmost(log_volume, log_volume.ndim - num_batch_dims))
+
+
+# --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
+
+
+def issues_of_site(site: Site) -> Iterator[ModelIssue]:
+    """Yield issues that the message of a model's site shows: mixtures, bases without density."""
+    mixture, energy = find_mixture(site["fn"]), find_energy(site["fn"])
+    if mixture is not None:
+        yield in_mixture(site["name"], mixture)
+    if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
+        yield implicit_latent(site["name"])
+
+
+def issues_in_guide(site: Site) -> Iterator[ModelIssue]:
+    """Yield the issue that a guide's site is, or contains, an energy."""
+    if find_energy(site["fn"]) is not None or find_mixture(site["fn"]) is not None:
+        yield in_guide(site["name"])
+
+
+def issues_of_provenance(
+    site: str, tracked: Any, latents: Mapping[str, bool]
+) -> Iterator[ModelIssue]:
+    """Yield the latents whose marks the tensors behind a log-normalizer carry.
+
+    ``latents`` maps names to whether they are discrete.
     """
+    reached = get_provenance(tracked)
+    for latent, is_discrete in latents.items():
+        if latent in reached:
+            yield doubly_intractable(site, latent, is_discrete=is_discrete)
+
+
+def issues_of_graph(site: str, loss: Tensor, latents: Mapping[str, Tensor]) -> Iterator[ModelIssue]:
+    """Yield the latents that the loss of a site's objective has gradients in."""
+    reached = {id(node) for node in graph_nodes(loss)} | {id(leaf) for leaf in graph_leaves(loss)}
+    for name, latent in latents.items():
+        origin = latent if latent.grad_fn is None else latent.grad_fn
+        if latent.requires_grad and id(origin) in reached:
+            yield doubly_intractable(site, name)
+
+
+def issues_of_leaves(
+    site: str, energy: EnergyBased, leaves: Iterable[Tensor], params: Any
+) -> Iterator[ModelIssue]:
+    """Yield the issue that leaves of a loss or potential are missing in a trace of parameters."""
     # Names cannot be trusted: one that the store holds already stands for other tensors.
-    seen = {id(node["value"].unconstrained()) for node in trace.nodes.values()}
+    seen = {id(node["value"].unconstrained()) for node in params.nodes.values()}
     reason = (
         "they are not registered, or another module is registered under their name: use "
         "pyro.module with a name of its own, or make the energy a child of a PyroModule "
         "(to train again from new weights, pyro.clear_param_store() first)"
     )
-    return never_seen(site, energy, [leaf for leaf in leaves if id(leaf) not in seen], reason)
+    unseen = [leaf for leaf in leaves if id(leaf) not in seen]
+    return issues_of_untrained(site, energy, unseen, reason)
 
 
-def never_seen(
+def issues_of_untrained(
     site: str, energy: EnergyBased, parameters: Iterable[Tensor], reason: str
-) -> Finding | None:
-    """What is wrong if there are parameters that no optimizer sees, for this reason."""
+) -> Iterator[ModelIssue]:
+    """Yield the issue that there are parameters which, for this reason, no optimizer updates."""
     named = energy.energy.named_parameters() if isinstance(energy.energy, nn.Module) else ()
     names = {id(parameter): name for name, parameter in named}
     described = [names.get(id(x), f"a tensor of shape {tuple(x.shape)}") for x in parameters]
-    advice = "if they are meant to stay as they are, say so with requires_grad_(False)"
-    return unregistered(site, described, f"{reason}; {advice}") if described else None
+    if described:
+        advice = "if they are meant to stay as they are, say so with requires_grad_(False)"
+        yield unregistered(site, described, f"{reason}; {advice}")
 
 
 def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, _WRAPPERS):
+    while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return fn
 

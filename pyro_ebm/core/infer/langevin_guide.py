@@ -1,0 +1,73 @@
+"""Settings and checks of guides by short Markov chains on the posterior."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.samplers.settings import check_sampler
+
+
+class LangevinGuide:
+    r"""Short Markov chains on the posterior, in place of an encoder.
+
+    Each call starts chains at draws of the priors (of the bases of energy-based priors), takes
+    ``num_steps`` steps on :math:`-\log p(x, z)` under the present parameters, and emits the final
+    values as ``Delta`` sites: constants, with no gradient through the chains. Data points are
+    independent chains if the latents are in the plates of the data, also under subsampling and with
+    many particles; a latent outside of a plate makes everything in that plate one chain.
+
+    The log-density of the guide counts as zero. The loss that ``SVI`` reports therefore estimates
+    :math:`-\mathrm E \log p(x, z)`, *without the entropy* of the posterior: it is no bound on the
+    evidence and cannot be compared with the loss of an encoder. Use ``log_marginal``. Its gradients
+    are those of maximum likelihood, as far as the chains have converged. ELBOs that weight
+    particles by importance (``RenyiELBO``, ``ReweightedWakeSleep``) need the density of the guide,
+    which is unknown: they would favor draws of high joint density.
+
+    With ``init``, an amortized guide, the chains start at its draws, and it learns to imitate their
+    final values: the guide's log-density is zero there, and its gradient that of
+    :math:`-\log q(z)`. The reported number does not change.
+
+    Args:
+        model: The model, vectorized over its plates.
+        sampler: The kernel. Default: ``Langevin(0.005)``. Fit the step size to the scale of the
+            posterior: above twice the smallest posterior variance Langevin's chains diverge, well
+            below it their bias is small. ``MALA`` has no bias but that of a short run.
+        num_steps: Steps of each chain.
+        init: Guide of the same model that samples every latent from a distribution with a density.
+            Default: none.
+
+    Raises:
+        TypeError: If ``sampler`` is no sampler.
+        ValueError: When called: if a latent is discrete, ``init`` leaves a latent out or, while the
+            host validates, chains have diverged.
+
+    References:
+        | Learning latent space energy-based prior model (Pang, Han, Nijkamp, Zhu and Wu, 2020)
+          https://arxiv.org/abs/2006.08205
+    """
+
+    sampler: Any
+    num_steps: int
+
+    def _configure(self, sampler: Any, num_steps: int) -> None:
+        self.sampler = check_sampler(sampler)
+        self.num_steps = check_positive_integer("num_steps", num_steps)
+
+    def _diverged(self, latents: Iterable[str]) -> ValueError:
+        return ValueError(
+            f"Expected {self.sampler} to give finite draws of {list(latents)}, got NaN or infinity:"
+            " lower its `step_size`, or look at the model."
+        )
+
+
+def check_density(name: str, site: Any, point_mass: type) -> None:
+    """Raise unless an amortized guide has a density at a site.
+
+    Args:
+        name: Name of the site.
+        site: Its message in the guide, or None.
+        point_mass: Type of distributions without a density.
+    """
+    if site is None or isinstance(site["fn"], point_mass):
+        got = "none" if site is None else "a Delta"
+        raise ValueError(f"Expected `init` to have a density at site {name!r}, got {got}.")

@@ -1,0 +1,169 @@
+"""Posterior of a model's latent variables as a target for samplers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from typing import Any
+
+from pyro_ebm.core.model.layout import PlateLayout
+
+Site = Mapping[str, Any]
+
+
+class Posterior(ABC):
+    """Latent variables of a model, given its arguments and one choice of subsamples.
+
+    A *position* holds all of them, unconstrained: shape ``(*chains, *plate_shape, size)``. If
+    every latent is in the same plates, and every observation that depends on one too, each element
+    of these plates is a target of its own, with a potential of its own. A latent outside of a plate
+    ties the elements of that plate together: they are one target then. Densities are not rescaled
+    for subsampling: the posterior of an element is the same in a subsample.
+
+    Parameters are constants, those of energies too. Densities of energy-based sites leave out
+    their log-normalizers, on which the posterior does not depend.
+
+    Args:
+        model: A model, vectorized over its plates.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Attributes:
+        sites: Messages of the relevant sites by name: latent ones, and observed ones that may
+            depend on them.
+        plate_dims: Dimensions of the plates with independent elements.
+        layout: Place of each latent in a position.
+        start: Position of draws from the priors, and of initial values of energy priors.
+
+    Raises:
+        ValueError: If there is no latent; if one is discrete or a point mass; or if a plate is
+            subsampled that does not contain all of these sites.
+    """
+
+    sites: dict[str, Any]
+    plate_dims: list[int]
+    layout: PlateLayout
+    start: Any
+
+    @property
+    def latents(self) -> dict[str, Site]:
+        """Messages of the latent sites."""
+        return {name: site for name, site in self.sites.items() if not site["is_observed"]}
+
+    @abstractmethod
+    def position(self, values: Mapping[str, Any]) -> Any:
+        """Position of values of the latents, of the shapes in the model."""
+
+    @abstractmethod
+    def values(self, position: Any) -> dict[str, Any]:
+        """Values of the latents at a position without chains, of the shapes in the model."""
+
+    @abstractmethod
+    def log_joint(self, values: Mapping[str, Any]) -> Any:
+        """Log-density of latents and observations at constrained values.
+
+        Args:
+            values: Of the shapes in the model; on Pyro also with chains and padding in front.
+
+        Returns:
+            Shape that broadcasts with ``(*chains, *plate_shape)``.
+        """
+
+    @abstractmethod
+    def per_element(self, site: Site, numbers: Any) -> Any:
+        """Sum the numbers of a site's batch elements within each plate element.
+
+        They are scaled and masked as the host does with log-densities, but for subsampling.
+        """
+
+    def potential(self, position: Any) -> Any:
+        """Minus the log-density of latents and observations, over unconstrained space.
+
+        Args:
+            position: Shape ``(*chains, *plate_shape, size)``.
+
+        Returns:
+            Shape ``(*chains, *plate_shape)``.
+        """
+        prior, rest = self._log_densities(position, apart=False)
+        return -(prior + rest)
+
+    def log_densities(self, position: Any) -> tuple[Any, Any]:
+        """Split minus the :meth:`potential` into a normalized part and the rest.
+
+        The first is the log-density of priors, and of bases of energy priors, over unconstrained
+        space. The second is the log-density of observations minus the energies of energy priors.
+        """
+        return self._log_densities(position, apart=True)
+
+    @abstractmethod
+    def _log_densities(self, position: Any, *, apart: bool) -> tuple[Any, Any]: ...
+
+    @abstractmethod
+    def _full_size(self, frame: Any) -> int:
+        """Size of a plate without subsampling."""
+
+    def _arrange(self, unconstrained: Mapping[str, Any]) -> None:
+        """Lay out the latents, once ``sites`` are final."""
+        latents = self.latents
+        self.plate_dims = sorted(dim for _, dim in shared_plates(self.sites.values()))
+        self.layout = PlateLayout.sharing(
+            plate_dims=self.plate_dims,
+            depth=max(len(site["fn"].batch_shape) for site in self.sites.values()),
+            batch_shapes={name: tuple(site["fn"].batch_shape) for name, site in latents.items()},
+            shapes={name: tuple(value.shape) for name, value in unconstrained.items()},
+        )
+        self.start = self.layout.pack(unconstrained)
+        check_subsampling(self.sites, self._full_size)
+
+    def _outside_of_plates(self) -> list[str]:
+        """Names of sites that are not in all plates of the latents."""
+        shared = shared_plates(self.latents.values())
+        return [name for name, site in self.sites.items() if not plates_of(site) >= shared]
+
+    def _subsampling_factor(self, site: Site) -> float:
+        return prod(self._full_size(frame) / frame.size for frame in site["cond_indep_stack"])
+
+
+def plates_of(site: Site) -> set[tuple[str, int]]:
+    """Names and dimensions of the plates around a site."""
+    return {(f.name, f.dim) for f in site["cond_indep_stack"] if f.dim is not None}
+
+
+def shared_plates(sites: Iterable[Site]) -> set[tuple[str, int]]:
+    """Plates that contain all of the sites."""
+    return set.intersection(*map(plates_of, sites))
+
+
+def check_latents(latents: Mapping[str, Site], point_mass: type) -> None:
+    """Raise unless there are latents, and all have a density to move on.
+
+    Args:
+        latents: Messages of the latent sites.
+        point_mass: Type of distributions without a density.
+    """
+    if not latents:
+        raise ValueError("Expected a model with latent variables, got none.")
+    for name, site in latents.items():
+        if site["fn"].support.is_discrete or isinstance(site["fn"], point_mass):
+            raise ValueError(
+                f"Expected continuous latent variables, got {type(site['fn']).__name__} at site "
+                f"{name!r}: its density has no gradient."
+            )
+
+
+def check_subsampling(sites: Mapping[str, Site], full_size: Callable[[Any], int]) -> None:
+    """Raise if a plate is subsampled that does not contain all of the sites.
+
+    Args:
+        sites: Messages by name.
+        full_size: Size of a plate without subsampling, by its frame.
+    """
+    shared = {name for name, _ in shared_plates(sites.values())}
+    for site in sites.values():
+        for frame in site["cond_indep_stack"]:
+            if frame.name not in shared and full_size(frame) != frame.size:
+                raise ValueError(
+                    f"Expected no subsampling in plate {frame.name!r}, which does not contain all "
+                    f"of {list(sites)}: the posterior of the sites outside, given {frame.size} of "
+                    f"{full_size(frame)} elements, is not their posterior given all."
+                )
