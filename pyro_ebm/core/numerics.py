@@ -4,11 +4,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-__all__ = ["log_mean_exp", "log_positive", "logsumexp"]
-
 
 def logsumexp(x: Any, axis: int = 0) -> Any:
-    r"""Logarithm of a sum of exponentials along one axis.
+    r"""Compute the logarithm of a sum of exponentials along one axis.
 
     .. math:: \log \sum_i e^{x_i} = m + \log \sum_i e^{x_i - m}, \qquad m = \max_i x_i
 
@@ -29,13 +27,26 @@ def logsumexp(x: Any, axis: int = 0) -> Any:
 
 
 def log_mean_exp(x: Any, axis: int = 0) -> Any:
-    """Logarithm of a mean of exponentials along one axis; see :func:`logsumexp`."""
+    """Compute the logarithm of a mean of exponentials along one axis; see :func:`logsumexp`."""
     xp = array_namespace(x)
     total = logsumexp(x, axis=axis)
     return total - xp.log(xp.full_like(total, x.shape[axis]))
 
 
+def effective_sample_size(log_weights: Any) -> Any:
+    r"""Compute Kish's effective sample size, :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
+
+    Args:
+        log_weights: :math:`\log w_k`, shape ``(K, *batch)``.
+
+    Returns:
+        Shape ``(*batch,)``, from 1 to K.
+    """
+    xp = array_namespace(log_weights)
+    return xp.exp(2.0 * logsumexp(log_weights) - logsumexp(2.0 * log_weights))
+
+
 def log_positive(x: Any) -> Any:
-    """Logarithm of what should be above zero, of the smallest such number where it is not."""
+    """Compute a logarithm, that of the smallest normal number where ``x`` is not above zero."""
     xp = array_namespace(x)
     return xp.log(xp.maximum(x, xp.full_like(x, xp.finfo(x.dtype).smallest_normal)))

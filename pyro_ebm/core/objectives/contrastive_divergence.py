@@ -1,29 +1,75 @@
 """Contrastive divergence: maximum likelihood with draws of the model."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
-__all__ = ["contrastive_divergence"]
+from pyro_ebm.core.checks import check_choice, check_nonnegative
+from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.negatives import check_negatives
+from pyro_ebm.core.objectives.settings import convert_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveDivergence(Objective):
+    r"""Objective that lowers the energy of values and raises that of draws of the model.
+
+    .. math::
+        \ell(x) = U(x) - \frac1M \sum_{m=1}^M U(x^-_m), \qquad U = E - \log p_0
+
+    The draws come from k steps of a sampler (CD-k) that starts at the values, which needs the
+    fewest steps and is the most biased, or at draws of the base. Energy and base are trained
+    together.
+
+    Attach ``chains=PersistentChains(...)`` to continue the chains of the last step (persistent
+    contrastive divergence, and a replay buffer), or an array of draws of shape
+    ``(num_chains, *event)`` to be used as they are.
+
+    Args:
+        sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`.
+        num_steps: k, see there.
+        init: Start of the draws, ``"data"`` or ``"base"``; attached chains ignore it.
+        num_samples: :math:`M`, see there. From data every value has one draw of its own.
+        energy_penalty: :math:`\lambda \ge 0` of :math:`\lambda (E(x)^2 + \overline{E(x^-)^2})`,
+            which keeps energies near zero; Du and Mordatch use 1 for images.
+
+    Raises:
+        TypeError: If ``sampler`` is not a sampler.
+        ValueError: If another argument is out of range.
+
+    References:
+        | Training products of experts by minimizing contrastive divergence (Hinton, 2002)
+        | Training restricted Boltzmann machines using approximations to the likelihood gradient
+          (Tieleman, 2008)
+        | Implicit generation and modeling with energy-based models (Du and Mordatch, 2019),
+          https://arxiv.org/abs/1903.08689
+    """
+
+    sampler: Any = None
+    num_steps: int | None = None
+    init: str = "base"
+    num_samples: int | None = None
+    energy_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_negatives(self)
+        check_choice("init", self.init, ("data", "base"))
+        convert_fields(self, energy_penalty=check_nonnegative)
 
 
 def contrastive_divergence(positive: Any, negative: Any) -> Any:
-    r"""Loss whose gradient is that of the negative log-likelihood, given draws of the model.
+    r"""Compute a loss whose gradient is that of the negative log-likelihood.
 
-    .. math::
-        \ell = U(x) - \frac1M \sum_{m=1}^M U(x^-_m), \qquad
-        \nabla_\theta (-\log p_\theta(x)) = \nabla U(x) - \mathbb E_{p_\theta}[\nabla U]
+    .. math:: \nabla_\theta (-\log p_\theta(x)) = \nabla U(x) - \mathbb E_{p_\theta}[\nabla U]
 
     Args:
-        positive: :math:`U(x)`, energy minus log-density of the base, shape ``(*batch,)``.
+        positive: :math:`U(x)`, shape ``(*batch,)``.
         negative: :math:`U(x^-_m)` of draws of the model, shape ``(M, *context)``, where
             ``context`` broadcasts with ``batch``.
 
     Returns:
-        :math:`\ell`, shape ``(*batch,)``. Its value says nothing of the likelihood.
-
-    References:
-        | Training products of experts by minimizing contrastive divergence (Hinton, 2002)
+        Shape ``(*batch,)``. The value does not estimate the likelihood.
     """
     xp = array_namespace(positive, negative)
     return positive - xp.mean(negative, axis=0)

@@ -1,25 +1,113 @@
-"""f-divergence minimisation: an energy and a critic that play for the density ratio."""
+"""f-divergence minimization: an energy and a critic play for the density ratio."""
 
+from dataclasses import KW_ONLY, dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import check_choice
-from pyro_ebm.core.objectives.divergences import Divergence
+from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
+from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.objectives.divergences import Divergence, check_f
+from pyro_ebm.core.objectives.loss import Metrics, Objective
+from pyro_ebm.core.objectives.negatives import Energies, check_negatives
+from pyro_ebm.core.objectives.settings import convert_fields
 
-__all__ = ["FDivergenceWeights", "f_divergence"]
+
+@dataclass(frozen=True)
+class FDivergence(Objective):
+    r"""Objective that minimizes an f-divergence from data to model (f-EBM).
+
+    .. math::
+        \min_E \max_H V, \qquad V = \mathbb E_p[f'(e^\ell)] - \mathbb E_q[f^*(f'(e^\ell))] \le
+        D_f(p \| q) = \mathbb E_q\big[f(p / q)\big], \qquad \ell = H + E
+
+    Here p is the law of the site's values, q the model and :math:`\ell` an estimate of
+    :math:`\log p / q`. Attach the critic H, from ``(N, *event)`` to ``(N,)``, in the guide:
+    ``attach("x", critic=H)``. Draws of the model and one call of each network serve both players,
+    who move at once: ``SVI`` descends in the energy (and its base) and ascends in the critic.
+    KL covers modes and is, up to a factor that tends to 1, contrastive divergence; reverse KL
+    seeks modes; Jensen-Shannon and squared Hellinger lie between.
+
+    The value of the loss is V, in expectation a lower bound of the divergence where there is no
+    penalty: it rises while the critic learns, then falls.
+
+    At a latent site p is the guide's posterior averaged over the data, to which the prior is
+    fitted under :math:`D_f`. For KL this is maximum-ELBO learning; for other divergences the
+    parts of the loss are not the gradient of one ELBO.
+
+    Attached ``chains=PersistentChains(...)`` replace the draws from the base; so does an array of
+    exact draws where the model can be sampled.
+
+    Args:
+        f: ``"kl"``, ``"reverse_kl"``, ``"jensen_shannon"``, ``"squared_hellinger"``,
+            ``"pearson"``, ``"neyman"``, ``"jeffreys"`` or ``"gan"``; an :func:`alpha_divergence`;
+            or a convex function of arrays of positive numbers in the host's arithmetic, such as
+            ``lambda u: (u - 1) ** 2 / (u + 1)``, whose derivatives autodiff finds. For such a
+            function :math:`f^*(f')` is a difference of terms of size :math:`e^\ell`: in single
+            precision set ``log_ratio_bound`` to 10 or less.
+        sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`.
+        num_steps: See there.
+        num_samples: See there.
+        gradient: ``"full"``, or ``"covariance"``, which is stable where an energy's mean gradient
+            is large beside its variance (an overall scale, many dimensions) and exact for the
+            best critic. A larger learning rate of the critic is the other cure.
+        energy_penalty: :math:`\lambda \ge 0` of :math:`\lambda (E(x)^2 + \overline{E(x^-)^2})`.
+            Nothing else fixes a constant in E that H can take back; 1 for images.
+        critic_penalty: The same for the critic.
+        log_ratio_bound: :math:`\ell` is clipped to :math:`\pm` this; 5 for images, infinity for
+            no bound. The metric ``clipped`` is the share of clipped values.
+
+    Raises:
+        TypeError: If ``f`` or ``sampler`` is something else.
+        ValueError: If an argument is out of range, or a function is not finite and convex.
+
+    References:
+        | Training Deep Energy-Based Models with f-Divergence Minimization (Yu et al., 2020),
+          https://arxiv.org/abs/2003.03463
+    """
+
+    f: Any
+    _: KW_ONLY
+    sampler: Any = None
+    num_steps: int | None = None
+    num_samples: int | None = None
+    gradient: str = "full"
+    energy_penalty: float = 0.0
+    critic_penalty: float = 0.0
+    log_ratio_bound: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_f(self.f)
+        check_negatives(self)
+        check_choice("gradient", self.gradient, ("full", "covariance"))
+        penalties = {"energy_penalty": check_nonnegative, "critic_penalty": check_nonnegative}
+        convert_fields(self, log_ratio_bound=_check_bound, **penalties)
+
+    def log_ratio(self, distribution: Any, value: Any, *, critic: Any) -> Any:
+        r"""Estimate the log of data density to model density, :math:`H + E`.
+
+        Args:
+            distribution: The trained :class:`EnergyBased`.
+            value: Shape ``(*batch, *event)``.
+            critic: The trained critic.
+
+        Returns:
+            Shape ``(*batch,)``; zero everywhere for a perfect model.
+        """
+        raise NotImplementedError
 
 
 class FDivergenceWeights(NamedTuple):
-    r"""What energy E and critic H are multiplied with; see :func:`f_divergence`.
+    r"""Weights of energy E and critic H; see :func:`f_divergence`.
 
     Attributes:
-        positive_energy: Of :math:`E(x^+)`, shape ``(*batch,)``.
-        positive_critic: Of :math:`H(x^+)`, shape ``(*batch,)``.
-        negative_energy: Of :math:`E(x^-_m)`, shape ``(M, *context)``.
-        negative_critic: Of :math:`H(x^-_m)`, shape ``(M, *context)``.
+        positive_energy: Weights of :math:`E(x^+)`, shape ``(*batch,)``.
+        positive_critic: Weights of :math:`H(x^+)`, shape ``(*batch,)``.
+        negative_energy: Weights of :math:`E(x^-_m)`, shape ``(M, *context)``.
+        negative_critic: Weights of :math:`H(x^-_m)`, shape ``(M, *context)``.
         value: :math:`a(\ell^+) - \frac1M \sum_m b(\ell^-_m)`, shape ``(*batch,)``. Its mean over
-            the data is an estimate of V, in expectation a lower bound of :math:`D_f(p \| q)`.
+            the data estimates V.
     """
 
     positive_energy: Any
@@ -34,19 +122,16 @@ def f_divergence(
     positive: Any,
     negative: Any,
     *,
-    bound: float | None = None,
+    bound: float = inf,
     gradient: str = "full",
 ) -> FDivergenceWeights:
-    r"""Weights of energy and critic in a loss that trains both, from M draws of the model.
-
-    The model q, of energy E, and the critic H play a game for the log-ratio of data p to q,
+    r"""Compute weights of energy and critic in a loss that trains both, from M draws of the model.
 
     .. math::
-        \min_E \max_H V, \qquad V = \mathbb E_p[a(\ell)] - \mathbb E_q[b(\ell)], \qquad
-        \ell = H + E
+        V = \mathbb E_p[a(\ell)] - \mathbb E_q[b(\ell)], \qquad
+        a = f'(e^\ell), \quad b = f^*(f'(e^\ell))
 
-    The maximum over H is :math:`D_f(p \| q)`, at :math:`\ell = \log p / q`. With all weights held
-    constant, the gradient of
+    is largest over H at :math:`\ell = \log p / q`. With all weights held constant, the gradient of
 
     .. math::
         v^+ E(x^+) - w^+ H(x^+) + \frac1M \sum_m v^-_m E(x^-_m) + \frac1M \sum_m w^-_m H(x^-_m)
@@ -63,38 +148,30 @@ def f_divergence(
     bias of the product of two means.
 
     Args:
-        divergence: Record of f, a, b and their derivatives.
+        divergence: Functions a and b with their derivatives.
         positive: :math:`\ell^+` of data, shape ``(*batch,)``.
         negative: :math:`\ell^-` of draws of the model, shape ``(M, *context)``, where ``context``
             broadcasts with ``batch`` (empty unless the energy is conditional).
-        bound: All functions are taken of :math:`\ell` clipped to :math:`\pm` this, so that
-            :math:`b' = e^\ell a'` also holds beyond; None for no bound.
+        bound: All functions are taken of :math:`\ell` clipped to :math:`\pm` this, which keeps
+            :math:`b' = e^\ell a'` beyond.
         gradient: ``"full"``, or ``"covariance"`` for the covariance alone in the gradient of E
-            (:math:`v^+ = 0` and no :math:`b'` in :math:`v^-`): exact when H is optimal, and stable
-            at learning rates where the full gradient is not.
+            (:math:`v^+ = 0` and no :math:`b'` in :math:`v^-`).
 
     Raises:
-        ValueError: If there are fewer than two draws, which have no covariance, or ``gradient``
-            is something else.
-
-    References:
-        | Training Deep Energy-Based Models with f-Divergence Minimization (Yu et al., 2020)
-        | https://arxiv.org/abs/2003.03463
+        ValueError: If there are fewer than two draws, which have no covariance.
     """
-    check_choice("gradient", gradient, ("full", "covariance"))
-    num_negatives = negative.shape[0]
-    if num_negatives < 2:
+    num_samples = negative.shape[0]
+    if num_samples < 2:
         raise ValueError(
-            "Expected at least 2 draws of the model, whose covariance is needed, "
-            f"got {num_negatives}."
+            f"Expected at least 2 draws of the model, for their covariance, got {num_samples}."
         )
     xp = array_namespace(positive, negative)
-    if bound is not None:
+    if bound < inf:
         positive, negative = xp.clip(positive, -bound, bound), xp.clip(negative, -bound, bound)
     a_derivative = divergence.a_derivative(positive)
     b, b_derivative = divergence.b(negative), divergence.b_derivative(negative)
     mean_b = xp.mean(b, axis=0)
-    covariance = num_negatives / (num_negatives - 1) * (b - mean_b)
+    covariance = num_samples / (num_samples - 1) * (b - mean_b)
     is_full = gradient == "full"
     return FDivergenceWeights(
         positive_energy=a_derivative if is_full else xp.zeros_like(a_derivative),
@@ -103,3 +180,46 @@ def f_divergence(
         negative_critic=b_derivative,
         value=divergence.a(positive) - mean_b,
     )
+
+
+def weighted_loss(
+    weights: FDivergenceWeights, energies: Energies, positive_critic: Any, negative_critic: Any
+) -> Any:
+    """Sum energies and critics by their weights, shape ``(*batch,)``.
+
+    The base is trained as an energy that absorbs minus its log-density: potentials take the place
+    of energies here, but not in the log-ratio.
+    """
+    xp = array_namespace(positive_critic, negative_critic)
+    return (
+        weights.positive_energy * energies.positive
+        - weights.positive_critic * positive_critic
+        + xp.mean(weights.negative_energy * energies.negative, axis=0)
+        + xp.mean(weights.negative_critic * negative_critic, axis=0)
+    )
+
+
+def log_ratio_metrics(positive: Any, negative: Any, bound: float) -> Metrics:
+    r"""Return metrics of the critic: mean log-ratios near 0 and a mean ratio near 1 are good.
+
+    Args:
+        positive: :math:`\ell^+` as constants, any shape.
+        negative: :math:`\ell^-` as constants, any shape.
+        bound: Where :math:`\ell` is clipped.
+    """
+    xp = array_namespace(positive, negative)
+
+    def clipped() -> Any:
+        both = xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)])
+        return xp.mean(xp.astype(xp.abs(both) > bound, both.dtype))
+
+    return {
+        "log_ratio_of_data": lambda: xp.mean(positive),
+        "log_ratio_of_negatives": lambda: xp.mean(negative),
+        "mean_ratio": lambda: xp.exp(log_mean_exp(xp.reshape(negative, (-1,)))),
+        "clipped": clipped,
+    }
+
+
+def _check_bound(name: str, value: Any) -> float:
+    return inf if value == inf else check_positive(name, value)

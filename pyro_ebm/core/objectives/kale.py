@@ -1,40 +1,117 @@
-"""KALE: the likelihood of an energy relative to a base that need not have a density."""
+"""KALE: likelihood of an energy relative to its base, which need not have a density."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import is_implicit
+from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
+from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.settings import convert_fields
 
-__all__ = [
-    "DIRECTIONS",
-    "FORMS",
-    "check_log_normalizer",
-    "choose_base_loss",
-    "fenchel_bound",
-    "log_normalizer_gradient",
-    "log_partition",
-]
-
-FORMS = ("donsker_varadhan", "fenchel")
-
-# What a base does about the log-partition: it climbs down, climbs up or leaves it alone.
+# Sign with which a base descends along the log-partition.
 DIRECTIONS = {"full": 1.0, "generalized": -1.0, "likelihood": 0.0}
 
-# Exponents beyond this are cut: a log-normalizer that lags so far behind is not right anyway.
+# Larger exponents are cut: a log-normalizer that lags so far behind is wrong in any case.
 _LARGEST_EXPONENT = 30.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class KALE(Objective):
+    r"""Objective that maximizes the likelihood of an energy relative to its base.
+
+    .. math::
+        L = -\mathbb E_p[E] - \log \mathbb E_{p_0}[e^{-E}] \le \mathrm{KL}(p \| p_0), \qquad
+        \mathrm{KL}(p \| q) = \mathrm{KL}(p \| p_0) - L, \qquad q \propto e^{-E} p_0
+
+    Its maximum over energies is a divergence from base to data, the KL approximate lower-bound
+    estimate: with smooth energies it is finite, and shrinks as the base moves onto the data, even
+    where their supports are disjoint and KL is infinite. It needs draws of the base, but neither
+    MCMC nor a density of the base. With a density, the loss of a value estimates its negative
+    log-likelihood; without, :math:`-\log p_0` is left out:
+
+    .. math::
+        \ell(x) = E(x) + \hat A - \log p_0(x), \qquad
+        \hat A = \log \frac1M \sum_{m=1}^M e^{-E(y_m)}, \quad y_m \sim p_0
+
+    Form ``"fenchel"`` replaces :math:`\hat A` by :math:`A + e^{\hat A - A} - 1 \ge \hat A` with a
+    learned number A, attached as ``log_normalizer`` (a scalar, or of the base's batch shape): the
+    mean loss is then an upper bound, and its gradient in the energy is unbiased. Start A near the
+    log-normalizer and give it a larger learning rate than the energy.
+
+    All players move in one step. The energy follows the loss, draws held constant. A follows the
+    bound, or a safer direction. The base follows ``base_loss``:
+
+    | ``"full"``: :math:`\hat A - \log p_0(x)`, the whole likelihood. Default with a density.
+    | ``"likelihood"``: :math:`-\log p_0(x)`, as if there were no energy.
+    | ``"generalized"``: :math:`L`, that is :math:`-\hat A`; the base plays against the energy as
+      a generator plays against a critic. Default, and the only choice, without a density.
+
+    The gradient of :math:`\hat A` weighs draws by :math:`e^{-E(y_m)}`, and goes through them where
+    the base has ``rsample``, else through :math:`\log p_0(y_m)`. A base with neither, and one
+    whose parameters are constants, stays as it is.
+
+    Traps:
+
+    * :math:`\hat A` is low, by about half its relative variance: a Donsker-Varadhan loss does not
+      bound the negative log-likelihood. Report the bracket of :func:`log_normalizer`.
+    * Only ``effective_sample_size`` (a metric) of the draws carry weight: about
+      :math:`M e^{-|w|^2}` for an energy of slope w over a standard normal base. If they are few,
+      the base misses data: use a better base, more draws, or a penalty.
+    * The safe direction settles at :math:`-\log \mathbb E[e^{-\hat A}]`, which is lower than the
+      log-normalizer. Near the end switch it off, or estimate A anew.
+    * :math:`e^{\hat A - A}` explodes where A lags (the metric ``normalizer_lag``,
+      :math:`A - \hat A`, is far below zero), and the safe direction where it is far above.
+
+    With densities g, the base, and d and a number c, the energy
+    :math:`E(x) = \log g(x) - \log d(x) + c`, g held constant in it, makes the model d itself: A is
+    :math:`-c`, and with ``log_normalizer=lambda: -c`` the ``log_prob`` of ``EnergyBased`` is
+    :math:`\log d` exactly. This is how the paper fits pairs of flows, with
+    ``base_loss="likelihood"``.
+
+    Args:
+        form: ``"donsker_varadhan"`` for :math:`\hat A` or ``"fenchel"`` for its bound.
+        num_samples: :math:`M`, draws for each element of the base's batch (usually there is one).
+        gradient_penalty: :math:`\lambda \ge 0` of :math:`\lambda |\nabla_x E(\hat x)|^2`, at a
+            uniform random point :math:`\hat x` between the value and a draw of the base. It keeps
+            the energy smooth, as an implicit base needs: 0.1 to 1, more while few draws count.
+        base_loss: Loss of the base, see above.
+        safe_gradient: Whether A descends along :math:`e^{A - \hat A} - 1`, which is never below
+            -1, instead of the derivative :math:`1 - e^{\hat A - A}` of the bound.
+
+    Raises:
+        ValueError: If an argument is out of range; in ``loss``, if there is no base, one that
+            cannot be sampled, or one without the density that ``base_loss`` needs, or if a
+            log-normalizer is missing for the Fenchel form, or attached for the other.
+
+    References:
+        | Generalized Energy Based Models (Arbel et al., 2021), https://arxiv.org/abs/2003.05033
+    """
+
+    form: str = "donsker_varadhan"
+    num_samples: int = 1000
+    gradient_penalty: float = 0.0
+    base_loss: str | None = None
+    safe_gradient: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("form", self.form, ("donsker_varadhan", "fenchel"))
+        if self.base_loss is not None:
+            check_choice("base_loss", self.base_loss, DIRECTIONS)
+        convert_fields(self, num_samples=check_positive_integer, gradient_penalty=check_nonnegative)
+
+
 def log_partition(energies: Any) -> Any:
-    r"""Log-normalizer of an energy relative to its base, from M draws of the base.
+    r"""Estimate the log-normalizer of an energy relative to its base, from M draws of the base.
 
     .. math:: \hat A = \log \frac1M \sum_{m=1}^M e^{-E(y_m)}, \qquad y_m \sim p_0
 
-    It is low on average (Jensen's inequality) and its exponential is not. Its gradient weighs
-    draws by ``softmax(-energies)``. The Donsker-Varadhan loss of a value is
-    :math:`E(x) + \hat A`, whose mean over data p is :math:`-L`, with
-    :math:`L \le \mathrm{KL}(p \| p_0)` and equality for :math:`E = -\log p / p_0`.
+    It is low on average (Jensen's inequality), its exponential is unbiased. Its gradient weighs
+    draws by ``softmax(-energies)``. The Donsker-Varadhan loss :math:`E(x) + \hat A` has the mean
+    :math:`-L` over data p, with :math:`L \le \mathrm{KL}(p \| p_0)` and equality for
+    :math:`E = -\log p / p_0`.
 
     Args:
         energies: :math:`E(y_m)`, shape ``(M, *context)``.
@@ -46,13 +123,13 @@ def log_partition(energies: Any) -> Any:
 
 
 def fenchel_bound(log_partition: Any, log_normalizer: Any) -> Any:
-    r"""Upper bound of a log-partition that is linear in its exponential.
+    r"""Bound a log-partition from above, linearly in its exponential.
 
     .. math:: \hat A \le A + e^{\hat A - A} - 1
 
-    Tight at :math:`A = \hat A`. Its mean over independent draws is that with the exact
-    log-partition. With it in the place of :math:`\hat A` the loss of a value has the mean
-    :math:`-F`, and :math:`L - F = (A - \hat A) + e^{\hat A - A} - 1 \ge 0`.
+    Tight at :math:`A = \hat A`. Its mean over independent draws is its value at the exact
+    log-partition. In place of :math:`\hat A` it gives a loss of mean :math:`-F`, and
+    :math:`L - F = (A - \hat A) + e^{\hat A - A} - 1 \ge 0`.
 
     Args:
         log_partition: :math:`\hat A`, shape ``(*context,)``.
@@ -60,17 +137,13 @@ def fenchel_bound(log_partition: Any, log_normalizer: Any) -> Any:
 
     Returns:
         Shape ``(*context,)``. An exponent above 30 counts as 30, and passes no gradient.
-
-    References:
-        | Generalized Energy Based Models (Arbel et al., 2021)
-        | https://arxiv.org/abs/2003.05033
     """
     xp = array_namespace(log_partition)
     return log_normalizer + xp.expm1(_capped(log_partition - log_normalizer))
 
 
 def log_normalizer_gradient(log_partition: Any, log_normalizer: Any, *, safe: bool) -> Any:
-    r"""What a log-normalizer A descends along, to reach the log-partition :math:`\hat A`.
+    r"""Compute the direction that a log-normalizer A descends along.
 
     The derivative :math:`g = 1 - e^{\hat A - A}` of :func:`fenchel_bound` in A; or, ``safe``,
 
@@ -94,7 +167,7 @@ def log_normalizer_gradient(log_partition: Any, log_normalizer: Any, *, safe: bo
 
 
 def choose_base_loss(base_loss: str | None, base: Any) -> str:
-    """What trains a base: as asked for, or by whether it has a density.
+    """Return the loss of a base: the setting, or a default by whether it has a density.
 
     Args:
         base_loss: A name in :data:`DIRECTIONS`, or None.
@@ -116,17 +189,17 @@ def choose_base_loss(base_loss: str | None, base: Any) -> str:
 
 
 def check_log_normalizer(form: str, log_normalizer: Any, context: tuple[int, ...]) -> None:
-    """Raise unless a log-normalizer was declared for the Fenchel form, and for it alone.
+    """Raise unless a log-normalizer is attached for the Fenchel form, and for it alone.
 
     Args:
         form: A form of KALE.
-        log_normalizer: What the guide declared, or None.
+        log_normalizer: The attached number, or None.
         context: Batch shape of the base.
     """
     if (log_normalizer is None) == (form == "fenchel"):
         raise ValueError(
-            "Expected the guide to declare a log-normalizer, auxiliary(site, log_normalizer=...), "
-            f"for form='fenchel' and for no other, got form={form!r} and "
+            "Expected a log-normalizer, attach(site, log_normalizer=...) in the guide, for "
+            f"form='fenchel' and for no other, got form={form!r} and "
             f"{'none' if log_normalizer is None else 'one'}."
         )
     shape = tuple(getattr(log_normalizer, "shape", ()))

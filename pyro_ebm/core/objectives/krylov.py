@@ -1,9 +1,9 @@
-r"""Singular values of matrices of which only products are known.
+r"""Singular values of matrices known by their products alone.
 
-Rows are independent problems. Of the matrix :math:`J` of a row, shape ``(D, d)``, there are two
+Rows are independent problems. The matrix :math:`J` of a row, shape ``(D, d)``, is given by two
 functions: ``product`` maps ``(N, d)`` to ``(N, D)``, a row :math:`v` to :math:`J v`, and
-``transposed`` maps ``(N, D)`` to ``(N, d)``, a row :math:`u` to :math:`J^\top u`. The loop around a
-step is the host's. :math:`J^\top J`, whose condition number is the square, is never formed.
+``transposed`` maps ``(N, D)`` to ``(N, d)``, a row :math:`u` to :math:`J^\top u`. The hosts write
+the loop around a step. :math:`J^\top J`, whose condition number is the square, is never formed.
 """
 
 import math
@@ -14,31 +14,19 @@ from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.numerics import log_positive
 
-__all__ = [
-    "Bidiagonal",
-    "Descent",
-    "begin_bidiagonal",
-    "begin_descent",
-    "bidiagonalize",
-    "descend",
-    "finite_matrices",
-    "quadrature",
-    "unit",
-]
-
-# A vector that loses all but so many roundings of itself lies in the span of the others.
+# Below this multiple of machine epsilon a residual counts as zero.
 _ROUNDINGS = 100.0
 
 Map = Callable[[Any], Any]
 
 
 def unit(vectors: Any) -> Any:
-    """Vectors of length one, shape ``(N, d)``; zero where they were."""
+    """Normalize vectors, shape ``(N, d)``; zeros stay zeros."""
     return _orthonormal(vectors, vectors[..., None][..., :0])[0]
 
 
 def finite_matrices(matrices: Any) -> Any:
-    """Where all entries are, shape ``(N, 1, 1)``: torch's singular values raise elsewhere."""
+    """Mask matrices without NaN and infinity, shape ``(N, 1, 1)``; torch's SVD raises on others."""
     xp = array_namespace(matrices)
     return xp.all(xp.isfinite(matrices), axis=(1, 2), keepdims=True)
 
@@ -51,8 +39,8 @@ class Descent(NamedTuple):
 
     Attributes:
         vector: Of length one, shape ``(N, d)``.
-        direction: From where it came, likewise.
-        image: The product of Jacobian and vector, shape ``(N, D)``.
+        direction: Part of the last step at a right angle to the last vector, same shape.
+        image: Product of Jacobian and vector, shape ``(N, D)``.
     """
 
     vector: Any
@@ -61,17 +49,16 @@ class Descent(NamedTuple):
 
 
 def begin_descent(product: Map, start: Any) -> Descent:
-    """Begin at any vectors, shape ``(N, d)``."""
+    """Start the search at any vectors, shape ``(N, d)``."""
     vector = unit(start)
     return Descent(vector, array_namespace(start).zeros_like(start), product(vector))
 
 
 def descend(product: Map, transposed: Map, state: Descent) -> Descent:
-    r"""One step of LOBPCG of block size one for :math:`J^\top J`; :math:`|J u|` never grows.
+    r"""Take a step of LOBPCG of block size one for :math:`J^\top J`; :math:`|J u|` never grows.
 
-    The next :math:`u` is the best in the span of this one, of the residual
-    :math:`J^\top J u - |J u|^2 u` and of the last direction. That takes two products and a
-    transposed one.
+    The next :math:`u` is the best in the span of the present one, the residual
+    :math:`J^\top J u - |J u|^2 u` and the last direction, at two products and a transposed one.
 
     References:
         | Toward the Optimal Preconditioned Eigensolver (Knyazev, 2001)
@@ -92,16 +79,16 @@ def descend(product: Map, transposed: Map, state: Descent) -> Descent:
 
 
 def _smallest_right_vector(images: Any, basis: Any) -> Any:
-    """Of the images of an orthonormal basis of which some vectors may be null."""
+    """Smallest right singular vector of the images of an orthonormal basis with null vectors."""
     xp = array_namespace(images)
     lengths = xp.sum(basis * basis, axis=1)
-    # A null vector has no image. Longer than the first one's, and at a right angle to all, it
-    # has no part in the smallest.
-    fence = 2.0 * _norm(images[..., 0])[:, None] * (1.0 - lengths)
+    # A null vector has no image. One at a right angle to all others and longer than the first
+    # keeps it out of the smallest singular vector.
+    extra = 2.0 * _norm(images[..., 0])[:, None] * (1.0 - lengths)
     identity = xp.eye(basis.shape[-1], dtype=images.dtype, device=device(images))
-    fenced = xp.concat([images, identity * fence[:, None, :]], axis=1)
-    fenced = xp.where(finite_matrices(fenced), fenced, xp.zeros_like(fenced))
-    return xp.linalg.svd(fenced, full_matrices=False)[2][:, -1, :]
+    padded = xp.concat([images, identity * extra[:, None, :]], axis=1)
+    padded = xp.where(finite_matrices(padded), padded, xp.zeros_like(padded))
+    return xp.linalg.svd(padded, full_matrices=False)[2][:, -1, :]
 
 
 # --- stochastic quadrature ---
@@ -111,11 +98,11 @@ class Bidiagonal(NamedTuple):
     """State of a Golub-Kahan bidiagonalization of ``k`` steps, a row for each Jacobian.
 
     Attributes:
-        candidate: What the next right vector is made of, shape ``(N, d)``.
+        candidate: The next right vector before it is made orthonormal, shape ``(N, d)``.
         right: Orthonormal latent vectors, shape ``(N, d, k)``, zero where there are none yet.
         left: Orthonormal data vectors, shape ``(N, D, k)``.
-        diagonal: Of the bidiagonal matrix, shape ``(N, k)``.
-        above: Above the diagonal, shape ``(N, k)``; the first entry is the length of the probe.
+        diagonal: Diagonal of the bidiagonal matrix, shape ``(N, k)``.
+        above: Entries above the diagonal, shape ``(N, k)``; the first is the probe's length.
     """
 
     candidate: Any
@@ -126,7 +113,7 @@ class Bidiagonal(NamedTuple):
 
 
 def begin_bidiagonal(probe: Any, num_data: int, num_steps: int) -> Bidiagonal:
-    """Begin at probes, shape ``(N, d)``."""
+    """Start the bidiagonalization at probes, shape ``(N, d)``."""
     xp = array_namespace(probe)
     num_values, num_latent = probe.shape
     shapes = (num_latent, num_steps), (num_data, num_steps), (num_steps,), (num_steps,)
@@ -135,10 +122,10 @@ def begin_bidiagonal(probe: Any, num_data: int, num_steps: int) -> Bidiagonal:
 
 
 def bidiagonalize(product: Map, transposed: Map, step: Any, state: Bidiagonal) -> Bidiagonal:
-    r"""The next step, number ``step`` from zero; after all, ``J @ right == left @ bidiagonal``.
+    r"""Take step number ``step``, from zero; after all of them ``J @ right == left @ bidiagonal``.
 
     In exact arithmetic this is Lanczos' algorithm for :math:`J^\top J`. Right vectors are made
-    orthogonal to all before, which keeps the left ones so too.
+    orthogonal to all earlier ones, which keeps the left ones orthogonal too.
 
     References:
         | Calculating the Singular Values and Pseudo-Inverse of a Matrix (Golub and Kahan, 1965)
@@ -161,7 +148,7 @@ def bidiagonalize(product: Map, transposed: Map, step: Any, state: Bidiagonal) -
 
 
 def quadrature(state: Bidiagonal) -> tuple[Any, Any]:
-    r"""Gauss quadrature of :math:`v^\top \log(J^\top J)\, v` for a probe :math:`v`, and its slope.
+    r"""Compute Gauss quadrature of :math:`v^\top \log(J^\top J)\, v` for a probe :math:`v`.
 
     .. math:: |v|^2 \sum_k Q_{1k}^2 \log s_k^2, \qquad B = P \operatorname{diag}(s)\, Q^\top
 
@@ -185,7 +172,7 @@ def quadrature(state: Bidiagonal) -> tuple[Any, Any]:
     outer, values, inner = xp.linalg.svd(bidiagonal, full_matrices=False)
     length, first = state.above[:, 0], inner[:, :, 0]
     total = length**2 * xp.sum(first**2 * 2.0 * log_positive(values), axis=-1)
-    # What is left of a probe where there are no more dimensions to find is not to be inverted.
+    # The remainder of a probe that has no dimension left to find must not be inverted.
     found = values > _ROUNDINGS * _epsilon(values) * xp.max(values, axis=-1, keepdims=True)
     inverse = xp.where(found, first / xp.where(found, values, xp.ones_like(values)), 0.0 * first)
     total = xp.where(finite[:, 0, 0], total, xp.full_like(total, math.nan))
@@ -193,13 +180,13 @@ def quadrature(state: Bidiagonal) -> tuple[Any, Any]:
 
 
 def _orthonormal(vectors: Any, basis: Any) -> tuple[Any, Any]:
-    """Vectors ``(N, n)`` without what a basis ``(N, n, k)`` spans: of length one, and how long.
+    """Vectors ``(N, n)`` made orthonormal to a basis ``(N, n, k)``, and their lengths before that.
 
-    Where nothing is left but rounding, both are zero.
+    Both are zero where only rounding remains.
     """
     xp = array_namespace(vectors)
     rest = vectors
-    for _ in range(2):  # Once leaves roundings that matter where little is left.
+    for _ in range(2):  # One pass leaves roundings that matter where little remains.
         rest = rest - _combine(basis, xp.sum(basis * rest[..., None], axis=1))
     length = _norm(rest)
     null = length <= _ROUNDINGS * _epsilon(vectors) * _norm(vectors)
@@ -209,7 +196,7 @@ def _orthonormal(vectors: Any, basis: Any) -> tuple[Any, Any]:
 
 
 def _combine(basis: Any, weights: Any) -> Any:
-    """Of vectors ``(N, n, k)`` with weights ``(N, k)``, shape ``(N, n)``."""
+    """Weighted sums of vectors ``(N, n, k)``, shape ``(N, n)``."""
     return (basis @ weights[..., None])[..., 0]
 
 

@@ -1,21 +1,78 @@
-"""Pseudo-spherical contrastive divergence: a scoring rule that needs no normalizer."""
+"""Pseudo-spherical contrastive divergence: a scoring rule without a normalizer."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import check_finite
-from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.checks import check_finite, check_nonnegative
+from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
+from pyro_ebm.core.objectives.loss import Metrics, Objective
+from pyro_ebm.core.objectives.negatives import check_negatives
+from pyro_ebm.core.objectives.settings import convert_fields
 
-__all__ = ["PseudoSphericalWeights", "check_gamma", "pseudo_spherical"]
+
+@dataclass(frozen=True)
+class PseudoSpherical(Objective):
+    r"""Objective that is contrastive divergence with values and draws weighted by density.
+
+    .. math::
+        \nabla L = \mathbb E_{\tilde p}[\nabla U] - \mathbb E_r[\nabla U], \qquad
+        \tilde p \propto p\, e^{-\gamma U}, \quad r \propto q\, e^{-\gamma U}, \quad
+        U = E - \log p_0
+
+    Here p is the law of the site's values and q the model. Draws of the model, from the base by
+    MCMC or from attached chains (``chains=``, as in contrastive divergence), have weights
+    ``softmax(-gamma U)``, and so have the values. Energy and base are trained together.
+
+    Without a penalty the loss is the same number for every value,
+    :math:`\frac1\gamma \log (\overline{e^{-\gamma U(x^-)}} / \overline{e^{-\gamma U(x)}})`: near
+    0 when draws resemble values, and not a divergence.
+
+    Traps:
+
+    * Weights are normalized over all values that the objective sees, which share one base. In a
+      plate that subsamples this is the minibatch, whose ratio of means has a bias of order one
+      over its size. A masked value has no gradient, but counts in the weights.
+    * Energies that differ by many times :math:`1 / |\gamma|` leave all weight to one value: watch
+      the metrics ``effective_values`` and ``effective_negatives``.
+    * From :math:`\gamma = -1/2` down the weights of draws have infinite variance.
+
+    Args:
+        gamma: :math:`\gamma > -1`, not 0. Above 0 values of high energy count less (robust to
+            outliers), below 0 more (covers them); near 0 it is contrastive divergence.
+        sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`.
+        num_steps: See there.
+        num_samples: See there.
+        energy_penalty: :math:`\lambda \ge 0` of :math:`\lambda (E(x)^2 + \overline{E(x^-)^2})`.
+
+    Raises:
+        TypeError: If ``sampler`` is not a sampler.
+        ValueError: If another argument is out of range; in ``loss``, if the base has a batch.
+
+    References:
+        | Pseudo-Spherical Contrastive Divergence (Yu et al., 2021),
+          https://arxiv.org/abs/2111.00780
+    """
+
+    gamma: float
+    _: KW_ONLY
+    sampler: Any = None
+    num_steps: int | None = None
+    num_samples: int | None = None
+    energy_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_negatives(self)
+        convert_fields(self, gamma=_check_gamma, energy_penalty=check_nonnegative)
 
 
 class PseudoSphericalWeights(NamedTuple):
-    r"""What potentials U are multiplied with; see :func:`pseudo_spherical`.
+    r"""Weights of potentials U; see :func:`pseudo_spherical`.
 
     Attributes:
-        positive: Of :math:`U(x_i)`, shape ``(*batch,)``; 1 on average.
-        negative: Of :math:`U(x^-_m)`, shape ``(M,)``; 1 on average.
+        positive: Weights of :math:`U(x_i)`, shape ``(*batch,)``; 1 on average.
+        negative: Weights of :math:`U(x^-_m)`, shape ``(M,)``; 1 on average.
         value: :math:`\frac1\gamma \log \frac1M \sum_m e^{-\gamma U(x^-_m)} - \frac1\gamma \log
             \frac1N \sum_i e^{-\gamma U(x_i)}`, a number.
     """
@@ -26,18 +83,17 @@ class PseudoSphericalWeights(NamedTuple):
 
 
 def pseudo_spherical(gamma: float, positive: Any, negative: Any) -> PseudoSphericalWeights:
-    r"""Weights of N values and M draws of the model q in a loss that trains its potential.
+    r"""Compute weights of N values and M draws of the model q in a loss that trains q.
 
-    The pseudo-spherical score of q is the same for every multiple of it, so that
-    :math:`e^{-U}` does in its place. Minus its logarithm, in expectation over data p, is
+    The pseudo-spherical scoring rule is the same for every multiple of q, which :math:`e^{-U}`
+    therefore replaces. Minus its logarithm, in expectation over data p, is
 
     .. math::
         L = -\frac1\gamma \log \mathbb E_p[e^{-\gamma U}]
             + \frac1{\gamma + 1} \log \int e^{-(\gamma + 1) U(x)}\, dx, \qquad
         \nabla L = \mathbb E_{\tilde p}[\nabla U] - \mathbb E_r[\nabla U]
 
-    with :math:`\tilde p \propto p\, e^{-\gamma U}` and :math:`r \propto e^{-(\gamma + 1) U}`, that
-    is :math:`q\, e^{-\gamma U}`. With the weights held constant, the gradient of
+    With the weights held constant, the gradient of
     :math:`\frac1N \sum_i w_i U(x_i) - \frac1M \sum_m w^-_m U(x^-_m)` estimates it:
 
     .. math::
@@ -45,16 +101,11 @@ def pseudo_spherical(gamma: float, positive: Any, negative: Any) -> PseudoSpheri
         w^-_m = M\, \frac{e^{-\gamma U(x^-_m)}}{\sum_k e^{-\gamma U(x^-_k)}}
 
     It is also the gradient of ``value``, which is L less what depends on the unknown normalizer.
-    For :math:`\gamma \to 0` all weights are 1: contrastive divergence.
 
     Args:
-        gamma: :math:`\gamma > -1`, not 0. Above 0 data of high energy count less, below 0 more.
+        gamma: :math:`\gamma > -1`, not 0.
         positive: :math:`U(x_i)` of data, shape ``(*batch,)``.
         negative: :math:`U(x^-_m)` of draws of the model, shape ``(M,)``.
-
-    References:
-        | Pseudo-Spherical Contrastive Divergence (Yu et al., 2021)
-        | https://arxiv.org/abs/2111.00780
     """
     xp = array_namespace(positive, negative)
     logs = [xp.reshape(-gamma * potential, (-1,)) for potential in (positive, negative)]
@@ -66,12 +117,24 @@ def pseudo_spherical(gamma: float, positive: Any, negative: Any) -> PseudoSpheri
     )
 
 
-def check_gamma(gamma: Any) -> float:
-    """Return ``gamma`` as a float; raise unless it is a number above -1 other than 0."""
-    gamma = check_finite("gamma", gamma)
+def pseudo_spherical_metrics(gamma: float, positive: Any, negative: Any) -> Metrics:
+    """Return effective sample sizes of values and of draws; arguments as constants."""
+    xp = array_namespace(positive, negative)
+
+    def size(potential: Any) -> Any:
+        return effective_sample_size(-gamma * xp.reshape(potential, (-1,)))
+
+    return {
+        "effective_values": lambda: size(positive),
+        "effective_negatives": lambda: size(negative),
+    }
+
+
+def _check_gamma(name: str, gamma: Any) -> float:
+    gamma = check_finite(name, gamma)
     if gamma <= -1 or gamma == 0:
         raise ValueError(
-            f"Expected `gamma` to be above -1 and not 0, got {gamma:g}. At 0 the objective is "
+            f"Expected `{name}` to be above -1 and not 0, got {gamma:g}. At 0 the objective is "
             "ContrastiveDivergence."
         )
     return gamma

@@ -1,42 +1,97 @@
-"""Score matching: an energy trained by its slope, which no log-normalizer enters."""
+r"""Score matching: training by the gradient of the potential, free of the log-normalizer.
+
+All three objectives fit :math:`-\nabla U` to the score (the gradient of the log-density) of the
+data, with :math:`U = E - \log p_0` over unconstrained space: where the support is constrained, the
+log-determinant of the change of variables is part of U. Energy and base are trained together,
+without MCMC. A score says little about the share of the data in each of several distant modes.
+"""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import check_choice, check_positive, check_positive_integer
+from pyro_ebm.core.checks import check_positive, check_positive_integer
+from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.settings import convert_fields
 
-__all__ = ["check_method", "denoising_score_matching", "score_matching"]
+
+@dataclass(frozen=True)
+class ScoreMatching(Objective):
+    r"""Objective that matches scores, by the trace of the Hessian at the data.
+
+    .. math:: \ell(x) = \tfrac12 |\nabla U(x)|^2 - \mathrm{tr}\, \nabla^2 U(x)
+
+    Costs D products with the Hessian, D being the number of coordinates of a value: in many
+    dimensions use :class:`SlicedScoreMatching` or :class:`DenoisingScoreMatching`.
+
+    References:
+        | Estimation of Non-Normalized Statistical Models by Score Matching (Hyvarinen, 2005)
+    """
 
 
-def check_method(method: Any, num_projections: Any, variance: Any) -> None:
-    """Raise unless these describe one way of score matching, with what it needs and no more."""
-    check_choice("method", method, ["exact", "sliced", "denoising"])
-    check_positive_integer("num_projections", num_projections)
-    if method != "sliced" and num_projections != 1:
-        raise ValueError(
-            "Expected `num_projections` with method='sliced' only, "
-            f"got {num_projections!r} with method={method!r}."
-        )
-    if method == "denoising":
-        check_positive("variance", variance)
-    elif variance is not None:
-        raise ValueError(
-            "Expected `variance` with method='denoising' only, "
-            f"got {variance!r} with method={method!r}."
-        )
+@dataclass(frozen=True)
+class SlicedScoreMatching(Objective):
+    r"""Objective that matches scores along K random directions.
+
+    .. math::
+        \ell(x) = \tfrac12 |\nabla U(x)|^2 - \frac1K \sum_{k=1}^K v_k^\top \nabla^2 U(x)\, v_k
+
+    Its expectation is :class:`ScoreMatching`. Entries of :math:`v_k` are random signs
+    (Rademacher), which have the lowest variance, none at all where the Hessian is diagonal.
+
+    Args:
+        num_projections: :math:`K`.
+
+    Raises:
+        ValueError: If the number is not a positive integer.
+
+    References:
+        | Sliced Score Matching: A Scalable Approach to Density and Score Estimation
+          (Song et al., 2019), https://arxiv.org/abs/1905.07088 (the variance-reduced form)
+    """
+
+    num_projections: int = 1
+
+    def __post_init__(self) -> None:
+        convert_fields(self, num_projections=check_positive_integer)
+
+
+@dataclass(frozen=True)
+class DenoisingScoreMatching(Objective):
+    r"""Objective that matches the score of noisy data.
+
+    .. math::
+        \ell(x) = \tfrac12 \big| \sqrt t\, \nabla U(\tilde x) - \xi \big|^2, \qquad
+        \tilde x = x + \sqrt t\, \xi
+
+    One call of the energy and its first derivative only. The density that is fitted is that of
+    the *noisy* data, whose variance is larger by :math:`t`.
+
+    Args:
+        variance: :math:`t`, the *variance* of the noise (papers give the standard deviation).
+
+    Raises:
+        ValueError: If the variance is not a positive number.
+
+    References:
+        | A Connection Between Score Matching and Denoising Autoencoders (Vincent, 2011),
+          https://doi.org/10.1162/NECO_a_00142
+    """
+
+    variance: float
+
+    def __post_init__(self) -> None:
+        convert_fields(self, variance=check_positive)
 
 
 def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: int) -> Any:
-    r"""Score matching of each data point, the trace taken from K directions.
+    r"""Compute score matching of each data point, with the trace taken from K directions.
 
-    .. math::
-        \ell = \tfrac12 |\nabla U|^2 - \frac1K \sum_{k=1}^K v_k^\top \nabla^2 U\, v_k
-
-    The mean is the trace of the Hessian where :math:`v v^\top` is the identity on average: over
-    the :math:`K = D` vectors :math:`\sqrt D\, e_k` it is that to the last bits, over random
-    vectors in expectation.
+    The mean over directions is the trace of the Hessian where :math:`v v^\top` is the identity on
+    average: over the :math:`K = D` vectors :math:`\sqrt D\, e_k` it is exact, over random vectors
+    it holds in expectation.
 
     Args:
         gradient: :math:`\nabla U`, shape ``(*batch, *event)``.
@@ -45,12 +100,7 @@ def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: in
         event_ndim: Number of event dimensions.
 
     Returns:
-        :math:`\ell`, shape ``(*batch,)``.
-
-    References:
-        | Estimation of Non-Normalized Statistical Models by Score Matching (Hyvarinen, 2005)
-        | Sliced Score Matching: A Scalable Approach to Density and Score Estimation
-          (Song et al., 2019), https://arxiv.org/abs/1905.07088 (the variance-reduced form)
+        Shape ``(*batch,)``.
     """
     xp = array_namespace(gradient, directions, products)
     curvature = xp.mean(_sum_event(directions * products, event_ndim), axis=0)
@@ -58,34 +108,41 @@ def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: in
 
 
 def denoising_score_matching(gradient: Any, noise: Any, variance: float, event_ndim: int) -> Any:
-    r"""Denoising score matching of each data point.
+    r"""Compute denoising score matching of each data point.
 
     .. math::
         \ell = \frac t2 \Big| \nabla U(\tilde x) - \frac{\tilde x - x}t \Big|^2
-             = \frac12 \big| \sqrt t\, \nabla U(\tilde x) - \xi \big|^2, \qquad
-        \tilde x = x + \sqrt t\, \xi
 
-    The factor :math:`t` is not in the paper: with it a flat energy has the loss :math:`D/2` on
-    average at every variance, and no variance makes steps large or small.
+    The factor :math:`t` is not in the paper. With it a flat energy has the loss :math:`D/2` on
+    average at every variance, and the size of gradients does not depend on the variance.
 
     Args:
         gradient: :math:`\nabla U(\tilde x)`, shape ``(*batch, *event)``.
         noise: :math:`\xi`, standard normal, of the same shape.
-        variance: :math:`t`, the variance of the noise.
+        variance: :math:`t`.
         event_ndim: Number of event dimensions.
 
     Returns:
-        :math:`\ell`, shape ``(*batch,)``.
-
-    References:
-        | A Connection Between Score Matching and Denoising Autoencoders (Vincent, 2011)
-        | https://doi.org/10.1162/NECO_a_00142
+        Shape ``(*batch,)``.
     """
     return 0.5 * _sum_event((math.sqrt(variance) * gradient - noise) ** 2, event_ndim)
 
 
+def coordinate_directions(identity: Any, batch_ndim: int, event_shape: tuple[int, ...]) -> Any:
+    r"""Return the D vectors :math:`\sqrt D\, e_k`, shape ``(D, *ones, *event)``.
+
+    Args:
+        identity: The identity matrix of D dimensions.
+        batch_ndim: Number of batch dimensions, of size 1 in the result.
+        event_shape: Shape of one value, of D coordinates.
+    """
+    xp = array_namespace(identity)
+    shape = (identity.shape[0], *(1,) * batch_ndim, *event_shape)
+    return math.sqrt(identity.shape[0]) * xp.reshape(identity, shape)
+
+
 def _sum_event(x: Any, event_ndim: int) -> Any:
-    # By a shape, for some libraries take no axes to mean all of them.
+    # Reshaped, because some libraries take an empty tuple of axes to mean all of them.
     xp = array_namespace(x)
     batch_shape = x.shape[: x.ndim - event_ndim]
     num_coordinates = math.prod(x.shape[x.ndim - event_ndim :])

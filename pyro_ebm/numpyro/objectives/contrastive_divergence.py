@@ -1,89 +1,50 @@
-"""Contrastive divergence: train an energy against draws of the model."""
-
-from typing import Any
+"""Contrastive divergence with NumPyro."""
 
 from jax import Array, lax
 
-from pyro_ebm.core.checks import check_choice, check_nonnegative
-from pyro_ebm.core.objectives.contrastive_divergence import contrastive_divergence
-from pyro_ebm.numpyro.objectives.negatives import Negatives, compare
-from pyro_ebm.numpyro.samplers import Sampler
+from pyro_ebm.core.objectives import contrastive_divergence as core
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.objectives.negatives import (
+    detached_metrics,
+    draw_negatives,
+    evaluate_energies,
+    move_data,
+)
 
-__all__ = ["ContrastiveDivergence"]
 
+class ContrastiveDivergence(core.ContrastiveDivergence):
+    """Contrastive divergence; no gradient flows through the chains.
 
-class ContrastiveDivergence:
-    r"""Objective that lowers the energy of values and raises that of draws of the model.
+    Starts, chains and settings are explained in the base class.
 
-    .. math::
-        \ell(x) = U(x) - \frac1M \sum_{m=1}^M U(x^-_m), \qquad U = E - \log p_0
-
-    The draws come from k steps of a sampler (CD-k): from the values themselves, which needs the
-    fewest steps and is the most biased, or from the base. With chains that the guide declares,
-    ``auxiliary("x", chains=PersistentChains(...))``, they go on from where they were in the last
-    step (persistent contrastive divergence, and a replay buffer). Energy and base are trained
-    together.
-
-    Args:
-        sampler: What moves the draws; the distribution's own by default. Its bias is the model's.
-        num_steps: k, its steps from the start; its own ``num_steps`` by default.
-        start: ``"data"`` or ``"base"``; chains have their own.
-        num_negatives: :math:`M` from the base, for each element of the base's batch; by default
-            as many in all as there are values. From data, each value has its own draw.
-        energy_penalty: :math:`\lambda \ge 0` of :math:`\lambda (E(x)^2 + \overline{E(x^-)^2})`,
-            which keeps energies near zero; Du and Mordatch have 1 for images.
-
-    Raises:
-        TypeError: If ``sampler`` is no sampler.
-        ValueError: If another argument is out of range.
-
-    References:
-        | Training products of experts by minimizing contrastive divergence (Hinton, 2002)
-        | Training restricted Boltzmann machines using approximations to the likelihood gradient
-          (Tieleman, 2008)
-        | Implicit generation and modeling with energy-based models (Du and Mordatch, 2019)
-        | https://arxiv.org/abs/1903.08689
+    Example:
+        >>> from jax import numpy as jnp, random
+        >>> from pyro_ebm.numpyro import EnergyBased, Langevin
+        >>> one_step = ContrastiveDivergence(sampler=Langevin(0.01), num_steps=1, init="data")
+        >>> bowl = EnergyBased(lambda x: x**2, event_shape=())
+        >>> bool(one_step.loss(random.key(0), bowl, jnp.array([9.0])).value > 0)
+        True
     """
 
-    def __init__(
-        self,
-        *,
-        sampler: Sampler | None = None,
-        num_steps: int | None = None,
-        start: str = "base",
-        num_negatives: int | None = None,
-        energy_penalty: float = 0.0,
-    ) -> None:
-        self.negatives = Negatives(sampler, num_steps, num_negatives)
-        self.start = check_choice("start", start, ("data", "base"))
-        self.energy_penalty = check_nonnegative("energy_penalty", energy_penalty)
-
-    def __repr__(self) -> str:
-        return (
-            f"ContrastiveDivergence({self.negatives}, start={self.start!r}, "
-            f"energy_penalty={self.energy_penalty})"
-        )
-
     def loss(
-        self, rng_key: Array, distribution: Any, value: Array, *, chains: Array | None = None
-    ) -> Array:
-        """Loss of each value, differentiable in the parameters of energy and base.
-
-        Args:
-            rng_key: Random key.
-            distribution: An energy-based distribution.
-            value: Shape ``(*batch, *event)``; held constant.
-            chains: Draws of the model to take as they are, shape ``(num_chains, *event)``.
-
-        Returns:
-            Shape ``(*batch,)``.
-        """
+        self,
+        rng_key: Array,
+        distribution: EnergyBased,
+        value: Array,
+        *,
+        chains: Array | None = None,
+    ) -> Loss:
         value = lax.stop_gradient(value)
-        compared = compare(distribution, value, self._draw(rng_key, distribution, value, chains))
-        loss = contrastive_divergence(compared.positive, compared.negative)
-        return loss + self.energy_penalty * compared.mean_square_energy
+        negatives = self._draw(rng_key, distribution, value, chains)
+        energies = evaluate_energies(distribution, value, negatives)
+        loss = core.contrastive_divergence(energies.positive, energies.negative)
+        loss = loss + self.energy_penalty * energies.mean_square
+        return Loss(loss, detached_metrics(energies))
 
-    def _draw(self, rng_key: Array, distribution: Any, value: Array, chains: Array | None) -> Array:
-        if chains is None and self.start == "data":
-            return self.negatives.move(rng_key, distribution, value)[None]
-        return self.negatives.draw(rng_key, distribution, value, chains)
+    def _draw(
+        self, rng_key: Array, distribution: EnergyBased, value: Array, chains: Array | None
+    ) -> Array:
+        if chains is None and self.init == "data":
+            return move_data(rng_key, self, distribution, value)[None]
+        return draw_negatives(rng_key, self, distribution, value, chains)

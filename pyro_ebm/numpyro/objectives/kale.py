@@ -1,5 +1,6 @@
-"""KALE: train an energy, and the base that it re-weighs, by draws of the base alone."""
+"""KALE with NumPyro."""
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -8,202 +9,71 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.distributions.util import sum_rightmost
 
-from pyro_ebm.core.checks import (
-    check_choice,
-    check_nonnegative,
-    check_positive_integer,
-    is_implicit,
-)
-from pyro_ebm.core.infer.metrics import record_figures
-from pyro_ebm.core.objectives.kale import (
-    DIRECTIONS,
-    FORMS,
-    check_log_normalizer,
-    choose_base_loss,
-    fenchel_bound,
-    log_normalizer_gradient,
-    log_partition,
-)
-from pyro_ebm.numpyro.distributions.bound_energy import score_only
-from pyro_ebm.numpyro.objectives.negatives import (
-    evaluate_both,
-    record_effective_samples,
-    record_energies,
-)
-
-__all__ = ["KALE"]
+from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.objectives import kale as core
+from pyro_ebm.core.objectives.loss import Loss, Metrics
+from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.numpyro.objectives.negatives import detached_metrics, evaluate_both
 
 
-class KALE:
-    r"""Objective that maximises the likelihood of an energy relative to its base.
+class KALE(core.KALE):
+    """KALE; a learned A comes from ``numpyro.param`` in the guide.
 
-    .. math::
-        L = -\mathbb E_p[E] - \log \mathbb E_{p_0}[e^{-E}] \le \mathrm{KL}(p \| p_0), \qquad
-        \mathrm{KL}(p \| q) = \mathrm{KL}(p \| p_0) - L, \qquad q \propto e^{-E} p_0
-
-    Its maximum over energies is a divergence from base to data, the KL approximate lower-bound
-    estimate: with smooth energies it is finite, and shrinks as the base moves onto the data, also
-    where their supports are disjoint and KL is infinite. It needs draws of the base and no MCMC,
-    and no density of the base. Where there is one, the loss of a value estimates its negative
-    log-likelihood; where there is none, :math:`-\log p_0` is left out:
-
-    .. math::
-        \ell(x) = E(x) + \hat A - \log p_0(x), \qquad
-        \hat A = \log \frac1M \sum_{m=1}^M e^{-E(y_m)}, \quad y_m \sim p_0
-
-    Form ``"fenchel"`` has :math:`A + e^{\hat A - A} - 1 \ge \hat A` in the place of
-    :math:`\hat A`, with a number A that is learned: the mean loss is then an upper bound, and its
-    gradient in the energy has no bias. The guide declares A, see the example; start it near the
-    log-normalizer.
-
-    All players move in one step. The energy follows the loss, draws held constant. A follows the
-    bound, or a safer direction. The base follows ``base_loss``:
-
-    | ``"full"``: :math:`\hat A - \log p_0(x)`, the whole likelihood. Default with a density.
-    | ``"likelihood"``: :math:`-\log p_0(x)`, as if there were no energy.
-    | ``"generalized"``: :math:`L`, that is :math:`-\hat A`; the base meets the energy as a
-      generator meets a critic. Default, and the only one, without a density.
-
-    The gradient of :math:`\hat A` weighs draws by :math:`e^{-E(y_m)}`, and goes through them where
-    the base has ``rsample``, else through :math:`\log p_0(y_m)`. A base with neither, and one
-    whose parameters are constants, stays as it is.
-
-    Traps:
-
-    * :math:`\hat A` is low, by about half its relative variance: a Donsker-Varadhan loss is no
-      bound of the negative log-likelihood. Report :func:`log_normalizer`'s bracket.
-    * Only ``effective_samples`` of the draws count (a figure of health): about
-      :math:`M e^{-|w|^2}` for an energy of slope w over a standard normal base. If they are few,
-      the base misses data: a better base helps, more draws, a penalty.
-    * The safe direction settles at :math:`-\log \mathbb E[e^{-\hat A}]`, which is lower than the
-      log-normalizer. In the end switch it off, or estimate A anew.
-    * :math:`e^{\hat A - A}` explodes where A lags (``normalizer_lag``, the figure of health
-      :math:`A - \hat A`, is far below zero), and the safe direction where it is far above.
-
-    With densities g, the base, and d and a number c, the energy
-    :math:`E(x) = \log g(x) - \log d(x) + c`, g held constant in it, makes the model d itself: A is
-    :math:`-c`, and with ``log_normalizer=lambda: -c`` the ``log_prob`` of ``EnergyBased`` is
-    :math:`\log d` exactly. So the paper fits pairs of flows, with ``base_loss="likelihood"``.
-
-    Args:
-        form: ``"donsker_varadhan"`` for :math:`\hat A` or ``"fenchel"`` for its bound.
-        num_base_samples: :math:`M`, draws for each element of the base's batch (usually there is
-            one).
-        gradient_penalty: :math:`\lambda \ge 0` of :math:`\lambda |\nabla_x E(\hat x)|^2`, at a
-            uniform random point :math:`\hat x` between the value and a draw of the base. It keeps
-            the energy smooth, as an implicit base needs: 0.1 to 1, more while few draws count.
-        base_loss: What the base minimises, see above.
-        safe_gradient: Whether A descends along :math:`e^{A - \hat A} - 1`, which is never below
-            -1, in the place of the derivative :math:`1 - e^{\hat A - A}` of the bound.
-
-    Raises:
-        ValueError: If an argument is out of range; in ``loss``, if there is no base, one that
-            cannot be sampled, or one without the density that ``base_loss`` needs, or if the guide
-            declares no log-normalizer for the Fenchel form, or one for the other.
+    Forms, traps and settings are explained in the base class. A flow of flowjax is a base after
+    ``distribution_to_numpyro(register_params("flow", flow))``.
 
     Example:
-        A learned log-normalizer, faster than the energy, with optax by the name of parameters:
-
-        >>> def guide(x):  # doctest: +SKIP
-        ...     auxiliary("x", log_normalizer=numpyro.param("log_normalizer", 0.0))
-        >>> def player(params):  # doctest: +SKIP
-        ...     return {name: name.split("$")[0] for name in params}
-        >>> optimizers = {  # doctest: +SKIP
-        ...     "log_normalizer": optax.adam(1e-2), "energy": optax.adam(1e-3)
-        ... }
-        >>> optimizer = optax.multi_transform(optimizers, player)  # doctest: +SKIP
-        >>> loss = EnergyELBO(KALE(form="fenchel", num_base_samples=2000))  # doctest: +SKIP
-        >>> svi = SVI(model, guide, optimizer, loss)  # doctest: +SKIP
-
-        A flow of flowjax as base, trained with its tilt:
-
-        >>> def model(x):  # doctest: +SKIP
-        ...     base = distribution_to_numpyro(register_params("flow", flow))
-        ...     tilt = eqx_module("energy", energy)
-        ...     with numpyro.plate("data", len(x)):
-        ...         numpyro.sample("x", EnergyBased(tilt, base), obs=x)
-        >>> svi = SVI(model, lambda x: None, optax.adam(1e-3), EnergyELBO(KALE()))  # doctest: +SKIP
-
-    References:
-        | Generalized Energy Based Models (Arbel et al., 2021)
-        | https://arxiv.org/abs/2003.05033
+        >>> from jax import numpy as jnp, random
+        >>> from numpyro.distributions import Uniform
+        >>> from pyro_ebm.numpyro import EnergyBased
+        >>> even = EnergyBased(jnp.zeros_like, Uniform(0.0, 1.0))
+        >>> fenchel, x = KALE(form="fenchel"), jnp.full(1, 0.5)
+        >>> fenchel.loss(random.key(0), even, x, log_normalizer=jnp.array(0.0)).value.tolist()
+        [0.0]
     """
-
-    def __init__(
-        self,
-        *,
-        form: str = "donsker_varadhan",
-        num_base_samples: int = 1000,
-        gradient_penalty: float = 0.0,
-        base_loss: str | None = None,
-        safe_gradient: bool = True,
-    ) -> None:
-        self.form = check_choice("form", form, FORMS)
-        self.num_base_samples = check_positive_integer("num_base_samples", num_base_samples)
-        self.gradient_penalty = check_nonnegative("gradient_penalty", gradient_penalty)
-        self.base_loss = base_loss
-        if base_loss is not None:
-            check_choice("base_loss", base_loss, DIRECTIONS)
-        self.safe_gradient = safe_gradient
-
-    def __repr__(self) -> str:
-        return (
-            f"KALE(form={self.form!r}, num_base_samples={self.num_base_samples}, "
-            f"gradient_penalty={self.gradient_penalty}, base_loss={self.base_loss!r})"
-        )
 
     def loss(
         self,
         rng_key: Array,
-        distribution: Any,
+        distribution: EnergyBased,
         value: Array,
         *,
         log_normalizer: Array | None = None,
-    ) -> Array:
-        """Loss of each value, with gradients for energy, base and log-normalizer.
-
-        Args:
-            rng_key: Random key.
-            distribution: An energy-based distribution.
-            value: Shape ``(*batch, *event)``; held constant.
-            log_normalizer: A of the Fenchel form, a number or of the base's batch shape.
-
-        Returns:
-            Shape ``(*batch,)``: an estimate of the negative log-likelihood, or of
-            :math:`E(x) + A` where the base has no density; plus the penalty.
-        """
+    ) -> Loss:
         base = distribution.base
-        base_loss = choose_base_loss(self.base_loss, base)
-        check_log_normalizer(self.form, log_normalizer, base.batch_shape)
-        value, direction = lax.stop_gradient(value), DIRECTIONS[base_loss]
+        base_loss = core.choose_base_loss(self.base_loss, base)
+        core.check_log_normalizer(self.form, log_normalizer, base.batch_shape)
+        value, direction = lax.stop_gradient(value), core.DIRECTIONS[base_loss]
         draw_key, penalty_key = random.split(rng_key)
-        draws, score = self._draw(draw_key, base, direction)
+        draws, zero = self._draw(draw_key, base, direction)
         if log_normalizer is None:
-            loss, negative = _evaluate(distribution, value, draws)
-            loss = loss + log_partition(negative - score)
+            loss, negative = _energies(distribution, value, draws)
+            metrics = _metrics(loss, negative)
+            loss = loss + core.log_partition(negative - zero)
         else:
-            loss, negative = _evaluate(distribution, value, lax.stop_gradient(draws))
-            loss = loss + self._bound(log_partition(negative), log_normalizer)
-            # A call of its own, for the base weighs draws by what the bound does not.
-            held = lax.stop_gradient(negative)
-            if direction and base.has_rsample:
-                held, _ = score_only(distribution.evaluate, draws)
-            loss = loss + _slope(log_partition(held - score))
+            loss, negative = _energies(distribution, value, lax.stop_gradient(draws))
+            partition = core.log_partition(negative)
+            metrics = {**_metrics(loss, negative), **_lag_metrics(partition, log_normalizer)}
+            loss = loss + self._bound(partition, log_normalizer)
+            through = draws if direction and base.has_rsample else None
+            loss = loss + _partition_of_base(distribution, negative, through, zero)
         if not is_implicit(base):
             log_density = base.log_prob(value)
-            learns = base_loss != "generalized"
-            loss = loss - (log_density if learns else lax.stop_gradient(log_density))
+            is_learned = base_loss != "generalized"
+            loss = loss - (log_density if is_learned else lax.stop_gradient(log_density))
         if self.gradient_penalty:
-            penalty = _squared_slope(penalty_key, distribution, value, draws)
+            penalty = _squared_gradient(penalty_key, distribution, value, draws)
             loss = loss + self.gradient_penalty * penalty
-        return loss
+        return Loss(loss, metrics)
 
     def _draw(self, rng_key: Array, base: Any, direction: float) -> tuple[Array, Array | float]:
-        """Draws, and a score of value zero: the base feels log-partitions through either.
+        """Draws, and a term of value zero: one of the two has the base's gradient.
 
-        Their derivatives are ``direction`` times the true ones.
+        It is ``direction`` times that of the log-partition.
         """
-        shape = (self.num_base_samples,)
+        shape = (self.num_samples,)
         goes_through = bool(direction) and base.has_rsample
         try:
             draws = (base.rsample if goes_through else base.sample)(rng_key, shape)
@@ -211,43 +81,59 @@ class KALE:
             raise ValueError(f"Expected a base that can be sampled, got {base}.") from error
         constant = lax.stop_gradient(draws)
         if goes_through:
-            return constant + direction * _slope(draws), 0.0
+            return constant + direction * _zero(draws), 0.0
         if direction and not is_implicit(base):
-            return constant, direction * _slope(base.log_prob(constant))
+            return constant, direction * _zero(base.log_prob(constant))
         return constant, 0.0
 
     def _bound(self, partition: Array, log_normalizer: Array) -> Array:
-        """The bound of a log-partition; what A descends along need not be its derivative."""
+        """Fenchel's bound; the gradient in A need not be its derivative."""
         constant, fixed = lax.stop_gradient((log_normalizer, partition))
-        gradient = log_normalizer_gradient(fixed, constant, safe=self.safe_gradient)
-        record_figures(normalizer_lag=lambda: (constant - fixed).mean())
-        return fenchel_bound(partition, constant) + gradient * _slope(log_normalizer)
+        gradient = core.log_normalizer_gradient(fixed, constant, safe=self.safe_gradient)
+        return core.fenchel_bound(partition, constant) + gradient * _zero(log_normalizer)
 
 
-def _evaluate(distribution: Any, value: Array, draws: Array) -> tuple[Array, Array]:
-    """Energies of values and of draws, in one call; their figures of health."""
-    positive, negative = evaluate_both(
-        distribution.evaluate, value, draws, distribution.event_shape
-    )
-    record_energies(positive, negative)
-    record_effective_samples(-negative)
-    return positive, negative
+def _energies(distribution: EnergyBased, value: Array, draws: Array) -> tuple[Array, Array]:
+    function = partial(scaled_energy, distribution)
+    return evaluate_both(function, value, draws, distribution.event_shape)
 
 
-def _slope(x: Array) -> Array:
-    """Zero, with the gradient of x."""
+def _partition_of_base(
+    distribution: EnergyBased, negative: Array, draws: Array | None, zero: Array | float
+) -> Array:
+    """Gradient of the base alone: it weighs draws otherwise than the bound does."""
+    negative = lax.stop_gradient(negative)
+    if draws is not None:
+        negative, _ = frozen_in_parameters(partial(scaled_energy, distribution), draws)
+    return _zero(core.log_partition(negative - zero))
+
+
+def _metrics(positive: Array, negative: Array) -> Metrics:
+    weights = weight_metrics(-lax.stop_gradient(negative))
+    return {**detached_metrics((positive, negative)), **weights}
+
+
+def _lag_metrics(partition: Array, log_normalizer: Array) -> Metrics:
+    lag = lax.stop_gradient(log_normalizer - partition)
+    return {"normalizer_lag": lag.mean}
+
+
+def _zero(x: Array) -> Array:
+    """Return zero with the gradient of x."""
     return x - lax.stop_gradient(x)
 
 
-def _squared_slope(rng_key: Array, distribution: Any, value: Array, draws: Array) -> Array:
-    """Squared slope of the energy between each value and a draw; shape ``(*batch,)``."""
+def _squared_gradient(
+    rng_key: Array, distribution: EnergyBased, value: Array, draws: Array
+) -> Array:
+    """Square the energy's gradient between each value and a draw; shape ``(*batch,)``."""
     event_dim = distribution.event_dim
     batch_shape = value.shape[: value.ndim - event_dim]
     # Draws are repeated where there are fewer than values.
     row_shape = batch_shape[: value.ndim - draws.ndim + 1]
     rows = jnp.arange(prod(row_shape)) % len(draws)
-    partners = lax.stop_gradient(draws)[rows].reshape((*row_shape, *draws.shape[1:]))
+    ends = lax.stop_gradient(draws)[rows].reshape((*row_shape, *draws.shape[1:]))
     weights = random.uniform(rng_key, batch_shape + (1,) * event_dim, value.dtype)
-    between = weights * value + (1 - weights) * partners
-    slope = jax.grad(lambda x: distribution.evaluate(x).sum())(between)
-    return sum_rightmost(slope**2, event_dim)
+    between = weights * value + (1 - weights) * ends
+    gradient = jax.grad(lambda x: scaled_energy(distribution, x).sum())(between)
+    return sum_rightmost(gradient**2, event_dim)

@@ -1,81 +1,36 @@
-"""Energy discrepancy: train an energy by its values, without scores and without MCMC."""
-
-from typing import Any
+"""Energy discrepancy with Pyro."""
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
-from pyro_ebm.core.checks import check_nonnegative, check_positive_integer
-from pyro_ebm.core.objectives.energy_discrepancy import energy_discrepancy
+from pyro_ebm.core.objectives import energy_discrepancy as core
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation
-from pyro_ebm.pyro.samplers.target import unconstrained_potential
-
-__all__ = ["EnergyDiscrepancy"]
+from pyro_ebm.pyro.samplers.target import Target
 
 
-class EnergyDiscrepancy:
-    r"""Objective that compares a value's energy with those of perturbed copies of it.
+class EnergyDiscrepancy(core.EnergyDiscrepancy):
+    """Energy discrepancy.
 
-    .. math::
-        \ell(x) = \log\Big( \frac{w}{M} + \frac1M \sum_{j=1}^M e^{U(x) - U(x_j)} \Big), \qquad
-        y = x + \sqrt t\, \xi, \quad x_j = y + \sqrt t\, \xi_j, \quad U = E - \log p_0
+    Formula and settings: :class:`pyro_ebm.core.objectives.energy_discrepancy.EnergyDiscrepancy`.
 
-    It costs one call of the energy on M + 1 values for each data point. Energy and base are
-    trained together. On a constrained support the noise is added in unconstrained space.
-
-    Args:
-        variance: :math:`t`, the *variance* of one hop of Gaussian noise (some papers give the
-            standard deviation). About (0.5 to 1) times the squared distance between modes.
-        num_negatives: :math:`M`, perturbed copies of each value; raise it with the variance.
-        stabilization: :math:`w`. At 1 the minimiser is exact for every M; at 0 training may
-            diverge unless M is large.
-        perturbation: Noise kernel with ``forward`` and ``backward``, in the place of ``variance``.
-
-    Raises:
-        ValueError: If an argument is out of range, or if not exactly one of ``variance`` and
-            ``perturbation`` is given.
-
-    References:
-        | Energy Discrepancies: A Score-Independent Loss for Energy-Based Models
-          (Schroder et al., 2023)
-        | https://arxiv.org/abs/2307.06431
+    Example:
+        >>> import torch
+        >>> from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+        >>> flat = EnergyBased(lambda x: 0 * x, event_shape=())
+        >>> loss, _ = EnergyDiscrepancy(variance=0.5, num_samples=3).loss(flat, torch.randn(2))
+        >>> loss.exp()  # (M + w) / M
+        tensor([1.3333, 1.3333])
     """
 
-    def __init__(
-        self,
-        *,
-        variance: float | None = None,
-        num_negatives: int = 16,
-        stabilization: float = 1.0,
-        perturbation: Any = None,
-    ) -> None:
-        if (variance is None) == (perturbation is None):
-            given = "neither" if variance is None else "both"
-            raise ValueError(f"Expected one of `variance` and `perturbation`, got {given}.")
-        self.perturbation = perturbation if variance is None else GaussianPerturbation(variance)
-        self.num_negatives = check_positive_integer("num_negatives", num_negatives)
-        self.stabilization = check_nonnegative("stabilization", stabilization)
-
-    def __repr__(self) -> str:
-        return (
-            f"EnergyDiscrepancy(perturbation={self.perturbation}, "
-            f"num_negatives={self.num_negatives}, stabilization={self.stabilization})"
-        )
-
-    def loss(self, distribution: Any, value: Tensor) -> Tensor:
-        """Loss of each value, differentiable in the parameters of energy and base.
-
-        Args:
-            distribution: An energy-based distribution.
-            value: Shape ``(*batch, *event)``; held constant.
-
-        Returns:
-            Shape ``(*batch,)``.
-        """
-        x = biject_to(distribution.support).inv(value).detach()
+    def loss(self, distribution: EnergyBased, value: Tensor) -> Loss:
+        target = Target.of(distribution)
+        x = target.position(value).detach()
+        variance = self.variance
+        kernel = self.perturbation if variance is None else GaussianPerturbation(variance)
         with torch.no_grad():
-            y = self.perturbation.forward(x)
-            negatives = self.perturbation.backward(y, self.num_negatives)
-        potential = unconstrained_potential(distribution)(torch.cat([x[None], negatives]))
-        return energy_discrepancy(potential[0], potential[1:], self.stabilization)
+            copies = kernel.backward(kernel.forward(x), self.num_samples)
+        potential = target.potential(torch.cat([x[None], copies]))
+        loss = core.energy_discrepancy(potential[0], potential[1:], self.stabilization)
+        return Loss(loss, {})

@@ -1,4 +1,4 @@
-"""How a generator stretches volume: log-determinants and singular values of its Jacobians.
+"""Log-determinants and singular values of a generator's Jacobians, with torch.
 
 Gradients are those of a product u J in reverse mode, and a product J v, always a constant, is the
 derivative of u J in u. torch's forward mode gives the same J v; but (as of 2.13) the gradients of
@@ -19,8 +19,6 @@ from pyro_ebm.core.numerics import log_positive
 from pyro_ebm.core.objectives import jacobian as core
 from pyro_ebm.core.objectives import krylov
 
-__all__ = ["jacobian", "log_det_jtj", "smallest_singular_value"]
-
 Function = Callable[[Tensor], Tensor]
 
 
@@ -32,58 +30,18 @@ def log_det_jtj(
     num_iterations: int | None = None,
     num_probes: int = 1,
 ) -> Tensor:
-    r"""Log-determinants of :math:`J^\top J`, twice the logarithm of how volume is stretched.
+    """Log-determinants of J'J for each latent value, shape ``(N,)``.
 
-    .. math::
-        \log p_x(G(z)) = \log p_z(z) - \tfrac12 \log\det J^\top J, \qquad
-        J = \partial G / \partial z, \qquad \log\det J^\top J = 2 \sum_i \log s_i
-
-    With :math:`s_1 \le \dots \le s_d` the singular values of :math:`J`, the methods are:
-
-    - ``"exact"``: all of J, and a QR or LU factorization. Minus infinity where J has lost rank.
-    - ``"smallest_singular_value"``: :math:`2 d \log s_1`, a *lower bound*, with equality only
-      where all singular values are equal. With ``num_iterations`` LOBPCG steps, which need
-      products with J and never J itself, :math:`s_1` is over-estimated and the result is *no
-      bound of either sign*. Take 784 dimensions from 128, with singular values from 1 to 1/100,
-      and halve everything: the truth is -294.7 and the bound -589.5; two steps give -257.6, above
-      both, and a hundred steps -558.7. The result is finite where J has lost rank.
-    - ``"stochastic"``: Lanczos quadrature for random signs, by products too. *No bound of a single
-      draw*, which scatters (by 21 in the case above, with one probe). With as many iterations as
-      latent dimensions, its mean over probes is exact. With fewer it lies above the truth on
-      average, as Gauss quadrature of a logarithm does: there by 31 with 8 iterations, by 12 with
-      16 and by 2.3 with 32. It is finite where J has lost rank.
-
-    Gradients go to ``z`` and to whatever the generator depends on, and are right to first order
-    only. Those of a smallest singular value hold its singular vector constant, which is exact
-    where the vector is. Those of ``"stochastic"`` are not of the value drawn, but have that of
-    the log-determinant as their mean, with as many iterations as latent dimensions.
-
-    Args:
-        generator: Maps ``(N, d)`` to ``(N, D)``, :math:`d \le D`, a row by itself and without
-            randomness.
-        z: Shape ``(N, d)``.
-        method: See above.
-        num_iterations: Steps of LOBPCG (default: none, but a singular value decomposition) or of
-            Lanczos (default: 32); more Lanczos steps than ``d`` are never taken.
-        num_probes: Random vectors a row, for ``"stochastic"``.
-
-    Returns:
-        Shape ``(N,)``.
+    Methods, gradients and arguments: :mod:`pyro_ebm.core.objectives.jacobian`.
 
     Raises:
-        ValueError: If the arguments do not go together, or the generator gives anything but one
-            vector for each latent one, of no fewer dimensions.
+        ValueError: If the arguments do not go together, or shapes rule out full rank.
 
     Example:
         >>> import torch
         >>> stretch = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
-        >>> log_det_jtj(lambda z: z @ stretch, torch.zeros(1, 2)).tolist()
-        [0.0]
-
-    References:
-        | Bounds All Around: Training Energy-Based Models with Bidirectional Bounds (Geng, Wang,
-          Gao, Frellsen and Hauberg, 2021)
-        | https://arxiv.org/abs/2111.00929
+        >>> log_det_jtj(lambda z: z @ stretch, torch.zeros(1, 2))
+        tensor([0.])
     """
     _, num_latent = core.check_latent(z)
     num_iterations = core.check_method(method, num_iterations, num_probes, num_latent)
@@ -98,23 +56,6 @@ def log_det_jtj(
 def smallest_singular_value(
     generator: Function, z: Tensor, *, num_iterations: int | None = None
 ) -> Tensor:
-    """Smallest singular values of the Jacobians of a generator.
-
-    With ``num_iterations``, those are LOBPCG steps from a random start, and the result is never
-    below the true value. It does not grow with more steps. See :func:`log_det_jtj`.
-
-    Args:
-        generator: Maps ``(N, d)`` to ``(N, D)``, a row by itself and without randomness.
-        z: Shape ``(N, d)``.
-        num_iterations: Of LOBPCG; zero or more. Default: a singular value decomposition.
-
-    Returns:
-        Shape ``(N,)``, with gradients of first order in ``z`` and in whatever the generator
-        depends on.
-
-    Raises:
-        ValueError: As :func:`log_det_jtj`.
-    """
     core.check_latent(z)
     if num_iterations is None:
         return _of_jacobian(core.smallest, generator, z)
@@ -126,23 +67,12 @@ def smallest_singular_value(
 
 
 def jacobian(generator: Function, z: Tensor) -> Tensor:
-    """Jacobians of a generator, without gradients: :func:`log_det_jtj` has them.
-
-    Args:
-        generator: Maps ``(N, d)`` to ``(N, D)``, a row by itself and without randomness.
-        z: Shape ``(N, d)``.
-
-    Returns:
-        Shape ``(N, D, d)``.
-
-    Raises:
-        ValueError: As :func:`log_det_jtj`.
-    """
+    """Jacobians, shape ``(N, D, d)``, without gradients."""
     return _AllEntries(generator, z).entries()
 
 
 class _Products:
-    """Products with the Jacobians of a generator, a row for each latent value."""
+    """Products with Jacobians, a row for each latent value."""
 
     def __init__(self, generator: Function, z: Tensor) -> None:
         self.generator, self.z = generator, z
@@ -194,16 +124,16 @@ class _AllEntries:
 
 
 def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
-    """A function of Jacobians, with gradients of first order."""
+    """Apply a function to Jacobians, with gradients of first order."""
     num_latent, num_data = core.check_latent(z)[1], _num_data(generator, z)
     if num_data <= 2 * num_latent:
-        # As many products u J cost less than products J v, and have the gradients that J needs.
+        # D products u J cost less than d products J v, and have the gradients that J needs.
         return function(_rows(generator, z, num_data))
     jacobians = _AllEntries(generator, z)
     entries = jacobians.entries()
     if not torch.is_grad_enabled():
         return function(entries)
-    # Not by autograd, which torch.func refuses within a transform of its own.
+    # torch.func refuses autograd within its own transforms.
     slope, value = torch.func.grad(lambda x: _sum_and_terms(function(x)), has_aux=True)(entries)
     return _with_gradient(value, jacobians.weighted(slope.detach()))
 
@@ -233,12 +163,12 @@ def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int)
 
 @torch.no_grad()
 def _num_data(generator: Function, z: Tensor) -> int:
-    # A call by itself, for torch.func refuses one in which Pyro makes a parameter.
+    # A call by itself, because torch.func refuses calls in which Pyro makes a parameter.
     shape = generator(z[:1]).shape
     core.check_shapes(z[:1].shape, shape)
     return shape[1]
 
 
 def _with_gradient(value: Tensor, change: Tensor) -> Tensor:
-    """The one's value and the other's gradient."""
+    """Value of the first and gradient of the second."""
     return value.detach() + change - change.detach()

@@ -1,58 +1,36 @@
-"""Maximum likelihood: train an energy of few dimensions with draws of its base."""
+"""Maximum likelihood with Pyro."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
-from pyro_ebm.pyro.objectives.negatives import compare, record_effective_samples
+from pyro_ebm.core.objectives import maximum_likelihood as core
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.objectives.negatives import detached_metrics, evaluate_energies
 
-__all__ = ["MaximumLikelihood"]
 
+class MaximumLikelihood(core.MaximumLikelihood):
+    """Negative log-likelihood, normalized by draws of the base.
 
-class MaximumLikelihood:
-    r"""Objective that is the negative log-likelihood itself, in few dimensions.
+    See :class:`pyro_ebm.core.objectives.maximum_likelihood.MaximumLikelihood`.
 
-    .. math::
-        \ell(x) = U(x) + \log \frac1M \sum_{m=1}^M \frac{e^{-U(x_m)}}{p_0(x_m)}, \qquad
-        x_m \sim p_0, \quad U = E - \log p_0
-
-    It needs no MCMC. Energy and base are trained together. It can be relied on as long as many
-    draws of the base count for the model: in more than a few dimensions, or once the energy has
-    moved far from its base, hardly any does. Then the loss is too low by many nats, and its
-    gradient is that of the few that do. ``effective_samples`` among the figures of health is how
-    many equal ones the draws are worth.
-
-    Args:
-        num_samples: :math:`M`, draws for each element of the base's batch (usually there is one).
-
-    Raises:
-        ValueError: If the number is no positive integer; in ``loss``, if there is no base, or
-            one without ``sample`` or ``log_prob``.
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+        >>> normal = EnergyBased(lambda x: 0 * x, dist.Normal(0.0, 1.0))
+        >>> MaximumLikelihood(num_samples=10).loss(normal, torch.zeros(2)).value
+        tensor([0.9189, 0.9189])
     """
 
-    def __init__(self, *, num_samples: int = 1000) -> None:
-        self.num_samples = check_positive_integer("num_samples", num_samples)
-
-    def __repr__(self) -> str:
-        return f"MaximumLikelihood(num_samples={self.num_samples})"
-
-    def loss(self, distribution: Any, value: Tensor) -> Tensor:
-        """Loss of each value, differentiable in the parameters of energy and base.
-
-        Args:
-            distribution: An energy-based distribution.
-            value: Shape ``(*batch, *event)``; held constant.
-
-        Returns:
-            Shape ``(*batch,)``: an estimate of the negative log-likelihood, low on average.
-        """
+    def loss(self, distribution: EnergyBased, value: Tensor) -> Loss:
         draws, log_density = self._draw(distribution.base)
-        compared = compare(distribution, value.detach(), draws)
-        record_effective_samples(-compared.negative_energy)
-        return maximum_likelihood(compared.positive, compared.negative, log_density)
+        energies = evaluate_energies(distribution, value.detach(), draws)
+        loss = core.maximum_likelihood(energies.positive, energies.negative, log_density)
+        weights = weight_metrics(-energies.negative_energy.detach())
+        return Loss(loss, {**detached_metrics(energies), **weights})
 
     @torch.no_grad()
     def _draw(self, base: Any) -> tuple[Tensor, Tensor]:

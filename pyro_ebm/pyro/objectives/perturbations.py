@@ -1,39 +1,26 @@
-"""Noise kernels: from a value to noise, and back from noise to values it may have come from."""
-
-import math
+"""Noise kernels on tensors."""
 
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_positive
-
-__all__ = ["GaussianPerturbation"]
+from pyro_ebm.core.objectives import perturbations as core
 
 
-class GaussianPerturbation:
-    r"""Gaussian noise forward, and the same kernel back.
+class GaussianPerturbation(core.GaussianPerturbation):
+    """Gaussian noise of a given variance, from PyTorch's global generator.
 
-    .. math:: y = x + \sqrt t\, \xi, \qquad x_j = y + \sqrt t\, \xi_j
+    Settings and protocol: :class:`pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
 
-    Args:
-        variance: :math:`t`, the *variance* of one hop; :math:`x_j - x` has variance :math:`2t`.
-
-    Raises:
-        ValueError: If the variance is not a positive number.
+    Example:
+        >>> import torch
+        >>> GaussianPerturbation(0.25).backward(torch.zeros(3, 2), num_samples=4).shape
+        torch.Size([4, 3, 2])
     """
 
-    def __init__(self, variance: float) -> None:
-        self.variance = check_positive("variance", variance)
-
-    def __repr__(self) -> str:
-        return f"GaussianPerturbation(variance={self.variance})"
-
     def forward(self, x: Tensor) -> Tensor:
-        """Noise every value once; shape of ``x``."""
-        return x + math.sqrt(self.variance) * torch.randn_like(x)
+        return x + self.standard_deviation * torch.randn_like(x)
 
-    def backward(self, y: Tensor, num_negatives: int) -> Tensor:
-        """Draw values that may have led to ``y``; shape ``(num_negatives, *y.shape)``."""
+    def backward(self, y: Tensor, num_samples: int) -> Tensor:
         # randn_like follows the layout, dtype and device of y and knows no larger shape.
-        noise = torch.randn_like(y.expand((num_negatives, *y.shape)))
-        return y + math.sqrt(self.variance) * noise
+        noise = torch.randn_like(y.expand((num_samples, *y.shape)))
+        return y + self.standard_deviation * noise

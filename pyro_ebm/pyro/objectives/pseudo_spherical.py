@@ -1,99 +1,39 @@
-"""Pseudo-spherical contrastive divergence: train an energy by a score that needs no normalizer."""
-
-from typing import Any
+"""Pseudo-spherical contrastive divergence with Pyro."""
 
 from torch import Tensor
 
-from pyro_ebm.core.checks import check_nonnegative, check_one_base
-from pyro_ebm.core.evidence.weights import summarize_log_weights
-from pyro_ebm.core.infer.metrics import record_figures
-from pyro_ebm.core.objectives.pseudo_spherical import check_gamma, pseudo_spherical
-from pyro_ebm.pyro.objectives.negatives import Negatives, compare
-from pyro_ebm.pyro.samplers import Sampler
-
-__all__ = ["PseudoSpherical"]
+from pyro_ebm.core.distributions.checks import check_one_base
+from pyro_ebm.core.objectives import pseudo_spherical as core
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives, evaluate_energies
 
 
-class PseudoSpherical:
-    r"""Objective that is contrastive divergence with values and draws weighted by density.
+class PseudoSpherical(core.PseudoSpherical):
+    """Pseudo-spherical contrastive divergence; masked values count in the weights.
 
-    .. math::
-        \nabla L = \mathbb E_{\tilde p}[\nabla U] - \mathbb E_r[\nabla U], \qquad
-        \tilde p \propto p\, e^{-\gamma U}, \quad r \propto q\, e^{-\gamma U}, \quad
-        U = E - \log p_0
+    See :class:`pyro_ebm.core.objectives.pseudo_spherical.PseudoSpherical`.
 
-    Here p is the law of the site's values and q the model. The draws of the model, from the base
-    by MCMC or from chains that the guide declares, ``auxiliary("x",
-    chains=PersistentChains(...))``, have weights ``softmax(-gamma U)``, and so have the values.
-    Energy and base are trained together.
-
-    The weights are normalized over all values that the objective sees, which are to share one
-    base: in a plate that subsamples, over the minibatch, whose ratio of means is biased by one
-    over its size. A value that is masked out has no gradient, but counts in these weights.
-
-    Args:
-        gamma: :math:`\gamma > -1`, not 0. Above 0 values of high energy count less (robust to
-            outliers), below 0 more (covers them); near 0 it is contrastive divergence. From
-            :math:`-1/2` down the weights of draws have no finite variance. Energies that differ
-            by many times :math:`1 / |\gamma|` leave all weight to one value, as
-            ``effective_values`` and ``effective_negatives`` among the figures of health tell.
-        sampler: What moves the draws; the distribution's own by default. Its bias is the model's.
-        num_steps: Its steps from the start; its own ``num_steps`` by default.
-        num_negatives: Draws; by default as many as there are values.
-        energy_penalty: :math:`\lambda \ge 0` of :math:`\lambda (E(x)^2 + \overline{E(x^-)^2})`.
-
-    Raises:
-        TypeError: If ``sampler`` is no sampler.
-        ValueError: If another argument is out of range; in ``loss``, if the base has a batch.
-
-    References:
-        | Pseudo-Spherical Contrastive Divergence (Yu et al., 2021)
-        | https://arxiv.org/abs/2111.00780
+    Example:
+        >>> import torch
+        >>> from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+        >>> slope = EnergyBased(lambda x: x, event_shape=())
+        >>> draws = torch.tensor([3.0, 3.0])
+        >>> PseudoSpherical(0.5).loss(slope, torch.tensor([1.0, 1.0]), chains=draws).value
+        tensor([-2., -2.])
     """
 
-    def __init__(
-        self,
-        gamma: float,
-        *,
-        sampler: Sampler | None = None,
-        num_steps: int | None = None,
-        num_negatives: int | None = None,
-        energy_penalty: float = 0.0,
-    ) -> None:
-        self.gamma = check_gamma(gamma)
-        self.negatives = Negatives(sampler, num_steps, num_negatives)
-        self.energy_penalty = check_nonnegative("energy_penalty", energy_penalty)
-
-    def __repr__(self) -> str:
-        return (
-            f"PseudoSpherical({self.gamma}, {self.negatives}, energy_penalty={self.energy_penalty})"
-        )
-
-    def loss(self, distribution: Any, value: Tensor, *, chains: Tensor | None = None) -> Tensor:
-        r"""Loss of each value, differentiable in the parameters of energy and base.
-
-        Args:
-            distribution: An energy-based distribution.
-            value: Shape ``(*batch, *event)``; held constant.
-            chains: Draws of the model to take as they are, shape ``(num_chains, *event)``.
-
-        Returns:
-            Shape ``(*batch,)``. Without a penalty the same number for every value,
-            :math:`\frac1\gamma \log (\overline{e^{-\gamma U(x^-)}} /
-            \overline{e^{-\gamma U(x)}})`: near 0 if draws are like values; no divergence.
-        """
+    def loss(
+        self, distribution: EnergyBased, value: Tensor, *, chains: Tensor | None = None
+    ) -> Loss:
         check_one_base(distribution)
         value = value.detach()
-        compared = compare(distribution, value, self.negatives.draw(distribution, value, chains))
-        positive, negative = compared.positive.detach(), compared.negative.detach()
-        record_figures(
-            effective_values=lambda: self._effective_size(positive),
-            effective_negatives=lambda: self._effective_size(negative),
-        )
-        weights = pseudo_spherical(self.gamma, positive, negative)
-        loss = weights.positive * compared.positive - (weights.negative * compared.negative).mean(0)
+        negatives = draw_negatives(self, distribution, value, chains)
+        energies = evaluate_energies(distribution, value, negatives)
+        potentials = energies.positive.detach(), energies.negative.detach()
+        weights = core.pseudo_spherical(self.gamma, *potentials)
+        loss = weights.positive * energies.positive - (weights.negative * energies.negative).mean(0)
         loss = weights.value + loss - loss.detach()
-        return loss + self.energy_penalty * compared.mean_square_energy
-
-    def _effective_size(self, potential: Tensor) -> Tensor:
-        return summarize_log_weights(-self.gamma * potential.flatten()).effective_sample_size
+        loss = loss + self.energy_penalty * energies.mean_square
+        sizes = core.pseudo_spherical_metrics(self.gamma, *potentials)
+        return Loss(loss, {**detached_metrics(energies), **sizes})

@@ -1,0 +1,45 @@
+"""The contract between an objective and whatever trains with it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Metrics = Mapping[str, Callable[[], Any]]
+
+
+class Loss(NamedTuple):
+    """Loss of each value, and metrics to read during training.
+
+    Attributes:
+        value: Shape ``(*batch,)``, differentiable in everything that the objective trains.
+        metrics: By name, functions without arguments that return a scalar array. They run only
+            when someone reads them. Names in use:
+
+            | ``energy_gap``: mean energy of negatives minus mean energy of values.
+            | ``energy_scale``: standard deviation of all energies in the loss.
+            | ``effective_sample_size``: of weighted draws, the smallest over the batch.
+    """
+
+    value: Any
+    metrics: Metrics
+
+
+class Objective:
+    """Base of the settings of all objectives.
+
+    Objectives are frozen dataclasses. The core's classes hold settings, checks and formulas; each
+    host's class of the same name adds ``loss``. An objective of your own need not derive from
+    this class: any object with such a ``loss`` will do.
+    """
+
+    def loss(self, *args: Any, **attached: Any) -> Loss:
+        """Compute the loss of each value, differentiable in the parameters of energy and base.
+
+        Args:
+            *args: ``(distribution, value)``, in NumPyro ``(rng_key, distribution, value)``: an
+                :class:`EnergyBased` and values of shape ``(*batch, *event)``, held constant.
+            **attached: Learned parts that the guide attached to the site, by name.
+
+        Returns:
+            A :class:`Loss`, or any pair of a loss and a mapping of metrics.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is the settings half of an objective.")

@@ -1,0 +1,109 @@
+"""Negatives: draws of the model that objectives compare with the data."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.numerics import effective_sample_size
+from pyro_ebm.core.objectives.settings import convert_fields, optional
+from pyro_ebm.core.samplers.settings import check_sampler
+
+
+class Negatives(Protocol):
+    """Settings of an objective that draws from the model it trains."""
+
+    @property
+    def sampler(self) -> Any:
+        """Kernel that moves the draws, by default the distribution's; its bias is the model's."""
+        ...
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps from start to negative, by default the distribution's ``num_sampler_steps``."""
+        ...
+
+    @property
+    def num_samples(self) -> int | None:
+        """Draws for each element of the base's batch (usually there is one).
+
+        By default as many in all as there are values, and at least 2.
+        """
+        ...
+
+
+def check_negatives(settings: Negatives) -> None:
+    """Raise unless the settings describe draws of the model.
+
+    Raises:
+        TypeError: If ``sampler`` is not a sampler.
+        ValueError: If a number is out of range.
+    """
+    if settings.sampler is not None:
+        check_sampler(settings.sampler)
+    convert_fields(
+        settings,
+        num_steps=optional(check_positive_integer),
+        num_samples=optional(check_positive_integer),
+    )
+
+
+def check_attached_chains(chains: Any, event_shape: Any) -> None:
+    """Raise unless attached draws have shape ``(num_chains, *event)``."""
+    if tuple(chains.shape[1:]) != tuple(event_shape):
+        raise ValueError(
+            f"Expected chains of the event shape of their site, {tuple(event_shape)}, got shape "
+            f"{tuple(chains.shape)}."
+        )
+
+
+class Energies(NamedTuple):
+    """Energies of values and of negatives.
+
+    Attributes:
+        positive_energy: Energies of the values, shape ``(*batch,)``.
+        negative_energy: Energies of the negatives, shape ``(num_samples, *context)``.
+        positive: Potentials of the values, energy minus log-density of the base.
+        negative: Potentials of the negatives.
+    """
+
+    positive_energy: Any
+    negative_energy: Any
+    positive: Any
+    negative: Any
+
+    @property
+    def mean_square(self) -> Any:
+        """Squared energy of each value plus the mean squared energy of the negatives."""
+        return mean_square(self.positive_energy, self.negative_energy)
+
+
+def mean_square(positive: Any, negative: Any) -> Any:
+    """Add the mean square of negatives, over the first axis, to the square of each value."""
+    xp = array_namespace(positive, negative)
+    return positive**2 + xp.mean(negative**2, axis=0)
+
+
+def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[[], Any]]:
+    """Return the metrics ``energy_gap`` and ``energy_scale``.
+
+    Args:
+        positive: Energies of values as constants, any shape.
+        negative: Energies of negatives as constants, any shape.
+    """
+    xp = array_namespace(positive, negative)
+
+    def scale() -> Any:
+        return xp.std(xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)]))
+
+    return {
+        "energy_gap": lambda: xp.mean(negative) - xp.mean(positive),
+        "energy_scale": scale,
+    }
+
+
+def weight_metrics(log_weights: Any) -> dict[str, Callable[[], Any]]:
+    """Return the metric ``effective_sample_size``, the smallest over columns of log-weights."""
+    xp = array_namespace(log_weights)
+    return {"effective_sample_size": lambda: xp.min(effective_sample_size(log_weights))}

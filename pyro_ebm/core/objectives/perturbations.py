@@ -1,0 +1,35 @@
+"""Noise kernels: from a value to noise, and back to values that it may have come from."""
+
+import math
+from dataclasses import dataclass
+
+from pyro_ebm.core.checks import check_positive
+from pyro_ebm.core.objectives.settings import convert_fields
+
+
+@dataclass(frozen=True)
+class GaussianPerturbation:
+    r"""Gaussian noise forward, and the same kernel back.
+
+    .. math:: y = x + \sqrt t\, \xi, \qquad x_j = y + \sqrt t\, \xi_j
+
+    A kernel of your own has the same two methods: ``forward(x)`` perturbs every value once, and
+    ``backward(y, num_samples)`` returns draws of shape ``(num_samples, *y.shape)``. In NumPyro
+    both take a random key first.
+
+    Args:
+        variance: :math:`t`, the *variance* of one hop; :math:`x_j - x` has variance :math:`2t`.
+
+    Raises:
+        ValueError: If the variance is not a positive number.
+    """
+
+    variance: float
+
+    def __post_init__(self) -> None:
+        convert_fields(self, variance=check_positive)
+
+    @property
+    def standard_deviation(self) -> float:
+        r""":math:`\sqrt t`."""
+        return math.sqrt(self.variance)
