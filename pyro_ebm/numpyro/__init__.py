@@ -9,14 +9,13 @@ with require_extra("numpyro"):
 from pyro_ebm.core.evidence.bounds import Bounds
 from pyro_ebm.core.evidence.log_marginal import LogMarginal
 from pyro_ebm.core.evidence.weights import LogNormalizer
-from pyro_ebm.core.model.issues import Finding
 from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.bounds import bounds
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
-from pyro_ebm.numpyro.infer.elbo import EnergyELBO, auxiliary
+from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.numpyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.numpyro.infer.mcmc import SamplerKernel
 from pyro_ebm.numpyro.infer.persistent_chains import PersistentChains
@@ -31,7 +30,6 @@ from pyro_ebm.numpyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.numpyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
-from pyro_ebm.numpyro.optim import step_when
 from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
 from pyro_ebm.numpyro.samplers.run import run_chains
 
@@ -44,7 +42,6 @@ __all__ = [
     "EnergyDiscrepancy",
     "EnergyELBO",
     "FDivergence",
-    "Finding",
     "GaussianPerturbation",
     "HMC",
     "KALE",
@@ -61,12 +58,11 @@ __all__ = [
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",
-    "auxiliary",
+    "attach",
     "bounds",
     "check_model",
     "log_det_jtj",
     "log_marginal",
     "log_normalizer",
     "run_chains",
-    "step_when",
 ]

@@ -9,14 +9,13 @@ with require_extra("pyro"):
 from pyro_ebm.core.evidence.bounds import Bounds
 from pyro_ebm.core.evidence.log_marginal import LogMarginal
 from pyro_ebm.core.evidence.weights import LogNormalizer
-from pyro_ebm.core.model.issues import Finding
 from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.bounds import bounds
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
-from pyro_ebm.pyro.infer.elbo import EnergyELBO, auxiliary
+from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.pyro.infer.mcmc import SamplerKernel
 from pyro_ebm.pyro.infer.persistent_chains import PersistentChains
@@ -44,7 +43,6 @@ __all__ = [
     "EnergyDiscrepancy",
     "EnergyELBO",
     "FDivergence",
-    "Finding",
     "GaussianPerturbation",
     "HMC",
     "KALE",
@@ -61,7 +59,7 @@ __all__ = [
     "SamplerKernel",
     "ScoreMatching",
     "alpha_divergence",
-    "auxiliary",
+    "attach",
     "bounds",
     "check_model",
     "log_det_jtj",

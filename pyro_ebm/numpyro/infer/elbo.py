@@ -1,11 +1,11 @@
 """The ELBO of a model with energy-based sites, around any ELBO of NumPyro.
 
-A step runs the model three times. (1) `SiteRecorder`, outside of the particles: only arrays leave a
-`vmap`, but log-normalizers need the sites, and persistent chains must move once for all particles.
-(2) `find_dependencies`, abstractly: arrays have no identity, only provenance shows which latents and
-parameters are behind an energy. (3) The stock ELBO, in its particles, with `FactorEmitter`. Under
-`jit` the first two cost tracing alone, as XLA drops what is unused; outside of it a step takes about
-twice the time.
+A step runs the model three times. (1) `SiteRecorder`, outside of the particles: only arrays leave
+a `vmap`, but log-normalizers need the sites, and persistent chains must move once for all of them.
+(2) `find_dependencies`, abstractly: arrays have no identity, only provenance shows which latents
+and parameters are behind an energy. (3) The stock ELBO, in its particles, with `FactorEmitter`.
+Under `jit` the first two cost tracing alone, as XLA drops what is unused; outside of it a step
+takes about twice the time.
 """
 
 from typing import Any
