@@ -1,4 +1,4 @@
-"""Several steps of one player for each of another: optimizers that sit steps out."""
+"""Optimizer wrapper that skips steps, for training of several players at several paces."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,26 +6,25 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-__all__ = ["step_when"]
-
 
 def step_when(optimizer: type[Optimizer]) -> type[Optimizer]:
-    """Give an optimizer a condition on the count of steps, without which it does nothing.
+    """Give an optimizer a condition on the number of steps; it skips steps that do not meet it.
 
-    In a step that it sits out, the parameter and the optimizer's state (moments, counts, rates)
-    stay as they are to the last bit, and the gradient is dropped. Gradients are computed all the
-    same. A learning-rate scheduler around it has a count of its own, which goes on.
+    In a skipped step the parameter and the optimizer's state (moments, counts, rates) do not
+    change, to the last bit, and the gradient is dropped. Gradients are computed all the same. A
+    learning-rate scheduler around it has a count of its own, which continues.
 
     Pyro makes one optimizer for each parameter, which counts the steps of that parameter; the
-    count is a part of ``state_dict``, so that saved training goes on where it stopped.
+    count is a part of ``state_dict``: saved training continues from it. (With NumPyro, use
+    ``optax.conditionally_mask``.)
 
     Args:
         optimizer: A class of ``torch.optim`` or the like, for example ``torch.optim.Adam``.
 
     Returns:
-        A subclass with one more keyword argument, ``condition``: a function from the count of
-        steps so far (0, 1, 2, ...) to whether to move in this step; None, the default, moves in
-        all. It can be copied and, if the condition can, pickled.
+        A subclass with one more keyword argument, ``condition``: a function from the number of
+        steps so far (0, 1, 2, ...) to a boolean; None, the default, skips none. It can be copied
+        and, if the condition can, pickled.
 
     Raises:
         TypeError: If ``optimizer`` is no subclass of ``torch.optim.Optimizer``, or, from the
@@ -34,11 +33,12 @@ def step_when(optimizer: type[Optimizer]) -> type[Optimizer]:
     Example:
         Five steps of the energy for each of the base:
 
+        >>> import pyro, torch, pyro_ebm.pyro as ebm
         >>> def options(name):
         ...     if not name.startswith("base"):
         ...         return {"lr": 1e-4}
         ...     return {"lr": 1e-4, "condition": lambda count: count % 5 == 4}
-        >>> optimizer = PyroOptim(step_when(torch.optim.Adam), options)  # doctest: +SKIP
+        >>> optimizer = pyro.optim.PyroOptim(ebm.step_when(torch.optim.Adam), options)
     """
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
         raise TypeError(
@@ -77,7 +77,7 @@ class _StepsWhen(Optimizer):
         return _blank, (self.plain,), self.__getstate__()
 
 
-# The same class each time, so that a copy is an instance of the class of the original.
+# The same class each time: a copy is an instance of the class of the original.
 @cache
 def _subclass(optimizer: type[Optimizer]) -> type[Optimizer]:
     return type(f"{optimizer.__name__}When", (_StepsWhen, optimizer), {"plain": optimizer})
