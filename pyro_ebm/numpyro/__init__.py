@@ -6,13 +6,10 @@ with require_extra("numpyro"):
     import jax as _jax  # noqa: F401
     import numpyro as _numpyro  # noqa: F401
 
-from pyro_ebm.core.evidence.bounds import Bounds
-from pyro_ebm.core.evidence.log_marginal import LogMarginal
-from pyro_ebm.core.evidence.weights import LogNormalizer
 from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
-from pyro_ebm.numpyro.evidence.bounds import bounds
+from pyro_ebm.numpyro.evidence.bounds import generator_bounds
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
@@ -35,7 +32,6 @@ from pyro_ebm.numpyro.samplers.run import run_chains
 
 __all__ = [
     "BidirectionalBounds",
-    "Bounds",
     "ContrastiveDivergence",
     "Divergence",
     "EnergyBased",
@@ -48,8 +44,6 @@ __all__ = [
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",
-    "LogMarginal",
-    "LogNormalizer",
     "MALA",
     "MaximumLikelihood",
     "PersistentChains",
@@ -59,7 +53,7 @@ __all__ = [
     "ScoreMatching",
     "alpha_divergence",
     "attach",
-    "bounds",
+    "generator_bounds",
     "check_model",
     "log_det_jtj",
     "log_marginal",

@@ -6,13 +6,10 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
-from pyro_ebm.core.evidence.bounds import Bounds
-from pyro_ebm.core.evidence.log_marginal import LogMarginal
-from pyro_ebm.core.evidence.weights import LogNormalizer
 from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
-from pyro_ebm.pyro.evidence.bounds import bounds
+from pyro_ebm.pyro.evidence.bounds import generator_bounds
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
@@ -36,7 +33,6 @@ from pyro_ebm.pyro.samplers.run import run_chains
 
 __all__ = [
     "BidirectionalBounds",
-    "Bounds",
     "ContrastiveDivergence",
     "Divergence",
     "EnergyBased",
@@ -49,8 +45,6 @@ __all__ = [
     "KineticLangevin",
     "Langevin",
     "LangevinGuide",
-    "LogMarginal",
-    "LogNormalizer",
     "MALA",
     "MaximumLikelihood",
     "PersistentChains",
@@ -60,7 +54,7 @@ __all__ = [
     "ScoreMatching",
     "alpha_divergence",
     "attach",
-    "bounds",
+    "generator_bounds",
     "check_model",
     "log_det_jtj",
     "log_marginal",

@@ -1,50 +1,112 @@
-"""What a generator's draws say about a normalizing constant, and what of it is a bound."""
+r"""Bounds of a normalizing constant from draws of a generator: settings, result, formula."""
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import check_choice, check_one_base, check_positive, is_implicit
-from pyro_ebm.core.evidence.weights import bracket
-from pyro_ebm.core.objectives.bidirectional_bounds import ENTROPIES
-
-__all__ = [
-    "Bounds",
-    "Flow",
-    "check_flow",
-    "check_request",
-    "entropy_bounds",
-    "into_blocks",
-    "summarize_bounds",
-]
-
-# Bounds are moved outward by so many standard errors.
-_MARGIN = 2.0
+from pyro_ebm.core.checks import check_choice, check_positive, check_positive_integer
+from pyro_ebm.core.evidence.log_normalizer import describe
+from pyro_ebm.core.evidence.weights import MARGIN, bracket
+from pyro_ebm.core.objectives.generator import ENTROPIES
 
 
-class Bounds(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class GeneratorBoundsSettings:
+    r"""Entropy and effort of bounds of :math:`\log Z` from draws of a generator.
+
+    .. math::
+        \mathbb E[f] \le \log Z = \log \mathbb E[e^f], \qquad
+        f(w) = -U(T(w)) - \log \eta(w) + \log v(w)
+
+    U is the energy minus the log-density of the base, T the generator of latent values
+    :math:`w \sim \eta` (of ``BidirectionalBounds`` or any other), and v its volume element by the
+    ``entropy`` of :class:`~pyro_ebm.core.objectives.bidirectional_bounds.BidirectionalBounds`.
+
+    *Lower bound.* Of :math:`\log Z` with ``"exact"`` and ``"smallest_singular_value"``, if the
+    generator is injective and has as many latent as data dimensions; with ``"noise"`` for any
+    generator and encoder. With fewer latent dimensions and no noise, all numbers are about the
+    integral over the generator's surface, and a warning says so. An estimated entropy
+    (``"stochastic"``, or ``num_iterations`` of LOBPCG) may be too high: ``lower`` is then minus
+    infinity.
+
+    *Upper bound.* :math:`\mathbb E[f] + R / \rho` with the ``penalty`` R, for ``"exact"`` with a
+    generator onto all of space and for ``"noise"``, where :math:`\rho` is the log-Sobolev constant
+    of the density :math:`\eta e^f` of latent values. It is at least the smallest eigenvalue, over
+    all w, of the Hessian of :math:`-\log \eta - f`, and so at least 1 if f is concave and the
+    latent standard normal. (If f has slopes of at most L instead, R may be replaced by
+    :math:`L^2 / 2`, with :math:`\rho = 1`.) Where f is not concave such a constant is rarely
+    known, and tiny if modes lie far apart; R does not see a mode that the generator misses.
+
+    *Estimate.* By importance sampling, unbiased for Z where
+    :math:`\log Z = \log \mathbb E[e^f]` holds, too low with ``"smallest_singular_value"``.
+
+    Args:
+        entropy: ``"exact"``, ``"smallest_singular_value"``, ``"stochastic"`` or ``"noise"``; the
+            last needs an encoder from ``(N, *event)`` to a distribution over the latent of batch
+            shape ``(N,)``.
+        num_samples: Independent draws of the generator.
+        num_iterations: Of LOBPCG or of Lanczos; see ``log_det_jtj``.
+        num_probes: Of Lanczos quadrature.
+        log_sobolev_constant: :math:`\rho > 0`, or a number below it, where it is known.
+
+    Raises:
+        ValueError: If the generator or an option does not fit the distribution, the ``entropy``
+            has no upper bound but a ``log_sobolev_constant`` is given, or energies at draws are
+            NaN.
+
+    Warns:
+        UserWarning: If the generator has fewer latent than data dimensions, and no noise.
+
+    References:
+        | Bounds all around: training energy-based models with bidirectional bounds (Geng et al.,
+          2021), https://arxiv.org/abs/2111.00929
+    """
+
+    entropy: str = "exact"
+    num_samples: int = 1000
+    num_iterations: int | None = None
+    num_probes: int = 1
+    log_sobolev_constant: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive_integer("num_samples", self.num_samples, minimum=2)
+        check_choice("entropy", self.entropy, ENTROPIES)
+        if self.log_sobolev_constant is None:
+            return
+        check_positive("log_sobolev_constant", self.log_sobolev_constant)
+        if self.entropy not in ("exact", "noise"):
+            raise ValueError(
+                "Expected entropy='exact' or 'noise' with a `log_sobolev_constant`, got "
+                f"{self.entropy!r}: its bound is one of E[e^f], which is log Z for these two alone."
+            )
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the entropy is never too high."""
+        if self.entropy == "smallest_singular_value":
+            return self.num_iterations is None
+        return self.entropy != "stochastic"
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorBounds:
     r"""Bounds and an estimate of :math:`\log Z = \log \int e^{-U(x)}\,dx` from a generator.
 
-    All but ``log_weights`` are scalars. What bounds what is said by :func:`summarize_bounds`.
+    All but ``log_weights`` are scalars.
 
     Attributes:
         mean_log_ratio: :math:`\mathbb E[f]`, the generator's entropy minus its mean potential.
         lower: Two standard errors below it; minus infinity where the entropy is an estimate.
-        upper: Lowest upper bound, two standard errors up; plus infinity where there is none.
+        upper: Upper bound, two standard errors up; plus infinity without a log-Sobolev constant.
         penalty: :math:`R = \tfrac12 \mathbb E |\nabla_w f|^2`. Not a bound of anything: only
             :math:`R / \rho` with the log-Sobolev constant is.
-        estimate: Best guess of :math:`\log Z`, the log of the mean of :math:`e^f`.
-        standard_error: That of ``estimate``; plus infinity where fewer than 10 effective draws
-            cannot tell.
-        effective_sample_size: Kish's, of the weights :math:`e^f`. Blind to modes that the
-            generator misses, as all but the divergence is.
+        estimate: Estimate of :math:`\log Z`, the log of the mean of :math:`e^f`.
+        standard_error: Of ``estimate``; plus infinity with fewer than 10 effective samples.
+        effective_sample_size: Kish's, of the weights :math:`e^f`. It does not see modes that the
+            generator misses, and neither does any other number here.
         log_weights: :math:`f`, shape ``(num_samples,)``.
-        divergence: Estimate of :math:`KL(p_g \,\|\, p)` by the heat flow, from above; None unless
-            asked for.
-        divergence_sample_size: Effective number of the weighted points that told where the model
-            is, at the time when they were fewest; None unless asked for. Do not trust the
-            divergence if it is below 10.
     """
 
     mean_log_ratio: Any
@@ -54,137 +116,47 @@ class Bounds(NamedTuple):
     estimate: Any
     standard_error: Any
     effective_sample_size: Any
-    log_weights: Any
-    divergence: Any
-    divergence_sample_size: Any
+    log_weights: Any = field(repr=False)
 
-
-class Flow(NamedTuple):
-    r"""What a heat flow tells of the divergence of a generator from a model.
-
-    Attributes:
-        divergences: :math:`KL(p_g \,\|\, p)` by each block of draws and what was drawn for it,
-            shape ``(num_blocks,)``.
-        sample_size: As ``divergence_sample_size`` of :class:`Bounds`.
-    """
-
-    divergences: Any
-    sample_size: Any
+    def __str__(self) -> str:
+        return describe(self)
 
 
 def summarize_bounds(
-    log_ratio: Any,
-    half_squares: Any,
-    *,
-    is_bounded: bool = True,
-    log_sobolev_constant: float | None = None,
-    flow: Flow | None = None,
-) -> Bounds:
-    r"""Bounds of :math:`\log Z` from log-ratios and their slopes.
+    log_ratio: Any, half_squared_norms: Any, settings: GeneratorBoundsSettings
+) -> GeneratorBounds:
+    r"""Return the bounds of :math:`\log Z` from log-ratios and their slopes.
 
     .. math::
-        \mathbb E[f] \le \log Z \le
-        \min\Big(\mathbb E[f] + \frac{R}{\rho},\; \mathbb E[f] + KL(p_g \,\|\, p)\Big)
+        \mathbb E[f] \le \log Z \le \mathbb E[f] + \frac{R}{\rho}
 
-    The first upper bound is the log-Sobolev inequality of the density :math:`\eta e^f / Z` of
-    latent values, the second an identity where f is exact. Bounds are two standard errors away
-    from the means, good for about 97 runs in 100 each if tails are light. The errors of the second
-    one are those of 10 blocks, good for about 95, in each of which those of both terms largely
-    cancel.
+    The upper bound is the log-Sobolev inequality of the density :math:`\eta e^f / Z` of latent
+    values. Both are two standard errors away from the means, and hold in about 97 of 100 runs each
+    if tails are light.
 
     Args:
         log_ratio: :math:`f` of draws, shape ``(N,)``.
-        half_squares: :math:`\tfrac12 |\nabla_w f|^2`, shape ``(N,)``.
-        is_bounded: Whether f is exact, or too low on average.
-        log_sobolev_constant: :math:`\rho`.
-        flow: What the heat flow tells.
+        half_squared_norms: :math:`\tfrac12 |\nabla_w f|^2`, shape ``(N,)``.
+        settings: With the kind of entropy and the log-Sobolev constant.
     """
     xp = array_namespace(log_ratio)
     weights = bracket(log_ratio)
     infinite = xp.full_like(weights.estimate, math.inf)
-    upper = infinite
-    if log_sobolev_constant is not None:
-        upper = _above(log_ratio + half_squares / log_sobolev_constant)
-    if flow is not None:
-        num_blocks = flow.divergences.shape[0]
-        blocks = into_blocks(log_ratio, num_blocks)
-        upper = xp.minimum(upper, _above(xp.mean(blocks, axis=1) + flow.divergences))
-    return Bounds(
+    rho = settings.log_sobolev_constant
+    return GeneratorBounds(
         xp.mean(log_ratio),
-        -_above(-log_ratio) if is_bounded else -infinite,
-        upper,
-        xp.mean(half_squares),
+        -_above(-log_ratio) if settings.is_lower_bound else -infinite,
+        infinite if rho is None else _above(log_ratio + half_squared_norms / rho),
+        xp.mean(half_squared_norms),
         weights.estimate,
         weights.standard_error,
         weights.effective_sample_size,
         log_ratio,
-        None if flow is None else xp.mean(flow.divergences),
-        None if flow is None else flow.sample_size,
     )
 
 
-def into_blocks(draws: Any, num_blocks: int) -> Any:
-    """Draws ``(N, *event)`` as ``(num_blocks, N // num_blocks, *event)``, without those left."""
-    size = draws.shape[0] // num_blocks
-    kept = draws[: num_blocks * size, ...]
-    return array_namespace(draws).reshape(kept, (num_blocks, size, *draws.shape[1:]))
-
-
-def entropy_bounds(entropy: str, num_iterations: int | None) -> bool:
-    """Whether a way to find a generator's entropy never overstates it."""
-    if entropy == "smallest_singular_value":
-        return num_iterations is None
-    return entropy != "stochastic"
-
-
-def check_request(
-    distribution: Any, entropy: str, log_sobolev_constant: float | None, *, diffusion: bool
-) -> None:
-    """Raise unless the upper bounds that are asked for can be had."""
-    check_one_base(distribution)
-    check_choice("entropy", entropy, ENTROPIES)
-    if log_sobolev_constant is not None:
-        check_positive("log_sobolev_constant", log_sobolev_constant)
-        if entropy not in ("exact", "noise"):
-            raise ValueError(
-                "Expected entropy='exact' or 'noise' with a `log_sobolev_constant`, got "
-                f"{entropy!r}: the bound it gives is one of E[e^f], which is log Z for them alone."
-            )
-    if diffusion and entropy != "exact":
-        raise ValueError(
-            f"Expected entropy='exact' with diffusion=True, got {entropy!r}: the divergence is "
-            "that of the generator's density, and bounds log Z only together with its exact "
-            "entropy (an encoder's shortfall is unknown)."
-        )
-    if diffusion and (distribution.base is None or is_implicit(distribution.base)):
-        raise ValueError(
-            "Expected a base with a density, which says where modes may be, with diffusion=True, "
-            f"got base={distribution.base}."
-        )
-
-
-def check_flow(sizes: tuple[int, int], distribution: Any, *, is_unconstrained: bool) -> None:
-    """Raise unless generator and model have densities that heat flows smooth.
-
-    Args:
-        sizes: Numbers of latent and of data dimensions.
-        distribution: The model.
-        is_unconstrained: Whether its support is all of space.
-    """
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            "Expected a generator of as many latent as data dimensions with diffusion=True, got "
-            f"{sizes[0]} and {sizes[1]}."
-        )
-    if not is_unconstrained:
-        raise ValueError(
-            "Expected a distribution on all real numbers with diffusion=True, got one on "
-            f"{distribution.support}."
-        )
-
-
 def _above(x: Any) -> Any:
-    """Two standard errors above a mean."""
+    """Return a mean plus two standard errors."""
     xp = array_namespace(x)
     error = xp.std(x, correction=1) / math.sqrt(x.shape[0])
-    return xp.mean(x) + _MARGIN * error
+    return xp.mean(x) + MARGIN * error

@@ -1,39 +1,109 @@
-"""Evidence of latent-variable models from log-weights and the log-normalizers of their priors."""
+r"""Marginal likelihoods of latent-variable models: settings, result, checks."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.checks import check_choice, check_positive_integer
+from pyro_ebm.core.evidence.annealing import Schedule
+from pyro_ebm.core.evidence.log_normalizer import FEW
 from pyro_ebm.core.evidence.weights import summarize_log_weights
+from pyro_ebm.core.samplers.settings import check_exact, check_sampler
 
-__all__ = [
-    "LogMarginal",
-    "describe_doubts",
-    "inverse_temperatures",
-    "summarize_log_marginal",
-]
-
-# A likelihood of many observations is felt at once: most temperatures belong near zero.
+# A likelihood of many observations changes fastest near the prior: most temperatures belong there.
 _POWER = 4
-# Fewer effective samples than this say nothing about their own error.
-_FEW = 10.0
 
 
-class LogMarginal(NamedTuple):
-    r"""Estimates of :math:`\log p(x) = \log \int p(x, z)\,dz`, one for each data point.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LogMarginalSettings:
+    r"""Method and effort of an estimate of :math:`\log p(x) = \log \int p(x, z)\,dz`.
+
+    There is one estimate for each *data point*, an element of the plates that contain all latents
+    and all observations that depend on them (with ``"importance"``: all sites of the guide, too).
+    Without such plates there is one estimate, for all data. Observed sites outside of these plates
+    that depend on no latent are left out. Subsampling does not change the number of a data point
+    that was drawn.
+
+    *Importance sampling* draws from the guide, with weights :math:`p(x, z) / q(z)`.
+
+    *Annealed importance sampling* moves chains from draws :math:`z_0` of the priors to the
+    posterior through :math:`p_k \propto p_0(z)\,(e^{-E(z)}\,p(x \mid z))^{\beta_k}`,
+    :math:`\beta_k = (k / K)^4`, with one transition of the kernel at each. The log-weight is
+    :math:`\sum_k (\beta_k - \beta_{k-1}) (\log p(x \mid z_{k-1}) - E(z_{k-1}))`. An energy-based
+    prior starts at its *base* :math:`p_0`, whose draws are exact (draws of the prior are not), and
+    the path tempers its energy with the likelihood. If the kernel has a ``target_accept_prob``, a
+    pilot run of 8 chains finds a step size for each temperature and data point.
+
+    Both estimate :math:`\log (Z\,p(x))`. The :math:`\log Z` of each energy-based site is
+    subtracted, and its standard error is added in quadrature. Priors without energies, and those
+    with a known ``log_normalizer``, need none.
+
+    Args:
+        method: ``"importance"``, which needs a normalized guide with a density, or
+            ``"annealed"``, which needs none.
+        num_samples: Independent weights for each data point.
+        num_temperatures: :math:`K`.
+        sampler: Kernel of ``"annealed"``; it must leave a density invariant. Default:
+            ``MALA(0.1)``.
+        log_normalizers: Known :math:`\log Z` by site: a result of ``log_normalizer``, or an exact
+            number. The others are estimated by ``log_normalizer``.
+        batch_size: Samples held in memory at once. Default: all.
+
+    Raises:
+        ValueError: If an argument is out of range, ``log_normalizers`` names a site that is not
+            energy-based, the guide is missing or has no density, an energy-based prior has no
+            base, or a latent is discrete.
+
+    Warns:
+        UserWarning: If a data point has fewer than 10 effective samples.
+
+    References:
+        | Annealed importance sampling (Neal, 2001)
+        | Marginal likelihood estimation via power posteriors (Friel and Pettitt, 2008)
+    """
+
+    method: str = "importance"
+    num_samples: int = 1000
+    num_temperatures: int = 100
+    sampler: Any = None
+    log_normalizers: Mapping[str, Any] | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, ("importance", "annealed"))
+        check_positive_integer("num_samples", self.num_samples)
+        check_positive_integer("num_temperatures", self.num_temperatures)
+        if self.batch_size is not None:
+            check_positive_integer("batch_size", self.batch_size)
+        if self.sampler is not None:
+            check_sampler(self.sampler)
+        if self.method == "annealed":
+            check_exact(self.sampler)
+
+    def check_guide(self, guide: Any) -> None:
+        """Raise if the method needs a guide and there is none."""
+        if self.method == "importance" and guide is None:
+            raise ValueError("Expected a guide for method='importance', got None.")
+
+
+@dataclass(frozen=True, eq=False)
+class LogMarginal:
+    r"""Estimates of :math:`\log p(x)`, one for each data point.
 
     Attributes:
-        estimate: Logarithm of the mean weight, minus the log-normalizers of the energy-based
-            sites. But for the error of these, :math:`p(x)` is estimated without bias, so
-            :math:`\log p(x)` is low on average.
-        standard_error: That of ``estimate``, the error of the log-normalizers included. Trust it
-            while ``effective_sample_size`` is large.
+        estimate: Log of the mean weight, minus the log-normalizers of the energy-based sites. But
+            for their error, :math:`p(x)` is estimated without bias: :math:`\log p(x)` is low on
+            average.
+        standard_error: Of ``estimate``, the error of the log-normalizers included; reliable while
+            ``effective_sample_size`` is large.
         effective_sample_size: Kish's :math:`(\sum w)^2 / \sum w^2`.
-        log_normalizer_error: Standard error of the log-normalizers by themselves. It is common to
-            all data points: that of a mean over ``N`` of them is
-            :math:`\sqrt{\sum_n (s_n^2 - c_n^2) / N^2 + \bar c^2}` with errors :math:`s_n` and
-            this part :math:`c_n` of them.
+        log_normalizer_error: Standard error of the log-normalizers alone, which all data points
+            share. The mean over ``N`` of them has the standard error
+            :math:`\sqrt{\sum_n (s_n^2 - c_n^2) / N^2 + \bar c^2}` with the ``standard_error``
+            :math:`s_n` and this part :math:`c_n` of it.
     """
 
     estimate: Any
@@ -41,11 +111,26 @@ class LogMarginal(NamedTuple):
     effective_sample_size: Any
     log_normalizer_error: Any
 
+    def __str__(self) -> str:
+        names = ("estimate", "standard_error", "effective_sample_size", "log_normalizer_error")
+        xp = array_namespace(self.estimate)
+        estimate, error, size, common = (
+            xp.broadcast_to(getattr(self, name), self.estimate.shape) for name in names
+        )
+        num_points = math.prod(self.estimate.shape)
+        own = float(xp.sum(error**2 - common**2)) / num_points**2
+        error = math.sqrt(max(own, 0.0) + float(xp.mean(common)) ** 2)
+        points = f", mean of {num_points} data points" if self.estimate.shape else ""
+        return (
+            f"log p(x) = {float(xp.mean(estimate)):.3f} ± {error:.3f}{points}, "
+            f"effective samples {float(xp.min(size)):.0f} or more"
+        )
+
 
 def summarize_log_marginal(
     log_weights: Any, log_normalizer: Any, log_normalizer_error: Any
 ) -> LogMarginal:
-    r"""What weights that leave out a normalizing constant say of the evidence.
+    r"""Return estimates from weights that leave out a normalizing constant.
 
     .. math::
         \log \hat p(x) = \log \frac1K \sum_k w_k - \log \hat Z, \qquad
@@ -67,24 +152,42 @@ def summarize_log_marginal(
     )
 
 
+def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> None:
+    """Raise if a log-normalizer is given for a site that is not an energy-based site."""
+    for name in given:
+        if name not in energies:
+            raise ValueError(
+                "Expected log_normalizers for energy-based sites of the model "
+                f"({sorted(energies)}), got {name!r}."
+            )
+
+
 def describe_doubts(result: LogMarginal) -> Iterator[str]:
-    """What a user should know of a result before relying on it."""
+    """Yield a warning if data points have few effective samples."""
     xp = array_namespace(result.effective_sample_size)
     sizes = xp.reshape(result.effective_sample_size, (-1,))
-    num_few = int(xp.sum(xp.astype(sizes < _FEW, xp.int32)))
+    num_few = int(xp.sum(xp.astype(sizes < FEW, xp.int32)))
     if num_few:
         yield (
-            f"The weights for log p(x) are worth as few as {float(xp.min(sizes)):.1f} equal ones, "
-            f"less than {_FEW:.0f} at {num_few} of {sizes.shape[0]} data points: their estimates "
-            "are low, by more than the standard errors say. Take more samples or temperatures, or "
+            f"The effective sample size of log p(x) is below {FEW:.0f} at {num_few} of "
+            f"{sizes.shape[0]} data points, down to {float(xp.min(sizes)):.1f}: their estimates "
+            "are low, by more than the standard errors show. Use more samples or temperatures, or "
             "a better guide or kernel."
         )
 
 
-def inverse_temperatures(num_temperatures: int) -> list[float]:
-    r""":math:`\beta_k = (k / K)^4` for :math:`k = 1, \dots, K`.
+def power_inverse_temperatures(num_temperatures: int) -> list[float]:
+    r"""Return :math:`\beta_k = (k / K)^4` for :math:`k = 0, \dots, K`."""
+    return [(k / num_temperatures) ** _POWER for k in range(num_temperatures + 1)]
 
-    References:
-        | Marginal likelihood estimation via power posteriors (Friel and Pettitt, 2008)
+
+def schedule_of_pilot(inverse_temperatures: Any, log_step_sizes: Any) -> Schedule:
+    r"""Return the schedule that repeats the step sizes of a pilot run.
+
+    Args:
+        inverse_temperatures: :math:`\beta_k`, shape ``(K + 1,)``.
+        log_step_sizes: As tuned after the transition at :math:`\beta_k`, shape ``(K + 1, *batch)``.
     """
-    return [(k / num_temperatures) ** _POWER for k in range(1, num_temperatures + 1)]
+    xp = array_namespace(log_step_sizes)
+    used = xp.concat((log_step_sizes[:1], log_step_sizes[:-1]))
+    return Schedule(inverse_temperatures, xp.exp(used))

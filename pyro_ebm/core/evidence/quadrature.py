@@ -1,29 +1,17 @@
-"""Integrals on a grid: a box that encloses a density, and the trapezoid rule inside it.
+"""Quadrature on a grid: a box that encloses a density, and the trapezoid rule inside it.
 
-A box is given by two corners, each of shape ``(*batch, num_dims)``. Log-densities on a grid that
+A box is a pair of corners, each of shape ``(*batch, num_dims)``. Log-densities on a grid that
 covers it evenly, faces included, have shape ``(*num_dims * [num_intervals + 1], *batch)``.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from pyro_ebm.core.evidence.weights import LogNormalizer
+from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.numerics import logsumexp
-
-__all__ = [
-    "Box",
-    "around",
-    "check_density",
-    "describe_open_box",
-    "first_num_intervals",
-    "fits",
-    "is_fine",
-    "next_box",
-    "summarize_grid",
-]
 
 Box = tuple[Any, Any]
 
@@ -31,46 +19,69 @@ Box = tuple[Any, Any]
 _FIRST_INTERVALS = {1: 2048, 2: 64, 3: 32}
 # The finest grid has 128 intervals on each of three axes, or as many points in all.
 _MAX_POINTS = 129**3
-# Nats: bounds this close to each other need no finer grid.
+# Nats between bounds that need no finer grid.
 _FINE = 1e-3
-# A density that is so many nats below its highest value is negligible (1e-7).
+# Nats below its maximum at which a density is negligible (1e-7).
 _NEGLIGIBLE = 16.0
-# A box fits if the next one is at least so large in each direction.
+# A box is snug if the next one is at least this large, relative to it, in each direction.
 _SNUG = 0.6
+# Enough boxes, one after the other, if the first is wrong by a factor of a million.
+_MAX_BOXES = 40
 
 
-def first_num_intervals(num_dims: int) -> int:
-    """Intervals on each axis of the first grid.
+def integrate(
+    distribution: Any, log_density_on_grid: Callable[[Box, int], Any], box: Box
+) -> tuple[LogNormalizer, Iterator[str]]:
+    """Return the log of the integral of a density in one to three dimensions, and its warnings.
 
-    Raises:
-        ValueError: If there are not one to three dimensions.
+    Args:
+        distribution: Named in errors and warnings.
+        log_density_on_grid: Maps a box and a number of intervals to log-densities.
+        box: First guess.
     """
+    num_intervals = _FIRST_INTERVALS[_num_dims(box)]
+    log_density = log_density_on_grid(box, num_intervals)
+    check_density(distribution, log_density)
+    for _ in range(_MAX_BOXES):
+        if is_snug(log_density, box):
+            break
+        box = next_box(log_density, box)
+        log_density = log_density_on_grid(box, num_intervals)
+    result = summarize_grid(log_density, box)
+    while not is_fine(result, log_density, box):
+        num_intervals *= 2
+        log_density = log_density_on_grid(box, num_intervals)
+        result = summarize_grid(log_density, box)
+    return result, describe_open_box(distribution, log_density, box)
+
+
+def check_num_dims(num_dims: int) -> None:
+    """Raise unless there are one to three dimensions."""
     if num_dims not in _FIRST_INTERVALS:
         raise ValueError(
             "Expected an event of 1 to 3 dimensions in unconstrained space for method 'grid', "
             f"got {num_dims}: use 'annealed'."
         )
-    return _FIRST_INTERVALS[num_dims]
 
 
-def around(position: Any, log_density: Any) -> Box:
-    """A first box: around those positions whose density is not negligible, and a bit more.
+def first_box(position: Any, log_density: Any) -> Box:
+    """Return a box around the positions whose density is not negligible, with a margin.
 
     Args:
         position: Shape ``(N, *batch, num_dims)``.
-        log_density: There, shape ``(N, *batch)``.
+        log_density: At these positions, shape ``(N, *batch)``.
     """
     xp = array_namespace(position)
-    span = 0.25 * (xp.max(position, axis=0) - xp.min(position, axis=0))
+    margin = 0.25 * (xp.max(position, axis=0) - xp.min(position, axis=0))
     kept = (log_density > xp.max(log_density, axis=0) - _NEGLIGIBLE)[..., None]
     infinite = xp.full_like(position, math.inf)
     low = xp.min(xp.where(kept, position, infinite), axis=0)
     high = xp.max(xp.where(kept, position, -infinite), axis=0)
-    return low - span, high + span
+    return low - margin, high + margin
 
 
 def next_box(log_density: Any, box: Box) -> Box:
-    """A box that fits better: cut where the density is negligible, wider where it is not.
+    """Return a better box: cut where the density is negligible, wider where it is not.
 
     A face on which the density is not negligible moves outward by half of the box.
     """
@@ -80,16 +91,16 @@ def next_box(log_density: Any, box: Box) -> Box:
     return low, high
 
 
-def fits(log_density: Any, box: Box) -> bool:
-    """Whether the box is closed, the density negligible on all faces, and hardly too large."""
+def is_snug(log_density: Any, box: Box) -> bool:
+    """Whether the density is negligible on all faces, and the box is hardly too large."""
     xp = array_namespace(log_density)
     low, high = next_box(log_density, box)
     snug = bool(xp.all(high - low >= _SNUG * (box[1] - box[0])))
-    return snug and bool(xp.all(_drop(log_density, _num_dims(box)) >= _NEGLIGIBLE))
+    return snug and bool(xp.all(_drop_to_faces(log_density, _num_dims(box)) >= _NEGLIGIBLE))
 
 
 def is_fine(result: LogNormalizer, log_density: Any, box: Box) -> bool:
-    """Whether the bounds are near enough to each other, or the next grid would be too large."""
+    """Whether the bounds are close enough to each other, or the next grid would be too large."""
     xp = array_namespace(log_density)
     num_next = math.prod(log_density.shape) * 2 ** _num_dims(box)
     narrow = bool(xp.all(result.upper - result.lower < _FINE))
@@ -98,18 +109,18 @@ def is_fine(result: LogNormalizer, log_density: Any, box: Box) -> bool:
 
 
 def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
-    r"""Composite trapezoid rule, with bounds.
+    r"""Apply the composite trapezoid rule, and estimate bounds of its error.
 
-    The rule's error falls faster than any power of the spacing where density and derivatives
-    vanish on the faces. The bounds are estimates, no proofs. The rule is applied with one, two
-    and four times the spacing; it is taken to err by no more than these differ, which holds if
-    the coarsest grid sees every feature of the density (and, up to a cell's worth, where the
-    density jumps). What lies outside is taken to be no more than a box of the same size that is
-    everywhere as dense as the densest point on a face; unless the density is negligible on all
-    faces, ``upper`` is infinite.
+    The error falls faster than any power of the spacing where density and derivatives vanish on
+    the faces. The bounds are estimates, not proofs. The rule is applied with one, two and four
+    times the spacing, and its error taken to be at most the larger difference. This holds if the
+    coarsest grid resolves every feature of the density (and, up to the volume of a cell, at jumps
+    of the density). The integral outside is taken to be at most that of a box of the same size
+    with the highest density on a face. Unless the density is negligible on all faces, ``upper`` is
+    infinite.
 
     Returns:
-        Record with half of the bracket's width as ``standard_error``.
+        Result with half of the bracket's width as ``standard_error``.
 
     References:
         | The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014)
@@ -124,15 +135,15 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     error = xp.maximum(xp.abs(fine - middle), xp.abs(middle - coarse))
     highest = _highest(log_density, num_dims)
     rounding = 8.0 * xp.finfo(fine.dtype).eps * (1.0 + xp.abs(fine) + xp.abs(highest))
-    outside = xp.exp(highest - _drop(log_density, num_dims) + log_volume - fine)
+    outside = xp.exp(highest - _drop_to_faces(log_density, num_dims) + log_volume - fine)
     lower, upper = fine - error - rounding, fine + error + rounding + xp.log1p(outside)
     infinite = xp.full_like(fine, math.inf)
-    upper = xp.where(_drop(log_density, num_dims) < _NEGLIGIBLE, infinite, upper)
+    upper = xp.where(_drop_to_faces(log_density, num_dims) < _NEGLIGIBLE, infinite, upper)
     return LogNormalizer(fine, lower, upper, 0.5 * (upper - lower), infinite, None, None)
 
 
 def check_density(distribution: Any, log_density: Any) -> None:
-    """Raise unless the density is finite and not zero everywhere."""
+    """Raise unless the density is finite, and positive somewhere."""
     xp = array_namespace(log_density)
     highest = float(xp.max(log_density))
     if not math.isfinite(highest):
@@ -143,14 +154,14 @@ def check_density(distribution: Any, log_density: Any) -> None:
 
 
 def describe_open_box(distribution: Any, log_density: Any, box: Box) -> Iterator[str]:
-    """Say so if the density is not negligible on some face of the box."""
+    """Yield a warning if the density is not negligible on some face of the box."""
     xp = array_namespace(log_density)
-    drop = float(xp.min(_drop(log_density, _num_dims(box))))
+    drop = float(xp.min(_drop_to_faces(log_density, _num_dims(box))))
     if drop < _NEGLIGIBLE:
         size = float(xp.max(box[1] - box[0]))
         yield (
-            f"No box closes around {distribution}: on the faces of one that is {size:.3g} wide in "
-            f"unconstrained space, the log-density is only {drop:.1f} below its highest value. "
+            f"No box encloses {distribution}: on the faces of a box that is {size:.3g} wide in "
+            f"unconstrained space, the log-density is only {drop:.1f} below its maximum. "
             "Its tails are too heavy for a grid, or log Z is infinite."
         )
 
@@ -173,7 +184,7 @@ def _next_edges(log_density: Any, box: Box, axis: int) -> Box:
 
 
 def _log_mean(log_density: Any, num_dims: int) -> Any:
-    """Logarithm of the trapezoid rule over a cube of volume one."""
+    """Return the logarithm of the trapezoid rule over a cube of volume one."""
     xp = array_namespace(log_density)
     for _ in range(num_dims):
         ends = xp.logaddexp(log_density[0], log_density[-1]) - math.log(2.0)
@@ -186,8 +197,8 @@ def _highest(log_density: Any, num_dims: int) -> Any:
     return array_namespace(log_density).max(log_density, axis=tuple(range(num_dims)))
 
 
-def _drop(log_density: Any, num_dims: int) -> Any:
-    """Nats from the highest value down to the highest on any face."""
+def _drop_to_faces(log_density: Any, num_dims: int) -> Any:
+    """Return the nats from the maximum down to the highest value on any face."""
     xp = array_namespace(log_density)
     faces = xp.full_like(_highest(log_density, num_dims), -math.inf)
     for axis in range(num_dims):

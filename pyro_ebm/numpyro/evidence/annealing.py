@@ -1,90 +1,85 @@
 """Chains that anneal from the base of an energy-based distribution to it, and back."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
+from jax.tree_util import register_dataclass
 
 from pyro_ebm.core.evidence.annealing import (
     Schedule,
+    equidistant_schedule,
     log_weight_increment,
-    mean_where,
+    masked_mean,
+    masked_std,
     pilot_inverse_temperatures,
-    schedule,
-    spread_where,
-    tuned,
+    tune_log_step_size,
 )
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.samplers import ChainState, KineticLangevin, Langevin, Sampler
-from pyro_ebm.numpyro.samplers.target import Potential, is_unconstrained, to_unconstrained
-
-__all__ = ["check_exact", "make_draws", "plan", "tempered", "walk"]
-
-
-def tempered(distribution: EnergyBased, inverse_temperature: Array) -> Potential:
-    r"""Potential of :math:`e^{-\beta E} p_0` over unconstrained space.
-
-    Args:
-        distribution: Energy :math:`E` and base :math:`p_0`, if there is one.
-        inverse_temperature: :math:`\beta`, broadcasts with the base's batch shape.
-    """
-    bijection, plain = to_unconstrained(distribution), is_unconstrained(distribution)
-
-    def potential(position: Array) -> Array:
-        value = bijection(position)
-        energy = distribution.evaluate(value)
-        # Not zero times infinity: at first, what the energy forbids does not count.
-        result = jnp.where(inverse_temperature > 0, inverse_temperature * energy, 0.0)
-        if distribution.base is not None:
-            result = result - distribution.base.log_prob(value)
-        return result if plain else result - bijection.log_abs_det_jacobian(position, value)
-
-    return potential
+from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.numpyro.samplers.base import Sampler
+from pyro_ebm.numpyro.samplers.target import Potential, Target
 
 
-def plan(
-    rng_key: Array,
-    distribution: EnergyBased,
-    sampler: Sampler,
-    position: Array,
-    num_temperatures: int,
+class Path(Protocol):
+    """Densities to anneal through, by inverse temperature."""
+
+    def at(self, inverse_temperature: Array) -> Potential:
+        """Potential over unconstrained space."""
+        ...
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class TemperedTarget:
+    r"""Path :math:`e^{-\beta E} p_0` from the base of a distribution to it."""
+
+    distribution: EnergyBased
+
+    def at(self, inverse_temperature: Array) -> Potential:
+        base = self.distribution.base
+
+        def negative_log_density(value: Array) -> Array:
+            energy = scaled_energy(self.distribution, value)
+            # Not zero times infinity: at first, infinite energies do not count.
+            tempered = jnp.where(inverse_temperature > 0, inverse_temperature * energy, 0.0)
+            return tempered if base is None else tempered - base.log_prob(value)
+
+        support = self.distribution.support
+        return Target(support, negative_log_density, self.distribution).potential
+
+
+def schedule_from_pilot(
+    rng_key: Array, sampler: Sampler, path: Path, position: Array, num_temperatures: int
 ) -> Schedule:
-    """Temperatures and step sizes, learned by chains that start at draws of the base."""
     inverse_temperatures = jnp.asarray(pilot_inverse_temperatures(), position.dtype)
-    learned = _pilot_run(rng_key, distribution, sampler, position, inverse_temperatures)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
-    return _schedule(shares, inverse_temperatures, *learned)
+    measured = _pilot_run(rng_key, sampler, path, inverse_temperatures, position)
+    return _equidistant_schedule(shares, inverse_temperatures, *measured)
 
 
-_schedule = jax.jit(schedule)
-
-
-@partial(jax.jit, static_argnames="sampler")
-def _pilot_run(
-    rng_key: Array,
-    distribution: EnergyBased,
-    sampler: Sampler,
-    position: Array,
-    inverse_temperatures: Array,
+def pilot_run(
+    rng_key: Array, sampler: Sampler, path: Path, inverse_temperatures: Array, position: Array
 ) -> tuple[Array, Array]:
-    """Distances between temperatures, and logs of step sizes."""
-    state = sampler.init(tempered(distribution, inverse_temperatures[0]), position)
+    """Measure distances between temperatures, and tune the log of the step size at each."""
+    state = sampler.init(path.at(inverse_temperatures[0]), position)
     distance = jnp.zeros_like(state.potential[0])
     log_step_size = jnp.log(state.step_size) + distance
     state = state._replace(step_size=jnp.exp(log_step_size))
 
     def move(carry: Any, at: Any) -> tuple[Any, Any]:
         (state, distance, log_step_size), (key, inverse_temperature) = carry, at
-        potential = tempered(distribution, inverse_temperature)
-        state, gain = _heat(sampler, potential, state, jnp.exp(log_step_size))
+        potential = path.at(inverse_temperature)
+        state, gain = _reweight(sampler, potential, state, jnp.exp(log_step_size))
         alive = jnp.isfinite(state.potential)
         state, info = sampler.step(key, potential, state)
-        if sampler.target_acceptance is not None:
-            rate = mean_where(alive, info.acceptance_rate)
-            log_step_size = tuned(log_step_size, rate, sampler.target_acceptance)
-        distance = distance + spread_where(alive, gain)
+        if sampler.target_accept_prob is not None:
+            rate = masked_mean(alive, info.acceptance_rate)
+            log_step_size = tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
+        distance = distance + masked_std(alive, gain)
         return (state, distance, log_step_size), (distance, log_step_size)
 
     keys = random.split(rng_key, len(inverse_temperatures) - 1)
@@ -96,22 +91,27 @@ def _pilot_run(
     return distances, log_step_sizes
 
 
-@partial(jax.jit, static_argnames="sampler")
-def walk(
-    rng_key: Array, distribution: EnergyBased, sampler: Sampler, path: Schedule, position: Array
+_pilot_run = partial(jax.jit, static_argnames="sampler")(pilot_run)
+_equidistant_schedule = jax.jit(equidistant_schedule)
+
+
+def anneal(
+    rng_key: Array, sampler: Sampler, path: Path, schedule: Schedule, position: Array
 ) -> tuple[Array, Array]:
-    """Positions at the end of a path, and the log-weights that chains gained on it."""
-    inverse_temperatures, step_sizes = path
+    """Move chains along a path; return their last positions and their log-weights."""
+    inverse_temperatures, step_sizes = schedule
+    state = sampler.init(path.at(inverse_temperatures[0]), position)
+    if step_sizes is None:
+        step_sizes = jnp.broadcast_to(state.step_size, inverse_temperatures.shape)
+    state = state._replace(step_size=step_sizes[0])
 
     def move(carry: Any, at: Any) -> tuple[Any, None]:
         (state, log_weights), (key, inverse_temperature, step_size) = carry, at
-        potential = tempered(distribution, inverse_temperature)
-        state, gain = _heat(sampler, potential, state, step_size)
+        potential = path.at(inverse_temperature)
+        state, gain = _reweight(sampler, potential, state, step_size)
         state, _ = sampler.step(key, potential, state)
         return (state, log_weights + gain), None
 
-    state = sampler.init(tempered(distribution, inverse_temperatures[0]), position)
-    state = state._replace(step_size=step_sizes[0])
     keys = random.split(rng_key, len(step_sizes) - 1)
     carry = state, jnp.zeros_like(state.potential)
     carry, _ = lax.scan(move, carry, (keys, inverse_temperatures[1:], step_sizes[1:]))
@@ -119,20 +119,20 @@ def walk(
 
 
 @partial(jax.jit, static_argnames=("sampler", "num_moves"))
-def make_draws(
+def resample_and_move(
     rng_key: Array,
-    distribution: EnergyBased,
     sampler: Sampler,
+    path: Path,
     step_size: Array,
     position: Array,
     log_weights: Array,
     num_moves: int,
 ) -> tuple[Array, Array]:
-    """Positions drawn by their weights, then moved, and the mean acceptance of the moves."""
+    """Resample chains and move them at the end of a path; return the mean acceptance rate too."""
     choice_key, chain_key = random.split(rng_key)
-    chosen = _chosen(choice_key, log_weights)
+    chosen = resample(choice_key, log_weights)
     chosen = chosen.reshape(chosen.shape + (1,) * (position.ndim - chosen.ndim))
-    potential = tempered(distribution, jnp.ones_like(step_size))
+    potential = path.at(jnp.ones_like(step_size))
 
     def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
         state, info = sampler.step(key, potential, state)
@@ -144,8 +144,8 @@ def make_draws(
     return state.position, rates.mean(0)
 
 
-def _chosen(rng_key: Array, log_weights: Array) -> Array:
-    """Stratified resampling: as many indices as weights, each about as often as it weighs."""
+def resample(rng_key: Array, log_weights: Array) -> Array:
+    """Draw as many indices as weights by stratified resampling."""
     num_weights = len(log_weights)
     flat = jax.nn.softmax(log_weights, axis=0).reshape((num_weights, -1))
     shift = random.uniform(rng_key, flat.shape, flat.dtype)
@@ -156,19 +156,10 @@ def _chosen(rng_key: Array, log_weights: Array) -> Array:
     return jnp.minimum(chosen, num_weights - 1).reshape(log_weights.shape)
 
 
-def _heat(
+def _reweight(
     sampler: Sampler, potential: Potential, state: ChainState, step_size: Array
 ) -> tuple[ChainState, Array]:
-    """The chains at the next temperature, and what that changes of their log-weights."""
+    """Change the temperature of chains; return the log-weights that they gain."""
     before = state.potential
     state = sampler.init(potential, state.position)._replace(step_size=step_size)
     return state, log_weight_increment(before, state.potential)
-
-
-def check_exact(sampler: Sampler) -> None:
-    """Raise if a sampler does not accept or reject its moves."""
-    if isinstance(sampler, Langevin | KineticLangevin):
-        raise ValueError(
-            "Expected a sampler that accepts or rejects its moves, such as MALA or HMC, for only "
-            f"they leave a density invariant and weights unbiased, got {sampler}."
-        )

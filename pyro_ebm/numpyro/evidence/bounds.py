@@ -1,53 +1,32 @@
-"""Bounds of normalizing constants that a generator gives."""
+"""Bounds of normalizing constants from draws of a generator."""
 
 import warnings
 from collections.abc import Callable
 from functools import partial
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, random
+from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.distributions.checks import check_one_base
 from pyro_ebm.core.evidence.bounds import (
-    Bounds,
-    Flow,
-    check_flow,
-    check_request,
-    entropy_bounds,
-    into_blocks,
+    GeneratorBounds,
+    GeneratorBoundsSettings,
     summarize_bounds,
 )
-from pyro_ebm.core.evidence.diffusion import (
-    REMAINDER,
-    flow_times,
-    mixed_log_weights,
-    smoothed_score,
-    smoothing_scale,
-    weighted_spread,
-)
-from pyro_ebm.core.evidence.weights import check_log_weights
-from pyro_ebm.core.objectives.bidirectional_bounds import half_square
-from pyro_ebm.numpyro.distributions.bound_energy import Packed
+from pyro_ebm.core.evidence.log_normalizer import check_log_weights
+from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
+from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.flows import as_distribution
-from pyro_ebm.numpyro.objectives.generator import Compared, Partner
-from pyro_ebm.numpyro.samplers.target import is_unconstrained, value_and_gradient
+from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 
-__all__ = ["bounds"]
-
-# Independent estimates of a divergence, whose differences tell its error.
-_NUM_BLOCKS = 10
-# Points near each value, beside those of the base, that tell the score of a smoothed model there.
-_NUM_NEAR = 32
-# Pairs of a value and a point that are compared at once.
-_MAX_PAIRS = 2**18
+register_dataclass(GeneratorBounds)
 
 
-def bounds(
+def generator_bounds(
     rng_key: Array,
     distribution: EnergyBased,
     generator: Any,
@@ -58,218 +37,67 @@ def bounds(
     num_iterations: int | None = None,
     num_probes: int = 1,
     log_sobolev_constant: float | None = None,
-    diffusion: bool = False,
-) -> Bounds:
-    r"""Bounds and an estimate of :math:`\log Z` from draws of a generator.
+) -> GeneratorBounds:
+    r"""Bound :math:`\log Z` by draws of a ``Pushforward``, transformed distribution or flow.
 
-    .. math::
-        \mathbb E[f] \le \log Z = \log \mathbb E[e^f], \qquad
-        f(w) = -U(T(w)) - \log \eta(w) + \log v(w)
+    What is a bound, and arguments: :class:`~pyro_ebm.core.evidence.bounds.GeneratorBoundsSettings`.
+    New parameters of the same modules compile nothing again.
 
-    With the generator that :class:`BidirectionalBounds` trains, or any other. U is the energy
-    minus the log-density of the base, T the generator of latent values :math:`w \sim \eta`, and v
-    its volume element as ``entropy`` says, see there.
-
-    *Lower bound.* That of :math:`\log Z` with ``"exact"`` and
-    ``"smallest_singular_value"``, if the generator is injective and has as many latent as data
-    dimensions; with ``"noise"`` whatever generator and encoder. With fewer latent dimensions and
-    no noise, every number is about the integral over the surface that the generator makes, and a
-    warning says so. An estimated entropy, of ``"stochastic"`` or with ``num_iterations`` of
-    LOBPCG, may be too high: ``lower`` is then minus infinity.
-
-    *Upper bound.* None by itself: R, the ``penalty`` that is trained with, is not one. But
-    :math:`\mathbb E[f] + R / \rho` is, for ``"exact"`` with a generator onto all of space and for
-    ``"noise"``, where :math:`\rho` is the log-Sobolev constant of the density :math:`\eta e^f` of
-    latent values. It is at least the smallest eigenvalue, over all w, of the Hessian of
-    :math:`-\log \eta - f`, and so at least 1 if f is concave and the latent standard normal. (If f
-    has slopes of at most L instead, R may be replaced by :math:`L^2 / 2`, with :math:`\rho = 1`.)
-    Where f is not concave such a constant is rarely known, and tiny if there are modes far apart,
-    which R does not see if the generator misses one.
-
-    *Diffusion.* The divergence of generator and model, :math:`\log Z - \mathbb E[f]`, as an
-    integral over a heat flow that lets distant modes meet; this sees what is missing wherever
-    the base has draws. A diagnostic for one to three dimensions rather than a certificate:
-    scores of the smoothed densities are weighted means, over the generator's draws and over as
-    many of the base's together with 32 points around each value. Their errors enlarge the
-    divergence as a rule, but if ``divergence_sample_size`` is small they may hide a mode. It
-    costs gradients of 1,000 energies for each draw, and time and memory with the square of
-    their number. Densities must be on all of space, without jumps.
-
-    *Estimate.* Importance sampling, unbiased for Z wherever :math:`\log Z = \log \mathbb E[e^f]`
-    holds, and too low with ``"smallest_singular_value"``.
-
-    Args:
-        rng_key: Random key.
-        distribution: Energy-based distribution; needs a base for ``diffusion`` only.
-        generator: A ``Pushforward``, transformed distribution or flow of its event shape.
-        encoder: From ``(N, *event)`` to a distribution over the latent of batch shape ``(N,)``;
-            with ``"noise"`` only.
-        entropy: ``"exact"``, ``"smallest_singular_value"``, ``"stochastic"`` or ``"noise"``.
-        num_samples: Independent draws of the generator; at least 100 for ``diffusion``.
-        num_iterations: Of LOBPCG or of Lanczos; see :func:`log_det_jtj`.
-        num_probes: Of Lanczos quadrature.
-        log_sobolev_constant: :math:`\rho > 0`, or a number below it, where it is known.
-        diffusion: Whether to follow the heat flow.
-
-    Returns:
-        Record of scalars.
-
-    Raises:
-        ValueError: If the generator or an option does not fit the distribution, an upper bound is
-            asked for that this ``entropy`` does not give, or energies at draws are NaN.
-
-    Warns:
-        UserWarning: If the generator has fewer latent than data dimensions, and no noise.
-
-    References:
-        | Bounds all around: training energy-based models with bidirectional bounds (Geng et al.,
-          2021), https://arxiv.org/abs/2111.00929
-        | Interpretation and generalization of score matching (Lyu, 2009),
-          https://arxiv.org/abs/1205.2629
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist, pyro_ebm.numpyro as ebm
+        >>> from jax import random
+        >>> density = ebm.EnergyBased(lambda x: x**2 / 2, event_shape=())
+        >>> generator = ebm.Pushforward(dist.Normal(jnp.zeros(()), 1.0), lambda z: 1.0 * z)
+        >>> bounds = ebm.generator_bounds(random.key(0), density, generator, num_samples=100)
+        >>> print(bounds)
+        log Z = 0.919 ± 0.000 in [0.919, inf], effective samples 100 of 100
     """
-    minimum = 10 * _NUM_BLOCKS if diffusion else 2
-    check_positive_integer("num_samples", num_samples, minimum=minimum)
-    check_request(distribution, entropy, log_sobolev_constant, diffusion=diffusion)
-    options = {"entropy": entropy, "num_iterations": num_iterations, "num_probes": num_probes}
-    generator = as_distribution(generator)
-    partner = Partner.of(rng_key, distribution, generator, encoder, **options)
-    if diffusion:
-        sizes = prod(partner.source.latent.event_shape), prod(distribution.event_shape)
-        check_flow(sizes, distribution, is_unconstrained=is_unconstrained(distribution))
-    learners = generator, Packed.pack(encoder)
-    result = _bounds(
-        rng_key,
-        distribution,
-        learners,
-        log_sobolev_constant,
+    settings = GeneratorBoundsSettings(
+        entropy=entropy,
         num_samples=num_samples,
-        diffusion=diffusion,
-        **options,
+        num_iterations=num_iterations,
+        num_probes=num_probes,
+        log_sobolev_constant=log_sobolev_constant,
     )
-    if not_jax_tracer(result.log_weights):  # Inside jit nothing can be said.
+    check_one_base(distribution)
+    learners = as_distribution(generator), StaticPytree.pack(encoder)
+    # The checks and warnings of every call, not of the first alone.
+    _variational(rng_key, distribution, learners, settings)
+    result = _generator_bounds(rng_key, distribution, learners, settings)
+    if not_jax_tracer(result.log_weights):
         check_log_weights(distribution, result.log_weights, "draws of the generator")
     return result
 
 
-@partial(
-    jax.jit,
-    static_argnames=("num_samples", "diffusion", "entropy", "num_iterations", "num_probes"),
-)
-def _bounds(
+def _variational(
     rng_key: Array,
     distribution: EnergyBased,
-    learners: tuple[Any, Packed],
-    log_sobolev_constant: float | None,
-    *,
-    num_samples: int,
-    diffusion: bool,
-    **options: Any,
-) -> Bounds:
-    volume_key, latent_key, flow_key = random.split(rng_key, 3)
+    learners: tuple[Any, StaticPytree],
+    settings: GeneratorBoundsSettings,
+) -> VariationalGenerator:
     generator, encoder = learners
-    with warnings.catch_warnings():
-        # What there is to say was said where each call is heard, not the first alone.
-        warnings.simplefilter("ignore", UserWarning)
-        partner = Partner.of(volume_key, distribution, generator, encoder.content, **options)
-    compared = partner.compare(distribution, partner.draw(latent_key, num_samples))
-    return summarize_bounds(
-        compared.log_ratio,
-        half_square(compared.slope),
-        is_bounded=entropy_bounds(options["entropy"], options["num_iterations"]),
-        log_sobolev_constant=log_sobolev_constant,
-        flow=_flow(flow_key, distribution.unexpanded, compared) if diffusion else None,
+    return VariationalGenerator.of(
+        rng_key,
+        distribution,
+        generator,
+        encoder.content,
+        entropy=settings.entropy,
+        num_iterations=settings.num_iterations,
+        num_probes=settings.num_probes,
     )
 
 
-class _Points(NamedTuple):
-    """Points, shape ``(K, D)``, and what is known of a model and its base there."""
-
-    value: Array
-    score: Array
-    log_density: Array
-    log_base: Array
-
-    @classmethod
-    def of(cls, distribution: EnergyBased, value: Array) -> "_Points":
-        shaped = value.reshape((len(value), *distribution.event_shape))
-        potential, slope = value_and_gradient(distribution.potential, shaped)
-        log_base = distribution.base.log_prob(shaped)
-        return cls(value, -slope.reshape(value.shape), -potential, log_base)
-
-    def beside(self, shared: "_Points") -> "_Points":
-        """These points and others."""
-        return _Points(*map(jnp.concatenate, zip(self, shared, strict=True)))
-
-
-def _flow(rng_key: Array, distribution: EnergyBased, compared: Compared) -> Flow:
-    base_key, noise_key = random.split(rng_key)
-    value, score = (into_blocks(part, _NUM_BLOCKS) for part in _values_and_scores(compared))
-    num_blocks, size, num_dims = value.shape
-    # As many for each block as there are draws in all.
-    pool = distribution.base.sample(base_key, (num_blocks, num_blocks * size))
-    pool = pool.reshape((num_blocks, -1, num_dims))
-    keys = random.split(noise_key, num_blocks)
-    divergences, sizes = lax.map(
-        lambda block: _follow(distribution, *block), (keys, value, score, pool)
-    )
-    return Flow(divergences, sizes.min())
-
-
-def _values_and_scores(compared: Compared) -> tuple[Array, Array]:
-    """Draws of the generator and slopes of its log-density there, shapes ``(N, D)``."""
-    slope = compared.slope
-    rows = slope.reshape((len(slope), -1))
-    units = jnp.eye(rows.shape[1], dtype=rows.dtype).reshape((-1, 1, *slope.shape[1:]))
-    columns = jax.vmap(lambda unit: compared.push(jnp.broadcast_to(unit, slope.shape)))(units)
-    transposed = jnp.moveaxis(columns.reshape((-1, *rows.shape)), 0, 1)
-    # In data space, the slope of the log-ratio is minus that of potential and log-density.
-    data_slope = jnp.linalg.solve(transposed, rows[..., None])[..., 0]
-    score = -compared.score.reshape(rows.shape) - data_slope
-    return compared.value.reshape(rows.shape), score
-
-
-def _follow(
-    distribution: EnergyBased, rng_key: Array, value: Array, score: Array, draws: Array
-) -> tuple[Array, Array]:
-    """The divergence that a block of draws tells, and its effective sample size."""
-    pool = _Points.of(distribution, draws)
-    weights = pool.log_density - pool.log_base
-    even = jnp.zeros_like(value[:, 0])
-    spread = weighted_spread(value, draws, weights)
-    scales = smoothing_scale(score, even, spread), smoothing_scale(pool.score, weights, spread)
-    times, time_weights = flow_times(spread)
-
-    def compare_at(at: tuple[Array, Array]) -> tuple[Array, Array]:
-        key, time = at
-        noise = random.normal(key, (len(value), 1 + _NUM_NEAR, value.shape[1]), value.dtype)
-        noise = jnp.sqrt(time) * noise
-        noisy = value + noise[:, 0]
-        near = noisy[:, None] + noise[:, 1:]
-        own, _ = smoothed_score(noisy, time, value[None], score[None], even[None], scales[0])
-        other, size = _model_score(distribution, noisy, time, near, pool, scales[1])
-        return ((own - other) ** 2).sum(-1).mean(), size.mean()
-
-    distances, sizes = lax.map(compare_at, (random.split(rng_key, len(times)), times))
-    return REMAINDER + time_weights @ distances, sizes.min()
-
-
-def _model_score(
+@partial(jax.jit, static_argnames="settings")
+def _generator_bounds(
+    rng_key: Array,
     distribution: EnergyBased,
-    value: Array,
-    time: Array,
-    near: Array,
-    pool: _Points,
-    scale: Array,
-) -> tuple[Array, Array]:
-    """Scores of the smoothed model, ``(N, D)``, and how many points each is worth, ``(N,)``."""
-    counts = _NUM_NEAR, len(pool.value)
-
-    def of_one(at: tuple[Array, Array]) -> tuple[Array, Array]:
-        one, near = at
-        both = _Points.of(distribution, near).beside(pool)
-        points, scores, density, base = (part[None] for part in both)
-        weights = mixed_log_weights(one[None], time, points, density, base, counts)
-        return smoothed_score(one[None], time, points, scores, weights, scale)
-
-    means, sizes = lax.map(of_one, (value, near), batch_size=max(1, _MAX_PAIRS // sum(counts)))
-    return means[:, 0], sizes[:, 0]
+    learners: tuple[Any, StaticPytree],
+    settings: GeneratorBoundsSettings,
+) -> GeneratorBounds:
+    volume_key, latent_key, _ = random.split(rng_key, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Already given.
+        variational = _variational(volume_key, distribution, learners, settings)
+    latent = variational.draw(latent_key, settings.num_samples)
+    draws = variational.compare(distribution, latent)
+    return summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)

@@ -8,31 +8,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.checks import check_choice, check_positive_integer
-from pyro_ebm.core.evidence.quadrature import describe_open_box
-from pyro_ebm.core.evidence.weights import (
+from pyro_ebm.core.evidence.annealing import describe_stuck_draws
+from pyro_ebm.core.evidence.log_normalizer import (
     LogNormalizer,
-    bracket,
-    check_log_weights,
+    LogNormalizerSettings,
+    check_base,
+    check_draws,
+    check_result,
     describe_doubts,
-    describe_stuck_draws,
 )
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.core.evidence.weights import bracket
+from pyro_ebm.numpyro.distributions.energy_based import (
+    EnergyBased,
+    importance_log_weights,
+    scaled_energy,
+)
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
-from pyro_ebm.numpyro.evidence.annealing import check_exact, make_draws, plan, walk
+from pyro_ebm.numpyro.evidence.annealing import (
+    TemperedTarget,
+    anneal,
+    resample_and_move,
+    schedule_from_pilot,
+)
 from pyro_ebm.numpyro.evidence.quadrature import integrate
-from pyro_ebm.numpyro.samplers import MALA, Sampler
+from pyro_ebm.numpyro.samplers.base import Sampler
+from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
-from pyro_ebm.numpyro.samplers.target import to_unconstrained
+from pyro_ebm.numpyro.samplers.target import Target
 
-__all__ = ["log_normalizer"]
+# Result of a method, and the warnings about it beyond those about its numbers.
+Result = tuple[LogNormalizer, Iterable[str]]
 
-# Chains of the pilot run, or those that find where the density is.
+# Chains of the pilot run, or those that search for the bulk of a density.
 _NUM_PILOTS = 100
-# Steps in which the latter find it.
+# Steps of the search.
 _NUM_SEARCH_STEPS = 300
+
+register_dataclass(LogNormalizer)
+_anneal = partial(jax.jit, static_argnames="sampler")(anneal)
+_importance_log_weights = partial(jax.jit, static_argnames="num_samples")(importance_log_weights)
 
 
 def log_normalizer(
@@ -46,148 +63,89 @@ def log_normalizer(
     sampler: Sampler | None = None,
     draws: Array | None = None,
 ) -> LogNormalizer:
-    r"""Estimate :math:`\log Z` of :math:`p(x) = e^{-E(x)} p_0(x) / Z`, and bracket it.
+    r"""Estimate :math:`\log Z` of an energy-based distribution, with a bracket.
 
-    ``"importance"`` draws from the base: :math:`Z = \mathrm E_{p_0}[e^{-E(x)}]`.
+    Methods and arguments: :class:`~pyro_ebm.core.evidence.log_normalizer.LogNormalizerSettings`.
+    New parameters of the same module compile nothing again. Inside ``jit``, where ``"grid"`` does
+    not work, there are no warnings.
 
-    ``"annealed"`` walks from the base to the distribution through
-    :math:`p_k \propto e^{-\beta_k E} p_0`, :math:`0 = \beta_0 < \dots < \beta_K = 1`, with a step
-    of the sampler at each, and back; paths weigh
-    :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. Where the :math:`\beta_k` lie,
-    and the step size at each, is learned by a pilot run of 100 other chains, so that the weights
-    are unbiased. The way back starts at the ends of the way there, drawn by their weights and
-    then moved ``num_moves`` times at :math:`\beta = 1`. The weights alone make them draws of the
-    distribution as ``num_samples`` grows; the moves make different draws of equal ones, so take
-    as many as chains need to forget where they were, or give exact ``draws``.
-
-    ``"grid"`` integrates in one to three dimensions, in unconstrained space, with or without a
-    base, on ever finer grids until the bounds are 0.001 nats apart or there are two million
-    points.
-
-    :func:`~pyro_ebm.core.evidence.weights.bracket` says what ``lower`` and ``upper`` promise, and
-    :func:`~pyro_ebm.core.evidence.quadrature.summarize_grid` does for ``"grid"``. With ``"importance"``
-    ``upper`` is infinite unless there are ``draws``.
-
-    Cost in gradients, with MALA: ``2 * num_temperatures + 1`` for each path there and each path
-    back, ``num_moves`` for each draw, 40,000 for the pilot run.
-
-    Args:
-        rng_key: Random key.
-        distribution: Energy-based distribution; unless on a grid, with a base that can be
-            sampled and, for ``"annealed"``, has a density. On a :class:`Pushforward` base the
-            last two methods go to its ``latent``, which has the same log-normalizer. New
-            parameters of the same module compile nothing anew.
-        method: ``"annealed"``, ``"importance"`` or ``"grid"``.
-        num_samples: Independent weights; ``"annealed"`` has as many reverse ones.
-        num_temperatures: :math:`K`.
-        num_moves: Steps between the way there and the way back.
-        sampler: Kernel that leaves a density invariant, for ``"annealed"``. Its step size is
-            where tuning towards its ``target_acceptance`` starts. Default: ``MALA(0.1)``.
-        draws: Independent draws of the distribution from elsewhere, shape
-            ``(num_draws, *batch, *event)`` (of its ``latent``, where that is walked on), to start
-            the way back from, or to look around on a grid.
-
-    Returns:
-        Record of arrays of the base's batch shape.
-
-    Raises:
-        ValueError: If the base cannot do what the method needs, the sampler is not exact,
-            energies at draws of the base are NaN, or an argument is out of range.
-
-    Warns:
-        UserWarning: If there are fewer than 10 effective samples, the bracket is wider than one
-            nat, the chains that make draws are stuck, or no box encloses the density.
-
-    References:
-        | Annealed importance sampling (Neal, 2001)
-        | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse, Ghahramani
-          and Adams, 2015)
-        | The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014)
+    Example:
+        >>> import numpyro.distributions as dist, pyro_ebm.numpyro as ebm
+        >>> from jax import random
+        >>> prior = ebm.EnergyBased(lambda x: 1.5 * x**2, dist.Normal(0.0, 1.0))
+        >>> print(ebm.log_normalizer(random.key(0), prior, method="grid"))
+        log Z = -0.693 ± 0.000 in [-0.693, -0.693]
     """
-    check_choice("method", method, ("annealed", "importance", "grid"))
-    check_positive_integer("num_samples", num_samples)
-    check_positive_integer("num_temperatures", num_temperatures)
-    check_positive_integer("num_moves", num_moves)
-    kernel = sampler if sampler is not None else MALA(0.1)
-    if isinstance(distribution.base, Pushforward) and method != "importance":
-        distribution = distribution.latent
-    if draws is not None:
-        _check_draws(distribution, draws)
-    if method == "grid":
-        result, doubts = _grid(rng_key, distribution, kernel, num_samples, draws)
-    elif method == "importance":
-        result, doubts = _importance(rng_key, distribution, num_samples, draws)
-    else:
-        counts = num_samples, num_temperatures, num_moves
-        result, doubts = _annealed(rng_key, distribution, kernel, *counts, draws)
-    if not_jax_tracer(result.estimate):  # Inside jit nothing can be said.
-        paths = {"draws of the base": result.log_weights, "`draws`": result.reverse_log_weights}
-        for source, log_weights in paths.items():
-            if log_weights is not None:
-                check_log_weights(distribution, log_weights, source)
+    settings = LogNormalizerSettings(
+        method=method,
+        num_samples=num_samples,
+        num_temperatures=num_temperatures,
+        num_moves=num_moves,
+        sampler=sampler if sampler is not None else MALA(0.1),
+        draws=draws,
+    )
+    run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
+    result, doubts = run(rng_key, distribution, settings)
+    if not_jax_tracer(result.estimate):
+        check_result(distribution, result)
         for doubt in (*describe_doubts(distribution, result), *doubts):
             warnings.warn(doubt, stacklevel=2)
     return result
 
 
-# What a method finds, and what casts doubt on it beside the numbers themselves.
-Result = tuple[LogNormalizer, Iterable[str]]
-
-
 def _importance(
-    rng_key: Array, distribution: EnergyBased, num_samples: int, draws: Array | None
+    rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings
 ) -> Result:
-    _check_base(rng_key, distribution, needs_density=False)
-    log_weights = _importance_log_weights(rng_key, distribution, num_samples)
-    return _bracket(log_weights, None if draws is None else -distribution.evaluate(draws)), ()
+    _check(rng_key, distribution, settings, needs_density=False)
+    log_weights = _importance_log_weights(rng_key, distribution, settings.num_samples)
+    if settings.draws is None:
+        return _bracket(log_weights), ()
+    return _bracket(log_weights, -scaled_energy(distribution, settings.draws)), ()
 
 
-def _annealed(
-    rng_key: Array,
-    distribution: EnergyBased,
-    sampler: Sampler,
-    num_samples: int,
-    num_temperatures: int,
-    num_moves: int,
-    draws: Array | None,
-) -> Result:
-    _check_base(rng_key, distribution, needs_density=True)
-    check_exact(sampler)
-    keys = random.split(rng_key, 5)
-    start = _base_positions(keys[0], distribution, _NUM_PILOTS + num_samples)
-    path = plan(keys[1], distribution, sampler, start[:_NUM_PILOTS], num_temperatures)
-    position, log_weights = walk(keys[2], distribution, sampler, path, start[_NUM_PILOTS:])
-    if draws is None:
-        position, acceptance = make_draws(
-            keys[3], distribution, sampler, path.step_sizes[-1], position, log_weights, num_moves
-        )
-        doubts = describe_stuck_draws(distribution, sampler, acceptance)
-    else:
-        position, doubts = to_unconstrained(distribution).inv(draws), ()
-    _, gain = walk(keys[4], distribution, sampler, path.reversed(), position)
-    return _bracket(log_weights, -gain, own_draws=draws is None), doubts
-
-
-def _grid(
-    rng_key: Array,
-    distribution: EnergyBased,
-    sampler: Sampler,
-    num_samples: int,
-    draws: Array | None,
-) -> Result:
-    if draws is not None:
-        position = to_unconstrained(distribution).inv(draws)
+def _grid(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+    distribution = _with_density(distribution)
+    if settings.draws is not None:
+        check_draws(distribution, settings.draws)
+        values = settings.draws
     elif distribution.base is not None:
-        _check_base(rng_key, distribution, needs_density=True)
-        position = _base_positions(rng_key, distribution, num_samples)
+        _check(rng_key, distribution, settings, needs_density=True)
+        values = _base_values(rng_key, distribution, settings.num_samples)
     else:
-        position = _search(rng_key, distribution, sampler)
-    result, log_density, box = integrate(distribution, position)
-    return result, describe_open_box(distribution, log_density, box)
+        values = _search(rng_key, distribution, settings.sampler)
+    position = Target.of(distribution).position(values)
+    num_batch_dims = len(distribution.base.batch_shape) if distribution.base is not None else 0
+    event_ndim = position.ndim - 1 - num_batch_dims
+    return integrate(TemperedTarget(distribution), position, event_ndim)
+
+
+def _annealed(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+    distribution, sampler = _with_density(distribution), settings.sampler
+    _check(rng_key, distribution, settings, needs_density=True)
+    target, path = Target.of(distribution), TemperedTarget(distribution)
+    keys = random.split(rng_key, 5)
+    values = _base_values(keys[0], distribution, _NUM_PILOTS + settings.num_samples)
+    start = target.position(values)
+    schedule = schedule_from_pilot(
+        keys[1], sampler, path, start[:_NUM_PILOTS], settings.num_temperatures
+    )
+    position, log_weights = _anneal(keys[2], sampler, path, schedule, start[_NUM_PILOTS:])
+    if settings.draws is not None:
+        position, doubts = target.position(settings.draws), ()
+    else:
+        moved = position, log_weights, settings.num_moves
+        position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *moved)
+        doubts = describe_stuck_draws(distribution, sampler, rate)
+    _, gain = _anneal(keys[4], sampler, path, schedule.reversed(), position)
+    return _bracket(log_weights, -gain, own_draws=settings.draws is None), doubts
+
+
+def _with_density(distribution: EnergyBased) -> EnergyBased:
+    return distribution.latent if isinstance(distribution.base, Pushforward) else distribution
 
 
 def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Array:
-    """Positions where the density is, found by chains, for there is no base that says where."""
+    """Find the bulk of a density without a base by short chains."""
     with warnings.catch_warnings():
         # Divergent and stuck chains matter to draws, not to a search.
         warnings.filterwarnings("ignore", r"\d+ of \d+ (transitions|chains) ", UserWarning)
@@ -200,14 +158,13 @@ def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Arra
             num_warmup=_NUM_SEARCH_STEPS,
             progress_bar=False,
         )
-    values = chains.samples.reshape((-1, *distribution.event_shape))
-    return to_unconstrained(distribution).inv(values)
+    return chains.samples.reshape((-1, *distribution.event_shape))
 
 
 def _bracket(
-    log_weights: Array, reverse_log_weights: Array | None, *, own_draws: bool = False
+    log_weights: Array, reverse_log_weights: Array | None = None, *, own_draws: bool = False
 ) -> LogNormalizer:
-    """The core's, in NumPy where it can be: many small operations are slow to compile."""
+    """Call the core, with NumPy where it can: many small operations are slow to compile."""
     if not not_jax_tracer(log_weights):
         return bracket(log_weights, reverse_log_weights, own_draws=own_draws)
     arrays = jax.tree.map(np.asarray, (log_weights, reverse_log_weights))
@@ -216,40 +173,23 @@ def _bracket(
 
 
 @partial(jax.jit, static_argnames="num_samples")
-def _importance_log_weights(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
-    return distribution.importance_log_weights(rng_key, num_samples)
+def _base_values(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
+    return distribution.base.sample(rng_key, (num_samples,))
 
 
-@partial(jax.jit, static_argnames="num_samples")
-def _base_positions(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
-    values = distribution.base.sample(rng_key, (num_samples,))
-    return to_unconstrained(distribution).inv(values)
-
-
-def _check_base(rng_key: Array, distribution: EnergyBased, *, needs_density: bool) -> None:
+def _check(
+    rng_key: Array,
+    distribution: EnergyBased,
+    settings: LogNormalizerSettings,
+    *,
+    needs_density: bool,
+) -> None:
     base = distribution.base
-    if base is None:
-        raise ValueError(
-            "Expected a distribution with a base to start from, got base=None; in up to three "
-            "dimensions method 'grid' needs none."
-        )
 
     def use(key: Array) -> Array:
         value = base.sample(key)
         return base.log_prob(value) if needs_density else value
 
-    try:
-        jax.eval_shape(use, rng_key)
-    except NotImplementedError as error:
-        wanted = "sample and log_prob" if needs_density else "sample"
-        raise ValueError(f"Expected a base with {wanted}, got {base}.") from error
-
-
-def _check_draws(distribution: EnergyBased, draws: Array) -> None:
-    batch_shape = distribution.base.batch_shape if distribution.base is not None else ()
-    expected = (*batch_shape, *distribution.event_shape)
-    if draws.ndim != 1 + len(expected) or draws.shape[1:] != expected:
-        raise ValueError(
-            f"Expected `draws` of shape (num_draws, *batch, *event) with {tuple(expected)} after "
-            f"the first, got {tuple(draws.shape)}."
-        )
+    if settings.draws is not None:
+        check_draws(distribution, settings.draws)
+    check_base(distribution, lambda: jax.eval_shape(use, rng_key), needs_density=needs_density)
