@@ -133,7 +133,7 @@ def plan(root: Path, wing: str) -> Plan:
 
 
 def floors_of(arrows: dict[str, set[str]]) -> dict[str, int]:
-    """Floors of rooms: one above the highest that a room imports; raises where there is a circle."""
+    """One above the highest floor that a room imports, by room."""
     floors: dict[str, int] = {}
     while len(floors) < len(arrows):
         ready = {room for room in arrows.keys() - floors if arrows[room] <= floors.keys()}

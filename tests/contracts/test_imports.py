@@ -1,7 +1,9 @@
-"""What an import loads, and what it says when something is not installed."""
+"""Imports: what they load, and errors when something is not installed."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,17 @@ def test_import_loads_no_framework(module):
     assert result.returncode == 0, result.stderr
     assert "pyro_ebm" in result.stdout
     assert HEAVY & set(result.stdout.split()) == set()
+
+
+def test_core_is_arithmetic_on_arrays_of_any_library():
+    core = Path(__file__).parents[2] / "pyro_ebm" / "core"
+    nodes = [node for path in core.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    imported |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+    outside = {name for name in imported if not name.startswith("pyro_ebm.core")}
+    assert {name.split(".")[0] for name in outside} - sys.stdlib_module_names == {
+        "array_api_compat"
+    }
 
 
 @pytest.mark.parametrize(("extra", "blocked"), [("pyro", "torch"), ("numpyro", "jax")])

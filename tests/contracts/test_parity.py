@@ -1,236 +1,118 @@
-"""Both front ends offer the same modules, names and arguments; read from source, none is imported.
+"""Both front ends offer the same files, names, arguments and defaults, all of them documented."""
 
-Defaults, annotations and private names may differ, and so may what is listed here with its reason.
-"""
-
-import ast
-from collections.abc import Set
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "pyro_ebm"
+ROOT = Path(__file__).parents[2]
+WINGS = ("pyro", "numpyro")
 
-# JAX passes randomness and parameters in; torch keeps them in global state.
-NUMPYRO_ARGUMENTS = {"rng_key", "key", "param_map"}
+# JAX passes randomness and parameters in; torch keeps them in global state, and compiles if asked.
+HOST_ARGUMENTS = {"rng_key", "key", "param_map", "compile_steps"}
 
-# JAX always compiles; torch does when asked.
-PYRO_ARGUMENTS = {"compile_steps"}
-
-# Names that only one host has a need for, by module.
-HOST_NAMES: dict[str, set[str]] = {
-    # JAX compiles every step; torch does when asked.
-    "potentials.py": {"compilable", "compiled_steps"},
-    # A loop in Python keeps what it learns in an object, a compiled one in what it carries.
-    "warmup.py": {
-        "Warmup",
-        "adapt",
-        "begin_warmup",
-        "end_warmup",
-        "prepare_state",
-        "window_flags",
-    },
-    "sampling.py": {"kept_draw"},
-    # How a step ends and where its noise comes from is the host's way.
-    "samplers/base.py": {"decide", "decision_info", "noise_like"},
-    # torch finds an energy's parameters by walking the autograd graph; in JAX they are arguments.
-    "energies.py": {
-        "Packed",
-        "freeze_module",
-        "graph_leaves",
-        "graph_nodes",
-        "kept_buffers",
-        "trainable_arrays",
-        "trainable_parameters",
-    },
-    # Distributions of JAX are pytrees, and keep some of their parts packed.
-    "noise.py": {"WithNoise.latent"},
-    "pushforward.py": {f"Pushforward.{name}" for name in ("generator", "latent", "noise_scale")},
-    # A warning when a gradient is taken, or while a graph is built.
-    "training.py": {"warn_if_untrained"},
-    "inspection.py": {
-        "Dependencies",
-        "HOW_TO_REGISTER",
-        "find_dependencies",
-        "find_unregistered",
-        "never_seen",
-    },
-    # What a kernel keeps and is called is the host's protocol.
-    "mcmc.py": {
-        "AdaptState",
-        "KernelState",
-        "SamplerKernel.cleanup",
-        "SamplerKernel.diagnostics",
-        "SamplerKernel.get_diagnostics_str",
-        "SamplerKernel.init",
-        "SamplerKernel.initial_params",
-        "SamplerKernel.logging",
-        "SamplerKernel.postprocess_fn",
-        "SamplerKernel.setup",
-    },
-    # Where chains stay from step to step: in Pyro's parameter store, at NumPyro's mutable sites.
-    "chains.py": {"ChainStore", "DeclaredChains", "with_values"},
-    # The inside of EnergyELBO: what a handler keeps and is called is the host's protocol.
-    "sites.py": {"EnergySite", "EnergySites"},
+HOST_NAMES = {
+    # NumPyro users have `optax.conditionally_mask`.
+    "step_when",
+    # Entries of Pyro's ELBOs that its base class does not declare.
+    "EnergyELBO.differentiable_loss",
+    "EnergyELBO.loss_and_grads",
+    # Attributes of an instance on Pyro; distributions of JAX keep arrays and settings apart.
+    "Pushforward.generator",
+    "Pushforward.latent",
+    "Pushforward.noise_scale",
 }
 
-# Methods that one host's protocol asks for and the other's lacks or spells otherwise.
-HOST_METHODS = {
-    # Pyro distributions and ELBOs
-    "rsample",
-    "score_parts",
-    "has_rsample",
-    "has_enumerate_support",
-    "differentiable_loss",
-    "loss_and_grads",
-    "forward",
-    # NumPyro distributions and ELBOs
-    "tree_flatten",
-    "tree_unflatten",
-    "sample_with_intermediates",
-    "loss_with_mutable_state",
-    "infer_shapes",
-    "log_prob",
-    "is_discrete",
-    # Both, with other arguments
-    "sample",
-    "expand",
-    "loss",
-}
+Surface = Mapping[str, Mapping[str, Any]]
 
 
-def is_public(name: str) -> bool:
-    return not name.startswith("_")
+@cache
+def surface(wing: str) -> Surface:
+    command = [sys.executable, str(Path(__file__).with_name("surface.py")), wing]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
 
 
-def names_of_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:
-    arguments = function.args
-    plain = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
-    starred = [f"*{arguments.vararg.arg}"] if arguments.vararg else []
-    keyword_only = [a.arg for a in arguments.kwonlyargs]
-    double = [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
-    names = [*plain, *starred, *keyword_only, *double]
-    exempt = NUMPYRO_ARGUMENTS | PYRO_ARGUMENTS
-    return tuple(n for n in names if is_public(n) and n not in exempt)
+def files(wing: str) -> set[Path]:
+    folder = ROOT / "pyro_ebm" / wing
+    return {path.relative_to(folder) for path in folder.rglob("*.py")}
 
 
-def without_receiver(method: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:
-    names = names_of_arguments(method)
-    return names[1:] if names[:1] in {("self",), ("cls",)} else names
+def is_compared(name: str, surfaces: tuple[Surface, ...]) -> bool:
+    """Whether a name is ours on both sides, and not a part of a host's protocol on one."""
+    is_of_a_host = any(side.get(name, {}).get("is_of_the_host") for side in surfaces)
+    return not is_of_a_host and not {name, name.split(".")[0]} & HOST_NAMES
 
 
-def surface_of_class(node: ast.ClassDef) -> dict[str, tuple[str, ...]]:
-    """The class under its constructor's arguments (fields, in a dataclass), and its methods."""
-    methods = {f.name: f for f in node.body if isinstance(f, ast.FunctionDef)}
-    fields = [f.target.id for f in node.body if isinstance(f, ast.AnnAssign)]
-    constructor = methods.get("__init__")
-    arguments = without_receiver(constructor) if constructor else tuple(filter(is_public, fields))
-    return {node.name: arguments} | {
-        f"{node.name}.{name}": without_receiver(method)
-        for name, method in methods.items()
-        if is_public(name) and name not in HOST_METHODS
-    }
+def shared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments in order, with defaults, but the host's own; classes of the core below."""
+    given = (entry.get("arguments") or {}).items()
+    arguments = [(name, default) for name, default in given if name not in HOST_ARGUMENTS]
+    return {"arguments": arguments, "settings": entry.get("settings")}
 
 
-def surface(source: str) -> dict[str, tuple[str, ...]]:
-    """Public names of a module, each with its argument names; `__all__` with its entries."""
-    found: dict[str, tuple[str, ...]] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and is_public(node.name):
-            found |= surface_of_class(node)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_public(node.name):
-            found[node.name] = names_of_arguments(node)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            found["__all__"] = tuple(sorted(ast.literal_eval(node.value)))
-    return found
+def differences(*surfaces: Surface) -> list[str]:
+    """Names that the sides disagree on."""
+    left, right = surfaces
+    names = {name for name in left.keys() | right.keys() if is_compared(name, surfaces)}
+    missing = left.keys() ^ right.keys()
+    return sorted(n for n in names if n in missing or shared(left[n]) != shared(right[n]))
 
 
-def without(names: dict[str, tuple[str, ...]], exempt: Set[str]) -> dict[str, tuple[str, ...]]:
-    """Leaves exempt names, their methods and their entries in `__all__` out."""
-    kept = {name: a for name, a in names.items() if not {name, name.split(".")[0]} & exempt}
-    if "__all__" in kept:
-        kept["__all__"] = tuple(entry for entry in kept["__all__"] if entry not in exempt)
-    return kept
+def test_same_files():
+    # Pyro has an optimizer that optax has too.
+    assert files("pyro") - {Path("optim.py")} == files("numpyro")
 
 
-def differences(pyro: str, numpyro: str, exempt: Set[str] = frozenset()) -> list[str]:
-    """What the two sources of one module disagree on, one line each."""
-    left, right = (without(surface(source), exempt) for source in (pyro, numpyro))
-    return [
-        f"{name}: pyro {left.get(name, 'lacks it')}, numpyro {right.get(name, 'lacks it')}"
-        for name in sorted(left.keys() | right.keys())
-        if left.get(name) != right.get(name)
-    ]
+def test_same_names_arguments_and_settings():
+    assert differences(*map(surface, WINGS)) == []
 
 
-def modules(front_end: str) -> dict[str, Path]:
-    folder = PACKAGE / front_end
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.py"))}
+def test_no_exemption_is_out_of_date():
+    assert set().union(*map(surface, WINGS)) >= HOST_NAMES
 
 
-def test_same_modules():
-    assert "__init__.py" in modules("pyro")
-    assert modules("pyro").keys() == modules("numpyro").keys()
+@pytest.mark.parametrize("wing", WINGS)
+def test_everything_public_is_documented(wing):
+    assert [name for name, entry in surface(wing).items() if not entry["is_documented"]] == []
 
 
-@pytest.mark.parametrize("module", sorted(modules("pyro").keys() & modules("numpyro").keys()))
-def test_same_names_and_arguments(module):
-    sources = [modules(front_end)[module].read_text() for front_end in ("pyro", "numpyro")]
-    assert differences(*sources, HOST_NAMES.get(module, set())) == []
+# --- the comparison itself ---
 
 
-def test_exempt_names_are_left_out():
-    other = SOURCE.replace("draw", "walk")
-    assert differences(SOURCE, other) != []
-    assert differences(SOURCE, other, {"draw", "walk"}) == []
-
-
-SOURCE = """
-__all__ = ["Energy", "draw"]
-class Energy(Base):
-    def __init__(self, energy, *, scale=1.0): ...
-    def potential(self, value): ...
-    def sample(self, shape, _private=None): ...
-    def _helper(self, anything): ...
-class State(NamedTuple):
-    value: Array
-    energy: Array
-def draw(state, *, step_size): ...
-def _private(): ...
-"""
+def entry(names: str = "state step_size", **others: Any) -> Surface:
+    return {"draw": {"arguments": dict.fromkeys(names.split(), "required")} | others}
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    "other",
     [
-        ("def draw(state, *, step_size)", "def draw(rng_key, state, *, step_size)"),
-        ("def sample(self, shape, _private=None)", "def sample(self, key, sample_shape)"),
-        ("def _helper(self, anything)", "def _other(self)"),
-        ("scale=1.0", "scale=2.0"),
-        ('["Energy", "draw"]', '["draw", "Energy"]'),
-        ("def sample(", "def tree_flatten(self): ...\n    def sample("),
+        entry("rng_key state step_size"),
+        entry("rng_key param_map state step_size"),
+        entry("anything", is_of_the_host=True),
+        entry() | {"step_when": {"arguments": {}}},
     ],
 )
-def test_allowed_differences_pass(before, after):
-    assert before in SOURCE
-    assert differences(SOURCE, SOURCE.replace(before, after)) == []
+def test_allowed_differences_pass(other):
+    assert differences(entry(), other) == []
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "name"),
+    ("other", "expected"),
     [
-        ("step_size", "stepsize", "draw"),
-        ("(state, *, step_size)", "(step_size, state)", "draw"),
-        ("def draw", "def sample_chain", "draw"),
-        ("def _private", "def public", "public"),
-        ("energy, *, scale=1.0", "energy", "Energy"),
-        ("def potential(self, value)", "def potential(self, x)", "Energy.potential"),
-        ("class Energy(", "class EnergyModel(", "Energy"),
-        ("    value: Array", "    position: Array", "State"),
-        ('["Energy", "draw"]', '["Energy"]', "__all__"),
+        (entry("state stepsize"), ["draw"]),
+        (entry("step_size state"), ["draw"]),
+        (entry(settings=["MALA"]), ["draw"]),
+        (entry(arguments={"state": "required", "step_size": "0.1"}), ["draw"]),
+        (entry() | {"walk": {"arguments": {}}}, ["walk"]),
+        ({}, ["draw"]),
     ],
 )
-def test_planted_differences_are_found(before, after, name):
-    assert before in SOURCE
-    found = [line.split(":")[0] for line in differences(SOURCE, SOURCE.replace(before, after))]
-    assert name in found
+def test_planted_differences_are_found(other, expected):
+    assert differences(entry(), other) == expected
