@@ -6,7 +6,7 @@ with require_extra("numpyro"):
     import jax as _jax  # noqa: F401
     import numpyro as _numpyro  # noqa: F401
 
-from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
+from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.bounds import generator_bounds
@@ -26,14 +26,21 @@ from pyro_ebm.numpyro.objectives.kale import KALE
 from pyro_ebm.numpyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.numpyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
-from pyro_ebm.numpyro.objectives.score_matching import ScoreMatching
-from pyro_ebm.numpyro.samplers import HMC, MALA, KineticLangevin, Langevin
+from pyro_ebm.numpyro.objectives.score_matching import (
+    DenoisingScoreMatching,
+    ScoreMatching,
+    SlicedScoreMatching,
+)
+from pyro_ebm.numpyro.samplers.hmc import HMC
+from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
+from pyro_ebm.numpyro.samplers.langevin import Langevin
+from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
 
 __all__ = [
     "BidirectionalBounds",
     "ContrastiveDivergence",
-    "Divergence",
+    "DenoisingScoreMatching",
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
@@ -50,7 +57,10 @@ __all__ = [
     "PseudoSpherical",
     "Pushforward",
     "SamplerKernel",
+    "DenoisingScoreMatching",
     "ScoreMatching",
+    "SlicedScoreMatching",
+    "SlicedScoreMatching",
     "alpha_divergence",
     "attach",
     "generator_bounds",

@@ -6,7 +6,7 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
-from pyro_ebm.core.objectives.divergences import Divergence, alpha_divergence
+from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.bounds import generator_bounds
@@ -26,15 +26,22 @@ from pyro_ebm.pyro.objectives.kale import KALE
 from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
 from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
-from pyro_ebm.pyro.objectives.score_matching import ScoreMatching
+from pyro_ebm.pyro.objectives.score_matching import (
+    DenoisingScoreMatching,
+    ScoreMatching,
+    SlicedScoreMatching,
+)
 from pyro_ebm.pyro.optim import step_when
-from pyro_ebm.pyro.samplers import HMC, MALA, KineticLangevin, Langevin
+from pyro_ebm.pyro.samplers.hmc import HMC
+from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
+from pyro_ebm.pyro.samplers.langevin import Langevin
+from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
 
 __all__ = [
     "BidirectionalBounds",
     "ContrastiveDivergence",
-    "Divergence",
+    "DenoisingScoreMatching",
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
@@ -51,7 +58,10 @@ __all__ = [
     "PseudoSpherical",
     "Pushforward",
     "SamplerKernel",
+    "DenoisingScoreMatching",
     "ScoreMatching",
+    "SlicedScoreMatching",
+    "SlicedScoreMatching",
     "alpha_divergence",
     "attach",
     "generator_bounds",
