@@ -37,7 +37,6 @@ from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
-from pyro_ebm.numpyro.samplers.target import Target
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[LogNormalizer, Iterable[str]]
@@ -113,25 +112,26 @@ def _grid(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSett
         values = _base_values(rng_key, distribution, settings.num_samples)
     else:
         values = _search(rng_key, distribution, settings.sampler)
-    position = Target.of(distribution).position(values)
+    path = TemperedTarget(distribution)
+    position = path.target.position(values)
     num_batch_dims = len(distribution.base.batch_shape) if distribution.base is not None else 0
     event_ndim = position.ndim - 1 - num_batch_dims
-    return integrate(TemperedTarget(distribution), position, event_ndim)
+    return integrate(path, position, event_ndim)
 
 
 def _annealed(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
     distribution, sampler = _with_density(distribution), settings.sampler
     _check(rng_key, distribution, settings, needs_density=True)
-    target, path = Target.of(distribution), TemperedTarget(distribution)
+    path = TemperedTarget(distribution)
     keys = random.split(rng_key, 5)
     values = _base_values(keys[0], distribution, _NUM_PILOTS + settings.num_samples)
-    start = target.position(values)
+    start = path.target.position(values)
     schedule = schedule_from_pilot(
         keys[1], sampler, path, start[:_NUM_PILOTS], settings.num_temperatures
     )
     position, log_weights = _anneal(keys[2], sampler, path, schedule, start[_NUM_PILOTS:])
     if settings.draws is not None:
-        position, doubts = target.position(settings.draws), ()
+        position, doubts = path.target.position(settings.draws), ()
     else:
         moved = position, log_weights, settings.num_moves
         position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *moved)

@@ -1,6 +1,7 @@
 """Chains that anneal from the base of an energy-based distribution to it, and back."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -35,17 +36,26 @@ class TemperedTarget:
 
     distribution: EnergyBased
 
-    def at(self, inverse_temperature: Tensor) -> Potential:
-        base = self.distribution.base
+    @cached_property
+    def target(self) -> Target:
+        """Bijection to the support."""
+        return Target.of(self.distribution)
 
-        def negative_log_density(value: Tensor) -> Tensor:
+    def at(self, inverse_temperature: Tensor) -> Potential:
+        target, base = self.target, self.distribution.base
+
+        def potential(position: Tensor) -> Tensor:
+            value = target.value(position)
             energy = scaled_energy(self.distribution, value)
             # Not zero times infinity: at first, infinite energies do not count.
-            tempered = torch.where(inverse_temperature > 0, inverse_temperature * energy, 0.0)
-            return tempered if base is None else tempered - base.log_prob(value)
+            result = torch.where(inverse_temperature > 0, inverse_temperature * energy, 0.0)
+            if base is not None:
+                result = result - base.log_prob(value)
+            return (
+                result if target.is_unconstrained else result - target.log_volume(position, value)
+            )
 
-        support = self.distribution.support
-        return Target(support, negative_log_density, self.distribution).potential
+        return potential
 
 
 def schedule_from_pilot(

@@ -33,7 +33,6 @@ from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
-from pyro_ebm.pyro.samplers.target import Target
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[LogNormalizer, Iterable[str]]
@@ -99,25 +98,26 @@ def _grid(distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
         values = distribution.base.sample((settings.num_samples,))
     else:
         values = _search(distribution, settings.sampler)
-    position = Target.of(distribution).position(values)
+    path = TemperedTarget(distribution)
+    position = path.target.position(values)
     num_batch_dims = len(distribution.base.batch_shape) if distribution.base is not None else 0
     event_ndim = position.ndim - 1 - num_batch_dims
-    return integrate(TemperedTarget(distribution), position, event_ndim)
+    return integrate(path, position, event_ndim)
 
 
 def _annealed(distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
     distribution, sampler = _with_density(distribution), settings.sampler
     _check(distribution, settings, needs_density=True)
-    target, path = Target.of(distribution), TemperedTarget(distribution)
+    path = TemperedTarget(distribution)
     with pyro.validation_enabled(is_validate=False):
         values = distribution.base.sample((_NUM_PILOTS + settings.num_samples,))
-        start = target.position(values)
+        start = path.target.position(values)
         schedule = schedule_from_pilot(
             sampler, path, start[:_NUM_PILOTS], settings.num_temperatures
         )
         position, log_weights = anneal(sampler, path, schedule, start[_NUM_PILOTS:])
         if settings.draws is not None:
-            position, doubts = target.position(settings.draws), ()
+            position, doubts = path.target.position(settings.draws), ()
         else:
             moved = position, log_weights, settings.num_moves
             position, rate = resample_and_move(sampler, path, schedule.step_sizes[-1], *moved)
