@@ -10,14 +10,19 @@ import math
 
 import numpy as np
 
-NUM_DATA = 512
+NUM_DATA, SUBSAMPLE = 512, 128
 PRECISION = 0.25
 SLOPE, SCALE = 0.8, math.sqrt(0.8)
 NEGATIVE_LOG_EVIDENCE = 0.5 * math.log(2 * math.pi * 5) + 0.5
 LAYOUTS = ("plate", "to_event", "subsample", "mask", "masked distribution")
-VARIANCE, NUM_NEGATIVES, LEARNING_RATE = 2.0, 16, 0.01
+VARIANCE, NUM_SAMPLES, LEARNING_RATE = 2.0, 16, 0.01
 # The same half is masked out on both hosts.
 MASK = np.arange(NUM_DATA) < NUM_DATA // 2
+
+
+def log_weight(precision: float) -> float:
+    """The parameter a of a prior with this precision."""
+    return math.log(precision - 1 / 16)
 
 
 def data(num_data: int = NUM_DATA, seed: int = 0) -> np.ndarray:
@@ -30,3 +35,12 @@ def data(num_data: int = NUM_DATA, seed: int = 0) -> np.ndarray:
 def num_counted(layout: str) -> int:
     """Data that the loss counts."""
     return NUM_DATA // 2 if "mask" in layout else NUM_DATA
+
+
+def is_optimal(results: dict[str, float]) -> bool:
+    """Whether precision, loss, slope and scale are right within 5 %, or 0.05 nats."""
+    exact = {"loss": NEGATIVE_LOG_EVIDENCE, "slope": SLOPE, "scale": SCALE}
+    errors = {name: abs(results[name] - value) / 0.05 for name, value in exact.items()}
+    errors["precision"] = abs(results["precision"] / PRECISION - 1) / 0.05
+    print(errors)
+    return max(errors.values()) < 1

@@ -1,7 +1,8 @@
-"""Every stock ELBO of NumPyro around an energy prior whose best value is known."""
+"""The linear-Gaussian model on NumPyro, in five layouts, and stock ELBOs to train it with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,15 @@ import numpyro.distributions as dist
 import optax
 from jax import Array, lax, random
 from numpyro import handlers
-from numpyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from numpyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 import pyro_ebm.numpyro as ebm
 from helpers.linear_gaussian import (
-    LAYOUTS,
     LEARNING_RATE,
     MASK,
     NUM_DATA,
-    NUM_NEGATIVES,
+    NUM_SAMPLES,
+    SUBSAMPLE,
     VARIANCE,
     data,
     num_counted,
@@ -34,7 +35,6 @@ ELBOS = {
     "Renyi x2": lambda: RenyiELBO(alpha=0.5, num_particles=2),
     "Renyi x4": lambda: RenyiELBO(alpha=0.5, num_particles=4),
 }
-SUBSAMPLE = 128
 
 
 def quadratic(a: Array, z: Array) -> Array:
@@ -79,31 +79,42 @@ class Toy:
         return fn.mask(MASK) if self.layout == "masked distribution" else fn
 
 
-def run(elbo: str, layout: str, num_steps: int, seed: int) -> dict[str, float]:
-    """Precision of the fitted prior and reported loss per datum, means of the last 500 steps."""
+def run(
+    elbo: str | ELBO = "Trace",
+    layout: str = "plate",
+    *,
+    num_steps: int,
+    make_guide: Callable[[Toy], Any] | None = None,
+    objective: Any = None,
+    start: float = 0.0,
+    learning_rate: float = LEARNING_RATE,
+    num_averaged: int = 500,
+    num_normalizer_samples: int = 128,
+) -> dict[str, float]:
+    """Means of prior precision and loss per datum over the last steps; final slope and scale.
+
+    The guide is the toy's own unless ``make_guide(toy)`` gives another.
+    """
     toy = Toy(layout)
-    objective = ebm.EnergyDiscrepancy(variance=VARIANCE, num_negatives=NUM_NEGATIVES)
-    loss = ebm.EnergyELBO(objective, ELBOS[elbo]())
-    svi = SVI(toy.model, toy.guide, optax.adam(LEARNING_RATE), loss=loss)
+    guide = toy.guide if make_guide is None else make_guide(toy)
+    objective = objective or ebm.EnergyDiscrepancy(variance=VARIANCE, num_samples=NUM_SAMPLES)
+    elbo = ELBOS[elbo]() if isinstance(elbo, str) else elbo
+    loss = ebm.EnergyELBO(objective, elbo, num_normalizer_samples=num_normalizer_samples)
+    svi = SVI(toy.model, guide, optax.adam(learning_rate), loss=loss)
 
     def step(state, _):
         state, value = svi.update(state)
         return state, (value, svi.get_params(state)["a"])
 
-    state = svi.init(random.key(seed))
-    state, (losses, paths) = jax.jit(lambda s: lax.scan(step, s, length=num_steps))(state)
-    params = svi.get_params(state)
-    return {
-        "precision": float(jnp.mean(1 / 16 + jnp.exp(paths[-500:]))),
-        "loss": float(jnp.mean(losses[-500:]) / num_counted(layout)),
-        "slope": float(params["slope"]),
-        "scale": float(params["scale"]),
+    @jax.jit
+    def train():
+        state = svi.init(random.key(1), init_params={"a": jnp.array(start)})
+        return lax.scan(step, state, length=num_steps)
+
+    state, (losses, path) = train()
+    means = {
+        "precision": float(jnp.mean(1 / 16 + jnp.exp(path[-num_averaged:]))),
+        "loss": float(jnp.mean(losses[-num_averaged:]) / num_counted(layout)),
     }
-
-
-def cells() -> list[dict]:
-    return [
-        {"elbo": elbo, "layout": layout, "num_steps": 4000, "seed": 1}
-        for elbo in ELBOS
-        for layout in LAYOUTS
-    ]
+    params = svi.get_params(state)
+    return means | {name: float(params[name]) for name in ("slope", "scale") if name in params}

@@ -1,13 +1,15 @@
-"""Every stock ELBO of Pyro around an energy prior whose best value is known."""
+"""The linear-Gaussian model on Pyro, in five layouts, and stock ELBOs to train it with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import (
+    ELBO,
     SVI,
     RenyiELBO,
     ReweightedWakeSleep,
@@ -21,11 +23,11 @@ from torch import nn
 
 import pyro_ebm.pyro as ebm
 from helpers.linear_gaussian import (
-    LAYOUTS,
     LEARNING_RATE,
     MASK,
     NUM_DATA,
-    NUM_NEGATIVES,
+    NUM_SAMPLES,
+    SUBSAMPLE,
     VARIANCE,
     data,
     num_counted,
@@ -46,7 +48,6 @@ ELBOS = {
     ),
     "ReweightedWakeSleep x4": lambda: ReweightedWakeSleep(num_particles=4, max_plate_nesting=1),
 }
-SUBSAMPLE = 128
 
 
 class Quadratic(nn.Module):
@@ -99,32 +100,38 @@ class Toy:
         return fn.mask(self.mask) if self.layout == "masked distribution" else fn
 
 
-def run(elbo: str, layout: str, num_steps: int, seed: int) -> dict[str, float]:
-    """Precision of the fitted prior and reported loss per datum, means of the last 500 steps."""
-    pyro.clear_param_store()
-    pyro.set_rng_seed(seed)
+def run(
+    elbo: str | ELBO = "Trace",
+    layout: str = "plate",
+    *,
+    num_steps: int,
+    make_guide: Callable[[Toy], Any] | None = None,
+    objective: Any = None,
+    start: float = 0.0,
+    learning_rate: float = LEARNING_RATE,
+    num_averaged: int = 500,
+    num_normalizer_samples: int = 128,
+) -> dict[str, float]:
+    """Means of prior precision and loss per datum over the last steps; final slope and scale.
+
+    The guide is the toy's own unless ``make_guide(toy)`` gives another.
+    """
+    pyro.set_rng_seed(1)
     toy = Toy(layout)
-    objective = ebm.EnergyDiscrepancy(variance=VARIANCE, num_negatives=NUM_NEGATIVES)
-    loss = ebm.EnergyELBO(objective, ELBOS[elbo]())
-    svi = SVI(toy.model, toy.guide, Adam({"lr": LEARNING_RATE}), loss=loss)
+    toy.energy.a.data.fill_(start)
+    guide = toy.guide if make_guide is None else make_guide(toy)
+    objective = objective or ebm.EnergyDiscrepancy(variance=VARIANCE, num_samples=NUM_SAMPLES)
+    elbo = ELBOS[elbo]() if isinstance(elbo, str) else elbo
+    loss = ebm.EnergyELBO(objective, elbo, num_normalizer_samples=num_normalizer_samples)
+    svi = SVI(toy.model, guide, Adam({"lr": learning_rate}), loss=loss)
     precisions, losses = [], []
     for _ in range(num_steps):
         value = svi.step()
         losses.append((value[0] if isinstance(value, tuple) else value) / num_counted(layout))
         precisions.append(1 / 16 + toy.energy.a.detach().exp().item())
-    return {
-        "precision": sum(precisions[-500:]) / 500,
-        "loss": sum(losses[-500:]) / 500,
-        "slope": pyro.param("slope").item(),
-        "scale": pyro.param("scale").item(),
+    means = {
+        "precision": sum(precisions[-num_averaged:]) / num_averaged,
+        "loss": sum(losses[-num_averaged:]) / num_averaged,
     }
-
-
-def cells() -> list[dict]:
-    """Pyro's Renyi and wake-sleep ELBOs are not made for subsampling: left out."""
-    return [
-        {"elbo": elbo, "layout": layout, "num_steps": 4000, "seed": 1}
-        for elbo in ELBOS
-        for layout in LAYOUTS
-        if not (layout == "subsample" and elbo.startswith(("Renyi", "Reweighted")))
-    ]
+    store = pyro.get_param_store()
+    return means | {name: store[name].item() for name in ("slope", "scale") if name in store}
