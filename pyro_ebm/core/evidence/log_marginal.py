@@ -78,10 +78,10 @@ class LogMarginalSettings:
         check_positive_integer("num_temperatures", self.num_temperatures)
         if self.batch_size is not None:
             check_positive_integer("batch_size", self.batch_size)
-        if self.sampler is not None:
-            check_sampler(self.sampler)
         if self.method == "annealed":
             check_exact(self.sampler)
+        if self.sampler is not None:
+            check_sampler(self.sampler)
 
     def check_guide(self, guide: Any) -> None:
         """Raise if the method needs a guide and there is none."""

@@ -84,10 +84,10 @@ class LogNormalizerSettings:
         check_choice("method", self.method, ("annealed", "importance", "grid"))
         for name in ("num_samples", "num_temperatures", "num_moves"):
             check_positive_integer(name, getattr(self, name))
-        if self.sampler is not None:
-            check_sampler(self.sampler)
         if self.method == "annealed":
             check_exact(self.sampler)
+        if self.sampler is not None:
+            check_sampler(self.sampler)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from pyro_ebm.core.evidence.annealing import (
+    describe_stuck_draws,
+    equidistant_schedule,
     log_weight_increment,
-    mean_where,
+    masked_mean,
+    masked_std,
     pilot_inverse_temperatures,
-    schedule,
-    spread_where,
-    tuned,
+    tune_log_step_size,
 )
 
 PILOT = np.array(pilot_inverse_temperatures())
@@ -27,18 +28,18 @@ def shares(num_temperatures):
 
 @pytest.mark.parametrize("precision", [1e-3, 10.0, 1e4])
 def test_temperatures_are_equally_far_apart(precision):
-    betas, _ = schedule(shares(50), PILOT, distances(precision), 0 * PILOT)
+    betas, _ = equidistant_schedule(shares(50), PILOT, distances(precision), 0 * PILOT)
     assert (betas[0], betas[-1]) == (0.0, 1.0)
     covered = np.log1p(precision * betas) / np.log1p(precision)
     np.testing.assert_allclose(0.9 * covered + 0.1 * betas, shares(50), atol=2e-3)
 
 
-def test_each_batch_element_has_its_own_schedule_and_step_sizes():
+def test_each_batch_element_has_its_own_schedule():
     both = np.stack([distances(1.0), distances(1e3)], axis=-1)
     log_steps = np.stack([-PILOT, 3 - 2 * PILOT], axis=-1)
-    result = schedule(shares(7), PILOT, both, log_steps)
+    result = equidistant_schedule(shares(7), PILOT, both, log_steps)
     for index, precision in enumerate([1.0, 1e3]):
-        single = schedule(shares(7), PILOT, distances(precision), log_steps[:, index])
+        single = equidistant_schedule(shares(7), PILOT, distances(precision), log_steps[:, index])
         for part, alone in zip(result, single, strict=True):
             np.testing.assert_allclose(part[:, index], alone)
     # A step size that is linear in the temperature is found at any temperature.
@@ -49,16 +50,18 @@ def test_each_batch_element_has_its_own_schedule_and_step_sizes():
     np.testing.assert_allclose(backward.step_sizes, steps[::-1])
 
 
-def test_corners():
-    betas, steps = schedule(shares(1), PILOT, distances(5.0), PILOT)
+def test_one_step_constant_energies_and_a_jump():
+    betas, steps = equidistant_schedule(shares(1), PILOT, distances(5.0), PILOT)
     np.testing.assert_allclose(betas, [0, 1])
     np.testing.assert_allclose(steps, [1, math.e])
     # Where the energy is constant, temperatures are spread evenly.
-    np.testing.assert_allclose(schedule(shares(4), PILOT, 0 * PILOT, PILOT)[0], shares(4))
+    np.testing.assert_allclose(
+        equidistant_schedule(shares(4), PILOT, 0 * PILOT, PILOT)[0], shares(4)
+    )
     # All the distance at once, where float32 cannot tell the first temperatures apart.
     sudden = np.where(PILOT > 0, 1e4, 0).astype(np.float32)
     arguments = (part.astype(np.float32) for part in (shares(10), PILOT, sudden, PILOT))
-    betas, steps = schedule(*arguments)
+    betas, steps = equidistant_schedule(*arguments)
     assert betas.dtype == steps.dtype == np.float32
     assert np.all(np.isfinite(steps))
     assert np.all(np.diff(betas) >= 0)
@@ -66,8 +69,8 @@ def test_corners():
 
 def test_other_array_libraries():
     parts = (shares(5), PILOT, distances(3.0), -PILOT)
-    strict = schedule(*map(array_api_strict.asarray, parts))
-    for one, other in zip(schedule(*parts), strict, strict=True):
+    strict = equidistant_schedule(*map(array_api_strict.asarray, parts))
+    for one, other in zip(equidistant_schedule(*parts), strict, strict=True):
         np.testing.assert_allclose(one, np.asarray(other), rtol=1e-12)
 
 
@@ -81,15 +84,21 @@ def test_log_weight_increment():
     assert np.isnan(log_weight_increment(np.array([1.0]), np.array([np.nan])))[0]
 
 
-def test_statistics_of_living_chains():
+def test_masked_statistics():
     keep = np.array([[True, True], [True, False], [False, False]])
     x = np.array([[1.0, 5.0], [3.0, -np.inf], [np.nan, -np.inf]])
     with np.errstate(invalid="ignore"):
-        np.testing.assert_allclose(mean_where(keep, x), [2, 5])
-        np.testing.assert_allclose(spread_where(keep, x), [1, 0])
-        np.testing.assert_allclose(mean_where(~keep & keep, x), [0, 0])
+        np.testing.assert_allclose(masked_mean(keep, x), [2, 5])
+        np.testing.assert_allclose(masked_std(keep, x), [1, 0])
+        np.testing.assert_allclose(masked_mean(~keep & keep, x), [0, 0])
 
 
 def test_tuning_moves_towards_the_target():
-    assert tuned(0.0, 0.9, 0.6) == pytest.approx(0.3)
-    assert tuned(0.0, 0.0, 0.6) == pytest.approx(-0.6)
+    assert tune_log_step_size(0.0, 0.9, 0.6) == pytest.approx(0.3)
+    assert tune_log_step_size(0.0, 0.0, 0.6) == pytest.approx(-0.6)
+
+
+def test_stuck_draws_are_named():
+    (stuck,) = describe_stuck_draws("prior", "MALA(9)", np.array([0.5, 0.001]))
+    assert stuck.startswith("MALA(9) accepted 0.1% of the moves that make draws of prior")
+    assert list(describe_stuck_draws("prior", "MALA(9)", np.array(0.5))) == []

@@ -4,12 +4,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.evidence.weights import (
-    bracket,
-    check_log_weights,
-    describe_doubts,
-    describe_stuck_draws,
-)
+from pyro_ebm.core.evidence.weights import bracket
 
 TRUTH = 7.0
 NUM_RUNS = 400
@@ -29,7 +24,7 @@ def share(condition):
 
 @pytest.mark.parametrize(("num_forward", "num_reverse"), [(400, 400), (400, 100), (100, 400)])
 @pytest.mark.parametrize("spread", [0.3, 1.0, 1.7])
-def test_brackets_cover_and_errors_are_the_spread_of_estimates(spread, num_forward, num_reverse):
+def test_brackets_cover_the_truth(spread, num_forward, num_reverse):
     result = bracket(*paths(spread, num_forward, num_reverse))
     assert share(result.lower < TRUTH) > 0.96
     assert share(result.upper > TRUTH) > 0.96
@@ -37,7 +32,7 @@ def test_brackets_cover_and_errors_are_the_spread_of_estimates(spread, num_forwa
     assert abs(np.mean(result.estimate) - TRUTH) < 4 * np.std(result.estimate) / math.sqrt(NUM_RUNS)
 
 
-def test_bennetts_ratio_is_better_than_either_direction():
+def test_bennetts_ratio_beats_either_direction():
     forward, reverse = paths(2.0, 300, 300)
     one_way, back = bracket(forward).estimate, -bracket(-reverse).estimate
     both = bracket(forward, reverse).estimate
@@ -45,7 +40,7 @@ def test_bennetts_ratio_is_better_than_either_direction():
     assert 1.5 * np.sqrt(np.mean((both - TRUTH) ** 2)) < min(errors)
 
 
-def test_collapsed_weights_do_not_lie():
+def test_collapsed_weights_widen_the_bracket():
     forward, reverse = paths(8.0, 200, 200)
     alone, own = bracket(forward), bracket(forward, reverse, own_draws=True)
     for result in (alone, own):
@@ -63,7 +58,7 @@ def test_collapsed_weights_do_not_lie():
     np.testing.assert_allclose(exact.standard_error[few], width[few] / 2)
 
 
-def test_draws_of_its_own_count_as_fewer():
+def test_own_draws_widen_the_bracket():
     forward, reverse = paths(1.2, 300, 300)
     own, exact = bracket(forward, reverse, own_draws=True), bracket(forward, reverse)
     assert np.all(own.upper > exact.upper)
@@ -72,44 +67,23 @@ def test_draws_of_its_own_count_as_fewer():
     np.testing.assert_allclose(own.estimate[trusted], exact.estimate[trusted])
 
 
-def test_scales_shifts_and_other_array_libraries():
+def test_shifts_mirrors_and_other_array_libraries():
     forward, reverse = paths(1.0, 50, 30, num_runs=3)
     result, far = bracket(forward, reverse), bracket(forward - 1e4, reverse - 1e4)
     strict = bracket(array_api_strict.asarray(forward), array_api_strict.asarray(reverse))
     for name in ("estimate", "lower", "upper"):
         np.testing.assert_allclose(getattr(far, name), getattr(result, name) - 1e4, atol=1e-6)
-    for one, other in zip(result, strict, strict=True):
-        np.testing.assert_allclose(one, np.asarray(other), rtol=1e-12)
+    for name in vars(result):
+        one, other = getattr(result, name), np.asarray(getattr(strict, name))
+        np.testing.assert_allclose(one, other, rtol=1e-12)
     # Exchanging the directions exchanges the bounds.
     mirrored = bracket(-reverse, -forward)
     np.testing.assert_allclose(mirrored.estimate, -result.estimate, atol=1e-6)
     np.testing.assert_allclose(mirrored.lower, -result.upper, atol=1e-6)
 
 
-def test_dead_paths_weigh_nothing():
+def test_dead_paths_have_no_weight():
     # A quarter of the base has all the density, evenly.
     forward = np.where(np.arange(400) < 100, math.log(4.0), -math.inf)
     result = bracket(forward, np.full(400, math.log(4.0)))
     assert result.lower < 0 < result.upper
-    check_log_weights("it", forward, "draws")
-    with pytest.raises(ValueError, match="finite at some of draws, got infinity on all of 400"):
-        check_log_weights("it", np.full(400, -math.inf), "draws")
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="energy of it .* at draws, got .* on 1 of 3 paths"):
-            check_log_weights("it", np.array([0.0, bad, 1.0]), "draws")
-
-
-def test_doubts_name_what_and_how_much():
-    healthy = bracket(*paths(0.5, 400, 400, num_runs=2))
-    assert list(describe_doubts("prior", healthy)) == []
-    collapsed = bracket(paths(8.0, 400, 400, num_runs=1)[0][:, 0])
-    (few,) = describe_doubts("prior", collapsed)
-    assert "The 400 weights for log Z of prior are worth" in few
-    assert f"at {collapsed.estimate:.2f}, with a bracket from {collapsed.lower:.2f} to inf" in few
-    wide = bracket(*paths(3.0, 4000, 4000, num_runs=2))
-    doubts = list(describe_doubts("prior", wide))
-    width = np.max(wide.upper - wide.lower)
-    assert f"[{wide.upper[0]:.2f}, {wide.upper[1]:.2f}], up to {width:.2f} nats apart" in doubts[-1]
-    (stuck,) = describe_stuck_draws("prior", "MALA(9)", np.array([0.5, 0.001]))
-    assert stuck.startswith("MALA(9) accepted 0.1% of the moves that make draws of prior")
-    assert list(describe_stuck_draws("prior", "MALA(9)", np.array(0.5))) == []
