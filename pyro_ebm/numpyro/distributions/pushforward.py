@@ -32,7 +32,7 @@ from pyro_ebm.core.distributions.pushforward import (
 )
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.distributions.flows import latent_and_generator
-from pyro_ebm.numpyro.samplers.target import is_real
+from pyro_ebm.numpyro.samplers.target import Target
 
 
 class Pushforward(AbstractPushforward, Distribution):
@@ -146,7 +146,7 @@ class LatentWithNoise(Distribution):
     support = constraints.real_vector
 
     def __init__(self, latent: Any, noise_shape: tuple[int, ...]) -> None:
-        check_real_latent(latent, is_real=is_real(latent.support))
+        check_real_latent(latent, is_real=Target.is_real(latent.support))
         self._latent = StaticPytree.pack(latent)
         self.noise_shape = noise_shape
         self.size = prod(latent.event_shape)

@@ -17,10 +17,10 @@ from pyro_ebm.core.samplers.checks import (
 )
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.target import HasPotential
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition
 from pyro_ebm.numpyro.samplers.target import (
-    HasPotential,
     Potential,
     Target,
     initial_values,

@@ -29,7 +29,7 @@ from pyro_ebm.core.distributions.pushforward import (
 )
 from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.flows import latent_and_generator
-from pyro_ebm.pyro.samplers.target import is_real
+from pyro_ebm.pyro.samplers.target import Target
 
 
 class Pushforward(AbstractPushforward, TorchDistribution):
@@ -121,7 +121,7 @@ class LatentWithNoise(TorchDistribution):
     support: Any = constraints.real_vector
 
     def __init__(self, latent: Any, noise_shape: torch.Size) -> None:
-        check_real_latent(latent, is_real=is_real(latent.support))
+        check_real_latent(latent, is_real=Target.is_real(latent.support))
         self.latent = latent
         self.noise_shape = noise_shape
         self.sizes = latent.event_shape.numel(), noise_shape.numel()

@@ -16,10 +16,10 @@ from pyro_ebm.core.samplers.checks import (
 )
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.target import HasPotential
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.target import (
-    HasPotential,
     Potential,
     Target,
     compiled_steps,

@@ -1,16 +1,18 @@
-"""Densities over unconstrained space, which samplers and objectives work on."""
+"""Targets of samplers, their gradients, and the compilation of steps."""
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, wraps
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any
 
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import biject_to
+
+from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
 
 Potential = Callable[[Tensor], Tensor]
 Step = Callable[..., Any]
@@ -18,64 +20,16 @@ Step = Callable[..., Any]
 _compiled_steps: ContextVar[bool] = ContextVar("compiled_steps", default=False)
 
 
-class Target:
-    """A density on a support, and its potential over unconstrained space.
+class Target(AbstractTarget):
+    """Target with the bijections of torch."""
 
-    Args:
-        support: Constraint on the values.
-        negative_log_density: Function of values, up to a constant.
-        distribution: Named in the error, if there is one.
+    biject_to = staticmethod(biject_to)
 
-    Raises:
-        ValueError: If the support is discrete, or has no known bijection to unconstrained space.
-    """
-
-    def __init__(
-        self, support: Any, negative_log_density: Potential, distribution: Any = None
-    ) -> None:
-        self.negative_log_density = negative_log_density
-        self.bijection = _bijection(support, distribution)
-        self.is_unconstrained = is_real(support)
-
-    @classmethod
-    def of(cls, distribution: Any) -> Self:
-        """Target of a distribution; gradients reach its parameters where its density has them."""
-        # An energy-based potential costs less than its log_prob, which holds parameters constant.
-        if isinstance(distribution, HasPotential):
-            return cls(distribution.support, distribution.potential, distribution)
-        return cls(distribution.support, lambda value: -distribution.log_prob(value), distribution)
-
-    def value(self, position: Tensor) -> Tensor:
-        """Values at unconstrained positions."""
-        return self.bijection(position)
-
-    def position(self, value: Tensor) -> Tensor:
-        """Unconstrained positions of values."""
-        return self.bijection.inv(value)
-
-    def log_volume(self, position: Tensor, value: Tensor | None = None) -> Tensor:
-        """Log-determinant of the Jacobian of :meth:`value`."""
-        value = self.value(position) if value is None else value
-        return self.bijection.log_abs_det_jacobian(position, value)
-
-    def potential(self, position: Tensor) -> Tensor:
-        """Minus the log-density over unconstrained space, ``(*sample, *batch)``."""
-        if self.is_unconstrained:
-            return self.negative_log_density(position)
-        value = self.value(position)
-        return self.negative_log_density(value) - self.log_volume(position, value)
-
-
-@runtime_checkable
-class HasPotential(Protocol):
-    """The part of an energy-based distribution that samplers use."""
-
-    base: Any
-    energy: Any
-
-    def potential(self, value: Tensor) -> Tensor:
-        """Minus the log-density up to a constant, with gradients in everything."""
-        ...
+    @staticmethod
+    def is_real(support: Any) -> bool:
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        return support is constraints.real
 
 
 def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
@@ -85,16 +39,17 @@ def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
     space.
     """
     sample_shape = torch.Size(sample_shape)
-    if not isinstance(distribution, HasPotential):
-        bijection = _bijection(distribution.support, distribution)
-        return bijection(torch.randn_like(bijection.inv(distribution.sample(sample_shape))))
-    if distribution.base is not None:
+    is_energy_based = isinstance(distribution, HasPotential)
+    if is_energy_based and distribution.base is not None:
         return distribution.base.expand(distribution.batch_shape).sample(sample_shape).detach()
-    bijection, energy = _bijection(distribution.support, distribution), distribution.energy
+    target = Target.of(distribution)
+    if not is_energy_based:
+        return target.value(torch.randn_like(target.position(distribution.sample(sample_shape))))
     shape = sample_shape + distribution.batch_shape + distribution.event_shape
+    energy = distribution.energy
     like = next(energy.parameters(), None) if isinstance(energy, nn.Module) else None
     options = {} if like is None else {"dtype": like.dtype, "device": like.device}
-    return bijection(torch.randn(bijection.inverse_shape(shape), **options))
+    return target.value(torch.randn(target.bijection.inverse_shape(shape), **options))
 
 
 def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,25 +94,6 @@ def compiled_steps(*, enabled: bool) -> Iterator[None]:
             yield
     finally:
         _compiled_steps.reset(token)
-
-
-def _bijection(support: Any, distribution: Any) -> Any:
-    if not support.is_discrete:
-        try:
-            return biject_to(support)
-        except NotImplementedError:
-            pass
-    of = "" if distribution is None else f" of {distribution}"
-    raise ValueError(
-        f"Expected a continuous support that maps to unconstrained space, got {support}{of}."
-    )
-
-
-def is_real(support: Any) -> bool:
-    """Whether a support is all of space."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
 
 
 def _total(position: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,88 @@
+"""Densities over unconstrained space, which samplers and objectives work on."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+
+@runtime_checkable
+class HasPotential(Protocol):
+    """The part of an energy-based distribution that samplers use."""
+
+    base: Any
+    energy: Any
+
+    def potential(self, value: Any) -> Any:
+        """Minus the log-density up to a constant, with gradients in everything."""
+        ...
+
+
+class AbstractTarget:
+    r"""A density on a support, and its potential over unconstrained space.
+
+    .. math:: U(u) = -\log p(b(u)) - \log \left| \det \frac{\partial b}{\partial u} \right|
+
+    with the bijection :math:`b` from unconstrained *positions* :math:`u` to *values*.
+
+    Args:
+        support: Constraint on the values.
+        negative_log_density: :math:`-\log p`, a function of values, up to a constant.
+        distribution: Named in the error, if there is one.
+
+    Attributes:
+        bijection: :math:`b`.
+        is_unconstrained: Whether the support is all of space, and :math:`b` the identity.
+
+    Raises:
+        ValueError: If the support is discrete, or has no known bijection to unconstrained space.
+    """
+
+    # Functions of the host: bijection to a support, and whether a support is all of space.
+    biject_to: ClassVar[Any]
+    is_real: ClassVar[Any]
+
+    def __init__(
+        self, support: Any, negative_log_density: Callable[[Any], Any], distribution: Any = None
+    ) -> None:
+        self.negative_log_density = negative_log_density
+        self.is_unconstrained = self.is_real(support)
+        self.bijection: Any = None if support.is_discrete else self._bijection(support)
+        if self.bijection is None:
+            of = "" if distribution is None else f" of {distribution}"
+            raise ValueError(
+                "Expected a continuous support that maps to unconstrained space, got "
+                f"{support}{of}."
+            )
+
+    @classmethod
+    def of(cls, distribution: Any) -> Self:
+        """Target of a distribution; gradients reach the parameters that its density has."""
+        # An energy-based potential costs less than its log_prob, which holds parameters constant.
+        if isinstance(distribution, HasPotential):
+            return cls(distribution.support, distribution.potential, distribution)
+        return cls(distribution.support, lambda value: -distribution.log_prob(value), distribution)
+
+    def value(self, position: Any) -> Any:
+        """Map unconstrained positions to values."""
+        return self.bijection(position)
+
+    def position(self, value: Any) -> Any:
+        """Map values to unconstrained positions."""
+        return self.bijection.inv(value)
+
+    def log_volume(self, position: Any, value: Any = None) -> Any:
+        """Log-determinant of the Jacobian of :meth:`value`."""
+        value = self.value(position) if value is None else value
+        return self.bijection.log_abs_det_jacobian(position, value)
+
+    def potential(self, position: Any) -> Any:
+        """Evaluate :math:`U`, shape ``(*sample, *batch)``."""
+        if self.is_unconstrained:
+            return self.negative_log_density(position)
+        value = self.value(position)
+        return self.negative_log_density(value) - self.log_volume(position, value)
+
+    def _bijection(self, support: Any) -> Any:
+        try:
+            return self.biject_to(support)
+        except NotImplementedError:
+            return None
