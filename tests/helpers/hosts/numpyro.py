@@ -16,6 +16,7 @@ from numpyro.infer import SVI
 
 import pyro_ebm.numpyro as ebm
 from helpers.hosts.training import Fit
+from pyro_ebm.core.samplers.dynamics import TransitionInfo
 
 # --- energies ---
 
@@ -190,8 +191,6 @@ class Walk:
         return ebm.MALA(1.0).init(potential, position)
 
     def step(self, rng_key, potential, state):
-        from pyro_ebm.core.samplers.dynamics import TransitionInfo
-
         del rng_key
         position = state.potential if self.stride is None else state.position + self.stride
         sure = jnp.ones_like(state.potential)

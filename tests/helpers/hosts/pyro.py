@@ -12,6 +12,7 @@ from torch import nn
 
 import pyro_ebm.pyro as ebm
 from helpers.hosts.training import Fit
+from pyro_ebm.core.samplers.dynamics import TransitionInfo
 
 # --- energies ---
 
@@ -169,8 +170,6 @@ class Walk:
         return ebm.MALA(1.0).init(potential, position)
 
     def step(self, potential, state):
-        from pyro_ebm.core.samplers.dynamics import TransitionInfo
-
         position = state.potential if self.stride is None else state.position + self.stride
         sure = torch.ones_like(state.potential)
         return state._replace(position=position), TransitionInfo(sure, sure < 0)
