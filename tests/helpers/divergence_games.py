@@ -6,16 +6,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyro_ebm.core.objectives.divergences import (
-    JEFFREYS,
-    JENSEN_SHANNON,
-    KL,
-    NEYMAN,
-    PEARSON,
-    REVERSE_KL,
-    SQUARED_HELLINGER,
+    DIVERGENCES,
+    Divergence,
     alpha_divergence,
 )
 from pyro_ebm.core.objectives.f_divergence import f_divergence
+
+# A divergence that the library lacks, the discrimination of Le Cam, in closed form.
+LE_CAM = Divergence(
+    f=lambda u: (u - 1) ** 2 / (u + 1),
+    a=lambda ell: (np.exp(ell) - 1) * (np.exp(ell) + 3) / (np.exp(ell) + 1) ** 2,
+    b=lambda ell: (np.exp(ell) - 1) * (3 * np.exp(ell) + 1) / (np.exp(ell) + 1) ** 2,
+    a_derivative=lambda ell: 8 * np.exp(ell) / (np.exp(ell) + 1) ** 3,
+    b_derivative=lambda ell: 8 * np.exp(2 * ell) / (np.exp(ell) + 1) ** 3,
+)
+ALPHAS = [-1, -0.5, 0, 0.5, 0.9, 1, 2]
+BY_NAME = {
+    **DIVERGENCES,
+    **{f"alpha={alpha}": alpha_divergence(alpha).closed_form for alpha in ALPHAS},
+    "le_cam": LE_CAM,
+}
 
 
 @dataclass(frozen=True)
@@ -50,20 +60,20 @@ class Game:
         """Values on the nodes of the critic that finds the divergence."""
         return np.log(self.data / self.model(theta)) - self.energy(theta)
 
-    def gradients(self, divergence, theta, omega, gradient="full", *, num_negatives=2):
-        """Expected gradients of the loss in theta and omega, over every tuple of negatives.
+    def gradients(self, divergence, theta, omega, gradient="full", *, num_samples=2):
+        """Expected gradients of the loss in theta and omega, over every tuple of draws.
 
-        All of it goes through the weights that objectives use.
+        Computed from the weights that objectives use.
         """
         log_ratio, model = self.energy(theta) + self.critic(omega), self.model(theta)
-        positive = log_ratio.reshape(-1, *(num_negatives - 1) * [1])
-        negative = np.stack(np.meshgrid(*num_negatives * [log_ratio], indexing="ij"))
+        positive = log_ratio.reshape(-1, *(num_samples - 1) * [1])
+        negative = np.stack(np.meshgrid(*num_samples * [log_ratio], indexing="ij"))
         weights = f_divergence(divergence, positive, negative, gradient=gradient)
 
         def expected(function, parameters, of_data, of_model):
-            # The negatives are exchangeable: what holds for the first holds for each.
+            # The draws are exchangeable: what holds for the first holds for each.
             of_first = of_model[0]
-            for _ in range(num_negatives - 1):
+            for _ in range(num_samples - 1):
                 of_first = of_first @ model
             return jacobian(function, parameters) @ (self.data * of_data.ravel() + model * of_first)
 
@@ -100,31 +110,24 @@ def normal_energy(x):
 
 
 def log_mixture(x):
-    """Data of the toy: 0.33 N(-1, 0.25^2) + 0.67 N(2, 2), unnormalised."""
+    """Data of the toy: 0.33 N(-1, 0.25^2) + 0.67 N(2, 2), unnormalized."""
     narrow = np.log(0.33 / 0.25) - 0.5 * ((x + 1) / 0.25) ** 2
     wide = np.log(0.67 / np.sqrt(2)) - 0.5 * (x - 2) ** 2 / 2
     return np.logaddexp(narrow, wide)
 
 
-# A divergence that the library lacks: the discrimination of Le Cam.
-LE_CAM = {
-    "f": lambda u: (u - 1) ** 2 / (u + 1),
-    "first": lambda u: (u - 1) * (u + 3) / (u + 1) ** 2,
-    "second": lambda u: 8 / (u + 1) ** 3,
-}
-
 # Best normal for this data: divergence, its mean and scale, and D_f there (methods page, O7).
 TOY_OPTIMA = [
-    (KL, 1.0100, 1.8304, 0.28809),
-    (REVERSE_KL, 1.5841, 1.6294, 0.25067),
-    (JENSEN_SHANNON, 1.3125, 1.7525, 0.12983),
-    (SQUARED_HELLINGER, 1.3175, 1.7316, 0.13658),
-    (alpha_divergence(-0.5), 1.7449, 1.5587, 0.22474),
-    (alpha_divergence(-1), 1.8286, 1.5171, 0.20360),
-    (alpha_divergence(0.9), 1.0694, 1.8132, 0.28535),
-    (NEYMAN, 1.8286, 1.5171, 0.40719),
-    (PEARSON, 0.5663, 1.9268, 0.66162),
-    (JEFFREYS, 1.3249, 1.7023, 0.57910),
-    (alpha_divergence(0.5), 1.3175, 1.7316, 0.27315),
-    (alpha_divergence(2), 0.5663, 1.9268, 0.33081),
+    ("kl", 1.0100, 1.8304, 0.28809),
+    ("reverse_kl", 1.5841, 1.6294, 0.25067),
+    ("jensen_shannon", 1.3125, 1.7525, 0.12983),
+    ("squared_hellinger", 1.3175, 1.7316, 0.13658),
+    ("alpha=-0.5", 1.7449, 1.5587, 0.22474),
+    ("alpha=-1", 1.8286, 1.5171, 0.20360),
+    ("alpha=0.9", 1.0694, 1.8132, 0.28535),
+    ("neyman", 1.8286, 1.5171, 0.40719),
+    ("pearson", 0.5663, 1.9268, 0.66162),
+    ("jeffreys", 1.3249, 1.7023, 0.57910),
+    ("alpha=0.5", 1.3175, 1.7316, 0.27315),
+    ("alpha=2", 0.5663, 1.9268, 0.33081),
 ]

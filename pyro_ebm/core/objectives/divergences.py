@@ -157,7 +157,7 @@ def check_function(divergence: Divergence, log_ratio: Any) -> None:
         _check_at(u, xp.isfinite(value), f"{name} to be finite", value)
     terms = xp.abs(values["f"]) + xp.abs(u * values["f'"]) + xp.abs(curvature)
     is_convex = curvature >= -100.0 * float(xp.finfo(u.dtype).eps) * terms
-    _check_at(u, is_convex, "f to be convex, u^2 f''(u) >= 0,", curvature)
+    _check_at(u, is_convex, "f to be convex with u^2 f''(u) >= 0", curvature)
 
 
 def _check_at(u: Any, holds: Any, claim: str, got: Any) -> None:

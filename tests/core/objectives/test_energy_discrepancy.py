@@ -1,32 +1,14 @@
 import itertools
 import math
 
-import array_api_strict
 import numpy as np
 import pytest
 from scipy import optimize, special
 from scipy.linalg import expm
 
-from pyro_ebm.core.evidence.weights import summarize_log_weights
-from pyro_ebm.core.numerics import log_mean_exp, logsumexp
 from pyro_ebm.core.objectives.energy_discrepancy import energy_discrepancy
 
 rng = np.random.default_rng(0)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_logsumexp(axis):
-    x = 500.0 * rng.normal(size=(4, 5, 6))
-    np.testing.assert_allclose(logsumexp(x, axis), special.logsumexp(x, axis), rtol=1e-14)
-    expected = special.logsumexp(x, axis) - math.log(x.shape[axis])
-    np.testing.assert_allclose(log_mean_exp(x, axis), expected, rtol=1e-14)
-
-
-def test_logsumexp_of_infinities():
-    with np.errstate(divide="ignore"):
-        assert logsumexp(np.array([-np.inf, -np.inf])) == -np.inf
-    assert logsumexp(np.array([-np.inf, 2.0])) == 2.0
-    assert logsumexp(np.array([np.inf, 2.0])) == np.inf
 
 
 def discrepancy_by_hand(positive, negative, stabilization):
@@ -40,10 +22,6 @@ def test_energy_discrepancy_is_its_formula(stabilization):
     expected = discrepancy_by_hand(positive, negative, stabilization)
     result = energy_discrepancy(positive, negative, stabilization)
     np.testing.assert_allclose(result, expected, rtol=1e-13)
-    strict = energy_discrepancy(
-        array_api_strict.asarray(positive), array_api_strict.asarray(negative), stabilization
-    )
-    np.testing.assert_allclose(np.asarray(strict), expected, rtol=1e-13)
     shifted = energy_discrepancy(positive + 7.0, negative + 7.0, stabilization)
     np.testing.assert_allclose(shifted, expected, rtol=1e-13)
 
@@ -61,11 +39,11 @@ KERNEL = expm(0.5 * (RATES - np.diag(RATES.sum(1))))
 P = np.array([0.4, 0.3, 0.2, 0.1])
 
 
-def population_loss(u, num_negatives, stabilization):
+def population_loss(u, num_samples, stabilization):
     """Expected loss by enumerating the value, its noisy state and every set of negatives."""
     states = range(4)
     weights, columns = [], []
-    for x, y, *negatives in itertools.product(states, repeat=2 + num_negatives):
+    for x, y, *negatives in itertools.product(states, repeat=2 + num_samples):
         weights.append(P[x] * KERNEL[x, y] * np.prod(KERNEL[y, negatives]))
         columns.append([x, *negatives])
     energies = u[np.array(columns).T]
@@ -73,7 +51,7 @@ def population_loss(u, num_negatives, stabilization):
 
 
 @pytest.mark.parametrize(
-    ("num_negatives", "stabilization", "minimum", "fitted"),
+    ("num_samples", "stabilization", "minimum", "fitted"),
     [
         (1, 1.0, 0.66849133419, (0.4, 0.3, 0.2, 0.1)),
         (2, 1.0, 0.37259150777, (0.4, 0.3, 0.2, 0.1)),
@@ -83,21 +61,7 @@ def population_loss(u, num_negatives, stabilization):
         (1, 4.0, 1.60317620809, (0.34481, 0.28792, 0.22312, 0.14415)),
     ],
 )
-def test_discrete_population_minimum(num_negatives, stabilization, minimum, fitted):
-    fit = optimize.minimize(population_loss, np.zeros(4), (num_negatives, stabilization), tol=1e-10)
+def test_discrete_population_minimum(num_samples, stabilization, minimum, fitted):
+    fit = optimize.minimize(population_loss, np.zeros(4), (num_samples, stabilization), tol=1e-10)
     assert fit.fun == pytest.approx(minimum, abs=1e-8)
     np.testing.assert_allclose(special.softmax(-fit.x), fitted, atol=1e-4)
-
-
-def test_summary_of_weights():
-    weights = rng.gamma(2.0, size=(1000, 2))
-    result = summarize_log_weights(np.log(weights))
-    mean, spread = weights.mean(0), weights.std(0)
-    np.testing.assert_allclose(result.estimate, np.log(mean))
-    np.testing.assert_allclose(result.standard_error, spread / mean / math.sqrt(1000))
-    np.testing.assert_allclose(
-        result.effective_sample_size, weights.sum(0) ** 2 / (weights**2).sum(0)
-    )
-    equal = summarize_log_weights(np.full((7,), -1e4))
-    assert (equal.estimate, equal.standard_error) == (-1e4, 0.0)
-    assert equal.effective_sample_size == pytest.approx(7)

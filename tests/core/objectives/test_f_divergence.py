@@ -1,10 +1,9 @@
-import importlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.divergence_games import (
-    LE_CAM,
+    BY_NAME,
     TOY_OPTIMA,
     Game,
     differences,
@@ -14,30 +13,15 @@ from helpers.divergence_games import (
 )
 from scipy import optimize
 
-from pyro_ebm.core.objectives.divergences import (
-    GAN,
-    JEFFREYS,
-    JENSEN_SHANNON,
-    KL,
-    NEYMAN,
-    PEARSON,
-    REVERSE_KL,
-    SQUARED_HELLINGER,
-    Divergence,
-    alpha_divergence,
-)
+from pyro_ebm.core.objectives.divergences import DIVERGENCES
 from pyro_ebm.core.objectives.f_divergence import f_divergence
 
 rng = np.random.default_rng(0)
 
-EVERY = [
-    *(KL, REVERSE_KL, JENSEN_SHANNON, SQUARED_HELLINGER, PEARSON, NEYMAN, JEFFREYS, GAN),
-    *(alpha_divergence(-0.5), alpha_divergence(0.5)),
-    Divergence.from_function("le_cam", **LE_CAM),
-]
+NAMES = [*DIVERGENCES, "alpha=-0.5", "alpha=0.5", "le_cam"]
+NEYMAN, JENSEN_SHANNON = DIVERGENCES["neyman"], DIVERGENCES["jensen_shannon"]
 
-by_name = {"ids": lambda value: getattr(value, "name", None)}
-every_divergence = pytest.mark.parametrize("divergence", EVERY, **by_name)
+every_divergence = pytest.mark.parametrize("divergence", [BY_NAME[n] for n in NAMES], ids=NAMES)
 
 
 # A model N(m, e^2s) with a ripple and a bias, data N(1, 1.2^2) and a critic that is not the best.
@@ -69,40 +53,31 @@ def test_gradient_is_that_of_the_value(divergence):
 
 
 # Methods page, O2: divergence, V and its gradient in (m, s, c); D_f and its gradient in (m, s).
-STATED = [
-    (KL, -0.309429, (-0.516015, -0.353427, -0.119776), 0.170805, (-0.516015, -0.473258)),
-    (REVERSE_KL, -0.229008, (-0.542035, -1.197360, 0.262929), 0.146404, (-0.440801, -0.131306)),
-    (JENSEN_SHANNON, -0.119211, (-0.225871, -0.459959, 0.058924), 0.075616, (-0.219919, -0.119449)),
-    (
-        SQUARED_HELLINGER,
+STATED = {
+    "kl": (-0.309429, (-0.516015, -0.353427, -0.119776), 0.170805, (-0.516015, -0.473258)),
+    "reverse_kl": (-0.229008, (-0.542035, -1.197360, 0.262929), 0.146404, (-0.440801, -0.131306)),
+    "jensen_shannon": (
+        -0.119211,
+        (-0.225871, -0.459959, 0.058924),
+        0.075616,
+        (-0.219919, -0.119449),
+    ),
+    "squared_hellinger": (
         -0.125464,
         (-0.240906, -0.439243, 0.050476),
         0.077341,
         (-0.228760, -0.133073),
     ),
-    (PEARSON, -2.467346, (-7.897405, 32.082707, -4.744347), 0.504159, (-1.858777, -3.352057)),
-    (NEYMAN, -0.457391, (-1.594431, -3.647505, 1.142831), 0.290811, (-0.986638, 0.151272)),
-    (
-        alpha_divergence(-0.5),
-        -0.223888,
-        (-0.650165, -1.494314, 0.413167),
-        0.143668,
-        (-0.453903, -0.025179),
-    ),
-    (
-        alpha_divergence(0.5),
-        -0.250928,
-        (-0.481813, -0.878486, 0.100951),
-        0.154682,
-        (-0.457521, -0.266146),
-    ),
-]
+    "pearson": (-2.467346, (-7.897405, 32.082707, -4.744347), 0.504159, (-1.858777, -3.352057)),
+    "neyman": (-0.457391, (-1.594431, -3.647505, 1.142831), 0.290811, (-0.986638, 0.151272)),
+    "alpha=-0.5": (-0.223888, (-0.650165, -1.494314, 0.413167), 0.143668, (-0.453903, -0.025179)),
+    "alpha=0.5": (-0.250928, (-0.481813, -0.878486, 0.100951), 0.154682, (-0.457521, -0.266146)),
+}
 
 
-@pytest.mark.parametrize(
-    ("divergence", "value", "slopes", "best", "best_slopes"), STATED, **by_name
-)
-def test_stated_values(divergence, value, slopes, best, best_slopes):
+@pytest.mark.parametrize("name", STATED)
+def test_stated_values(name):
+    divergence, (value, slopes, best, best_slopes) = BY_NAME[name], STATED[name]
     assert RIPPLED.value(divergence, THETA, OMEGA) == pytest.approx(value, abs=1e-6)
     by_energy, _ = RIPPLED.gradients(divergence, THETA, OMEGA)
     np.testing.assert_allclose(by_energy, slopes, atol=1e-6)
@@ -119,7 +94,7 @@ def with_best_critic(game, theta):
 
 
 @every_divergence
-def test_against_the_best_critic_the_covariance_is_the_gradient(divergence):
+def test_covariance_is_the_gradient_at_the_best_critic(divergence):
     game, bias = with_best_critic(RIPPLED, THETA), np.zeros(1)
     best = game.divergence(divergence, THETA)
     assert best > divergence.f(np.ones(1))
@@ -131,20 +106,20 @@ def test_against_the_best_critic_the_covariance_is_the_gradient(divergence):
     expected = differences(lambda theta: game.divergence(divergence, theta), THETA)
     np.testing.assert_allclose(full, expected, atol=1e-10)
     assert abs(full[2]) < 1e-14
-    if divergence is KL:
+    if divergence is DIVERGENCES["kl"]:
         contrastive = jacobian(game.energy, THETA) @ (game.data - game.model(THETA))
         np.testing.assert_allclose(full, contrastive, atol=2e-12)
 
 
 @every_divergence
-def test_value_ignores_what_energy_and_critic_share(divergence):
+def test_constants_move_between_energy_and_critic(divergence):
     shift = 0.7
     before = RIPPLED.value(divergence, THETA, OMEGA)
     after = RIPPLED.value(divergence, THETA + [0, 0, shift], OMEGA - np.array([shift, 0, 0, 0]))
     assert after == pytest.approx(before, abs=1e-13)
 
 
-# Few states: every tuple of five negatives can be counted.
+# Few states: every tuple of five draws can be counted.
 FEATURES = rng.normal(size=(2, 2, 5))
 STATES = Game(
     rng.normal(size=5),
@@ -154,26 +129,26 @@ STATES = Game(
 )
 
 
-@pytest.mark.parametrize("num_negatives", [2, 3, 5])
+@pytest.mark.parametrize("num_samples", [2, 3, 5])
 @every_divergence
-def test_any_number_of_negatives_is_unbiased(divergence, num_negatives):
+def test_any_number_of_draws_is_unbiased(divergence, num_samples):
     theta, omega = np.array([0.5, -0.3]), np.array([0.2, 0.4])
-    by_energy, by_critic = STATES.gradients(divergence, theta, omega, num_negatives=num_negatives)
+    by_energy, by_critic = STATES.gradients(divergence, theta, omega, num_samples=num_samples)
     expected = differences(lambda theta: STATES.value(divergence, theta, omega), theta)
     np.testing.assert_allclose(by_energy, expected, atol=1e-10)
     expected = differences(lambda omega: STATES.value(divergence, theta, omega), omega)
     np.testing.assert_allclose(by_critic, -expected, atol=1e-10)
 
 
-@pytest.mark.parametrize("bound", [None, 1.0])
-@pytest.mark.parametrize("num_negatives", [2, 7])
-def test_kl_is_contrastive_divergence_times_one_number(num_negatives, bound):
-    positive, negative = 2 * rng.normal(size=5), 2 * rng.normal(size=num_negatives)
-    weights = f_divergence(KL, positive, negative, bound=bound)
-    ratios = np.exp(negative if bound is None else np.clip(negative, -bound, bound))
+@pytest.mark.parametrize("bound", [np.inf, 1.0])
+@pytest.mark.parametrize("num_samples", [2, 7])
+def test_kl_is_contrastive_divergence_times_a_number(num_samples, bound):
+    positive, negative = 2 * rng.normal(size=5), 2 * rng.normal(size=num_samples)
+    weights = f_divergence(DIVERGENCES["kl"], positive, negative, bound=bound)
+    ratios = np.exp(np.clip(negative, -bound, bound))
     # Without the correction for few draws it holds for any sample.
     covariance = weights.negative_energy + weights.negative_critic
-    uncorrected = (num_negatives - 1) / num_negatives * covariance - weights.negative_critic
+    uncorrected = (num_samples - 1) / num_samples * covariance - weights.negative_critic
     np.testing.assert_allclose(uncorrected, -ratios.mean(), rtol=1e-14)
     np.testing.assert_allclose(weights.negative_critic, ratios, rtol=1e-15)
     assert np.all(weights.positive_energy == 1)
@@ -213,7 +188,8 @@ def test_each_context_has_its_own_covariance():
 @pytest.mark.parametrize("gradient", ["full", "covariance"])
 @every_divergence
 def test_a_bound_keeps_single_precision_finite(divergence, gradient):
-    bound = None if divergence in (JENSEN_SHANNON, GAN) else 20.0
+    is_bounded = divergence in (JENSEN_SHANNON, DIVERGENCES["gan"])
+    bound = np.inf if is_bounded else 20.0
     positive = np.array([-50, 50, -1e30, 1e30, 0], dtype=np.float32)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         weights = f_divergence(divergence, positive, positive, bound=bound, gradient=gradient)
@@ -222,41 +198,18 @@ def test_a_bound_keeps_single_precision_finite(divergence, gradient):
         assert np.all(np.isfinite(weight))
 
 
-@pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
-def test_arrays_of_any_library(library):
-    pytest.importorskip(library.split(".")[0])
-    xp = importlib.import_module(library)
-    positive, negative = np.random.default_rng(1).normal(size=(2, 4, 3)).astype(np.float32)
-    expected = f_divergence(JENSEN_SHANNON, positive, negative, bound=1.5)
-    weights = f_divergence(JENSEN_SHANNON, xp.asarray(positive), xp.asarray(negative), bound=1.5)
-    for ours, theirs in zip(weights, expected, strict=True):
-        assert np.asarray(ours).dtype == np.float32
-        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_compiles_in_jax():
-    jax = pytest.importorskip("jax")
-    ell = jax.numpy.linspace(-2.0, 2.0, 6)
-    compiled = jax.jit(lambda ell: f_divergence(JENSEN_SHANNON, ell, ell, bound=1.0))
-    expected = f_divergence(JENSEN_SHANNON, ell, ell, bound=1.0)
-    for ours, theirs in zip(compiled(ell), expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
-
-
-def test_errors():
+def test_one_draw_has_no_covariance():
     with pytest.raises(ValueError, match="at least 2 draws of the model, .*, got 1"):
-        f_divergence(KL, np.zeros(3), np.zeros(1))
-    with pytest.raises(ValueError, match="`gradient` to be one of .*'covariance'.*, got 'none'"):
-        f_divergence(KL, np.zeros(3), np.zeros(3), gradient="none")
+        f_divergence(NEYMAN, np.zeros(3), np.zeros(1))
 
 
 TOY_X = np.linspace(-14, 16, 301)
 TOY = Game(log_mixture(TOY_X), np.zeros_like(TOY_X), normal_energy(TOY_X), lambda omega: omega)
 
 
-@pytest.mark.parametrize(("divergence", "mean", "scale", "minimum"), TOY_OPTIMA, **by_name)
-def test_toy_optimum(divergence, mean, scale, minimum):
-    stated = np.array([mean, scale])
+@pytest.mark.parametrize(("name", "mean", "scale", "minimum"), TOY_OPTIMA)
+def test_toy_optimum(name, mean, scale, minimum):
+    divergence, stated = BY_NAME[name], np.array([mean, scale])
     fit = optimize.minimize(lambda theta: TOY.divergence(divergence, theta), stated, tol=1e-9)
     np.testing.assert_allclose(fit.x, stated, atol=5e-5)
     assert fit.fun == pytest.approx(minimum, abs=1e-5)

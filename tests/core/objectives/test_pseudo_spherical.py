@@ -1,4 +1,3 @@
-import importlib
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ from scipy.special import logsumexp
 
 from pyro_ebm.core.objectives.contrastive_divergence import contrastive_divergence
 from pyro_ebm.core.objectives.maximum_likelihood import maximum_likelihood
-from pyro_ebm.core.objectives.pseudo_spherical import check_gamma, pseudo_spherical
+from pyro_ebm.core.objectives.pseudo_spherical import pseudo_spherical
 
 rng = np.random.default_rng(0)
 POSITIVE, NEGATIVE = rng.normal(size=(3, 4)), rng.normal(size=5)
@@ -39,7 +38,7 @@ def slopes(function, parameters, step=1e-5):
 
 
 def weighted_gradient(gamma, u, gradients):
-    """The gradient that the weights give, if each node of the grid stands for its share.
+    """The gradient by the weights, with nodes of the grid in place of draws.
 
     A node of probability pi counts as if its potential were U - (log pi) / gamma.
     """
@@ -49,7 +48,7 @@ def weighted_gradient(gamma, u, gradients):
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_weights_give_the_gradient_of_the_pseudo_spherical_objective(gamma):
+def test_gradient_is_that_of_the_objective(gamma):
     parameters = np.array([MU, math.log(SCALE)])
     expected = slopes(lambda *p: objective(gamma, *p), parameters)
     found = weighted_gradient(gamma, energy(*parameters), slopes(energy, parameters))
@@ -58,7 +57,7 @@ def test_weights_give_the_gradient_of_the_pseudo_spherical_objective(gamma):
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_weights_give_the_closed_form_of_gaussians(gamma):
+def test_gradient_for_gaussians(gamma):
     z = (GRID - MU) / SCALE
     gradients = np.stack([-z / SCALE, -(z**2)])
     found = weighted_gradient(gamma, 0.5 * z**2, gradients)
@@ -68,14 +67,14 @@ def test_weights_give_the_closed_form_of_gaussians(gamma):
         assert found[0] == pytest.approx(PSEUDO_SPHERICAL_VALUES[gamma], abs=1e-6)
 
 
-def test_closed_form_without_gamma_is_the_likelihood():
+def test_gamma_zero_is_the_likelihood():
     gradient = pseudo_spherical_gradient(0.0, MU, math.log(SCALE))
     assert gradient[0] == pytest.approx(PSEUDO_SPHERICAL_VALUES[0.0], abs=1e-6)
     assert gradient[1] == pytest.approx(1 - (1 + 0.7**2) / SCALE**2)
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_pseudo_spherical_is_its_formula(gamma):
+def test_weights_are_their_formula(gamma):
     weights = pseudo_spherical(gamma, POSITIVE, NEGATIVE)
     for found, potential in [(weights.positive, POSITIVE), (weights.negative, NEGATIVE)]:
         assert found.shape == potential.shape
@@ -85,7 +84,7 @@ def test_pseudo_spherical_is_its_formula(gamma):
     assert weights.value == pytest.approx(math.log(ratio) / gamma, abs=1e-11)
 
 
-def test_a_constant_of_the_energy_and_its_size_are_harmless():
+def test_constants_of_the_energy_drop_out():
     weights = pseudo_spherical(0.5, POSITIVE, NEGATIVE)
     for found, expected in zip(
         pseudo_spherical(0.5, POSITIVE + 1e4, NEGATIVE + 1e4), weights, strict=True
@@ -97,18 +96,12 @@ def test_a_constant_of_the_energy_and_its_size_are_harmless():
     assert flat.value == pytest.approx(2e4)
 
 
-def test_small_gamma_is_contrastive_divergence():
+def test_gamma_near_zero_is_contrastive_divergence():
     weights = pseudo_spherical(1e-7, POSITIVE, NEGATIVE)
     np.testing.assert_allclose(weights.positive, 1, atol=1e-6)
     np.testing.assert_allclose(weights.negative, 1, atol=1e-6)
     expected = contrastive_divergence(POSITIVE, NEGATIVE).mean()
     assert weights.value == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("gamma", [-1, -1.5, 0, math.nan, math.inf, True, "1"])
-def test_gamma_out_of_range(gamma):
-    with pytest.raises(ValueError, match="Expected `gamma` to be (above -1 and not 0|a finite)"):
-        check_gamma(gamma)
 
 
 def test_contrastive_divergence_is_its_formula():
@@ -124,20 +117,3 @@ def test_maximum_likelihood_is_its_formula():
     np.testing.assert_allclose(found, POSITIVE + np.log(normalizer), rtol=1e-13)
     shifted = maximum_likelihood(POSITIVE + 1e4, negative + 1e4, log_density)
     np.testing.assert_allclose(shifted, found, atol=1e-10)
-
-
-@pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
-def test_arrays_of_any_library(library):
-    pytest.importorskip(library.split(".")[0])
-    xp = importlib.import_module(library)
-    positive, negative = (np.asarray(array, dtype=np.float32) for array in (POSITIVE, NEGATIVE))
-    for function in (
-        lambda *both: pseudo_spherical(0.5, *both)[0],
-        lambda *both: pseudo_spherical(0.5, *both)[1],
-        lambda *both: pseudo_spherical(0.5, *both)[2],
-        contrastive_divergence,
-        lambda *both: maximum_likelihood(*both, both[1]),
-    ):
-        found = np.asarray(function(xp.asarray(positive), xp.asarray(negative)))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, function(positive, negative), rtol=2e-6, atol=2e-6)
