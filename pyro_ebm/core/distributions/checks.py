@@ -87,6 +87,14 @@ def check_real_latent(latent: Any, *, is_real: bool) -> None:
         )
 
 
+def no_latent_space(base: Any) -> ValueError:
+    """Error for a base that is not a generator's output on a latent."""
+    return ValueError(
+        "Expected a base with a latent space (a Pushforward, a TransformedDistribution or a flow), "
+        f"got {base}."
+    )
+
+
 def check_one_transform(source: Any, base: Any) -> None:
     """Raise if a base and the pushforward made of it differ in event shape."""
     if tuple(source.event_shape) != tuple(base.event_shape):

@@ -1,8 +1,16 @@
 """Energy-based distributions: definition, arguments, and what needs no host."""
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
-from pyro_ebm.core.distributions.checks import is_implicit
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.distributions.checks import (
+    check_energy_shape,
+    check_value_shape,
+    is_implicit,
+)
 
 
 class AbstractEnergyBased:
@@ -48,6 +56,7 @@ class AbstractEnergyBased:
     num_sampler_steps: int
     inverse_temperature: float
     log_normalizer: Any
+    event_shape: Any
 
     def potential(self, value: Any) -> Any:
         """Scaled energy minus log-density of the base, differentiable in value *and* parameters.
@@ -96,13 +105,43 @@ class AbstractEnergyBased:
         """
         raise NotImplementedError
 
-    def _scale(self, energies: Any) -> Any:
+    def _scaled(self, energy: Any, value: Any) -> Any:
+        energies = evaluate_energy(energy, value, self.event_shape)
         return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
 
-    def _add_base(self, energies: Any, value: Any) -> Any:
+    def _potential(self, energy: Any, value: Any) -> Any:
+        scaled = self._scaled(energy, value)
         if self.base is None or is_implicit(self.base):
-            return energies
-        return energies - self.base.log_prob(value)
+            return scaled
+        return scaled - self.base.log_prob(value)
+
+
+def evaluate_energy(energy: Callable[[Any], Any], value: Any, event_shape: tuple[int, ...]) -> Any:
+    """Evaluate an energy in one call, with exactly one batch dimension.
+
+    Args:
+        energy: Maps ``(N, *event_shape)`` to ``(N,)``.
+        value: Shape ``(*batch, *event_shape)``.
+        event_shape: Shape of one value.
+
+    Returns:
+        Energies, shape ``(*batch,)``.
+
+    Raises:
+        ValueError: If the value has another event shape, or the energy does not return one number
+            for each value.
+    """
+    batch_shape = check_value_shape(value.shape, event_shape)
+    # Not -1: a batch of no values has no shape to infer it from.
+    num_values = prod(batch_shape)
+    energies = energy(array_namespace(value).reshape(value, (num_values, *event_shape)))
+    check_energy_shape(energies, num_values)
+    return array_namespace(energies).reshape(energies, batch_shape)
+
+
+def scaled_energy(distribution: AbstractEnergyBased, value: Any) -> Any:
+    """Evaluate the energy times the inverse temperature, shape ``(*sample, *batch)``."""
+    return distribution._scaled(distribution.energy, value)
 
 
 def describe_divergence(sampler: Any) -> str:

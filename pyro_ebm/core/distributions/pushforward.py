@@ -3,6 +3,8 @@
 from math import prod
 from typing import Any
 
+from array_api_compat import array_namespace
+
 from pyro_ebm.core.checks import check_nonnegative, check_scalar
 
 
@@ -14,9 +16,10 @@ class AbstractPushforward:
     As the base of an ``EnergyBased`` distribution it makes a generalized energy-based model: the
     base determines where values lie, the energy how likely they are there. It can be sampled, with
     gradients in the parameters of generator and latent. It has a density only if the generator is
-    a ``Transform`` of the host, which can be inverted, and there is no noise. Otherwise ``log_prob``
-    raises: values lie on a set of fewer dimensions, or their density has no closed form. (For the
-    latter, ``log_marginal`` of the model ``z ~ latent; x ~ Normal(G(z), sigma)`` estimates it.)
+    a ``Transform`` of the host, which can be inverted, and there is no noise. Otherwise
+    ``log_prob`` raises: values lie on a set of fewer dimensions, or their density has no closed
+    form. (For the latter, ``log_marginal`` of the model ``z ~ latent; x ~ Normal(G(z), sigma)``
+    estimates it.)
 
     Args:
         latent: :math:`\eta`, any distribution.
@@ -54,7 +57,7 @@ class AbstractPushforward:
         return self.has_noise or not self._is_invertible
 
     def generate(self, latent: Any) -> Any:
-        """Generator's output on latent values, without noise.
+        """Apply the generator to latent values, without noise.
 
         Args:
             latent: Shape ``(*sample, *batch_shape, *latent.event_shape)``.
@@ -64,8 +67,10 @@ class AbstractPushforward:
         """
         latent_shape = tuple(self.latent.event_shape)
         batch_shape = tuple(latent.shape[: latent.ndim - len(latent_shape)])
-        values = self.generator(latent.reshape((prod(batch_shape), *latent_shape)))
-        return values.reshape((*batch_shape, *self.event_shape))
+        values = self.generator(
+            array_namespace(latent).reshape(latent, (prod(batch_shape), *latent_shape))
+        )
+        return array_namespace(values).reshape(values, (*batch_shape, *self.event_shape))
 
     def log_prob(self, value: Any) -> Any:
         """Log-density, if the generator is a ``Transform`` and there is no noise.

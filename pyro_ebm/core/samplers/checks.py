@@ -1,4 +1,4 @@
-"""Checks of runs of chains: where they start, and whether they moved and diverged."""
+"""Checks of runs of chains: arguments, initial positions, divergences."""
 
 import math
 from collections.abc import Iterator
@@ -15,9 +15,7 @@ _STUCK, _FEW_DRAWS = 1e-3, 10
 _MANY_DIVERGENCES = 0.01
 
 
-def check_run(
-    *, num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any, init: Any
-) -> int:
+def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any, init: Any) -> int:
     """Check the arguments of ``run_chains``, and return the number of chains.
 
     The chains have samples of shape ``(num_chains, num_samples, *batch, *event)`` and statistics

@@ -1,4 +1,4 @@
-r"""Moves of Markov chains, given the noise and the gradients.
+r"""Moves of Markov chains, from given noise and gradients.
 
 Conventions: ``potential`` :math:`U` is minus the log-density up to a constant; the leading axes of
 ``position`` are independent chains; ``scale`` :math:`s` is the standard deviation that a
@@ -38,13 +38,13 @@ class ChainState(NamedTuple):
     index: Any
 
     def moved(self, position: Any, potential: Any, gradient: Any) -> "ChainState":
-        """The state after a step."""
+        """Replace what a step changes."""
         return self._replace(
             position=position, potential=potential, gradient=gradient, index=self.index + 1
         )
 
     def units(self) -> tuple[Any, Any]:
-        """Step size and scale, broadcasting with positions."""
+        """Step size and scale, shaped to broadcast with positions."""
         if not self.step_size.ndim:
             return self.step_size, self.scale
         num_event_dims = self.position.ndim - self.potential.ndim
@@ -74,7 +74,7 @@ def langevin_move(
     scale: Any = 1.0,
     temperature: Any = 1.0,
 ) -> Any:
-    r"""Euler step of overdamped Langevin dynamics.
+    r"""Make an Euler step of overdamped Langevin dynamics.
 
     .. math:: x' = x - h s^2 \nabla U(x) + \sqrt{2 h T}\, s\, \xi, \qquad \xi \sim \mathcal N(0, I)
 
@@ -107,20 +107,20 @@ def mala_log_acceptance(
     *,
     scale: Any = 1.0,
 ) -> Any:
-    r"""Log of the Metropolis ratio for a proposal made by :func:`langevin_move`.
+    r"""Compute the log of the Metropolis ratio of a proposal by :func:`langevin_move`.
 
     .. math::
         \log \alpha = U(x) - U(x') + \tfrac12 |\xi|^2 - \tfrac12 |\xi - \delta|^2, \qquad
         \delta = \sqrt{h / 2}\, s\, (\nabla U(x) + \nabla U(x'))
 
-    since the way back from :math:`x'` to :math:`x` needs the noise :math:`\delta - \xi`.
+    because the way back from :math:`x'` to :math:`x` needs the noise :math:`\delta - \xi`.
 
     Args:
         potential: :math:`U(x)`, shape ``(*chains,)``.
         gradient: :math:`\nabla U(x)`, shape ``(*chains, *event)``.
         proposal_potential: :math:`U(x')`, shape ``(*chains,)``.
         proposal_gradient: :math:`\nabla U(x')`, shape of ``gradient``.
-        noise: :math:`\xi` that the proposal was made with, shape of ``gradient``.
+        noise: :math:`\xi` of the proposal, shape of ``gradient``.
         step_size: :math:`h`.
         scale: :math:`s`, broadcasts with ``gradient``.
 
@@ -138,7 +138,7 @@ def mala_log_acceptance(
 def hmc_log_acceptance(
     potential: Any, velocity: Any, proposal_potential: Any, proposal_velocity: Any
 ) -> Any:
-    r"""Log of the Metropolis ratio of Hamiltonian Monte Carlo.
+    r"""Compute the log of the Metropolis ratio of Hamiltonian Monte Carlo.
 
     .. math:: \log \alpha = U(x) + \tfrac12 |v|^2 - U(x') - \tfrac12 |v'|^2
 
@@ -160,17 +160,17 @@ def hmc_log_acceptance(
 
 
 def kick(velocity: Any, gradient: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
-    r"""Velocity after the force acted for a time: :math:`v' = v - h s \nabla U`."""
+    r"""Change velocities by the force: :math:`v' = v - h s \nabla U`."""
     return velocity - step_size * scale * gradient
 
 
 def drift(position: Any, velocity: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
-    """Position after moving for a time: :math:`x' = x + h s v`."""
+    """Move positions by their velocities: :math:`x' = x + h s v`."""
     return position + step_size * scale * velocity
 
 
 def refresh(velocity: Any, noise: Any, step_size: Any, friction: float) -> Any:
-    r"""Velocity after friction and noise acted for a time (an exact Ornstein-Uhlenbeck step).
+    r"""Change velocities by friction and noise (an exact Ornstein-Uhlenbeck step).
 
     .. math:: v' = c v + \sqrt{1 - c^2}\, \xi, \qquad c = e^{-\kappa h}
 
@@ -208,7 +208,7 @@ def decide(
     """Accept or reject a proposal in every chain.
 
     Args:
-        state: Where the chains are.
+        state: Chains before the step.
         proposal: Position, potential and gradient.
         log_ratio: Log of the Metropolis ratio, shape ``(*chains,)``.
         uniform: Uniform random numbers of that shape.
@@ -219,14 +219,14 @@ def decide(
 
 
 def decision_info(log_ratio: Any) -> TransitionInfo:
-    """Statistics of a step with acceptance, from the log of its Metropolis ratio."""
+    """Compute statistics of a step with acceptance from the log of its Metropolis ratio."""
     xp = array_namespace(log_ratio)
     rate = xp.exp(xp.minimum(log_ratio, xp.zeros_like(log_ratio)))
     return TransitionInfo(rate, log_ratio < _DIVERGENCE)
 
 
 def unadjusted_info(potential: Any, gradient: Any) -> TransitionInfo:
-    """Statistics of a step without acceptance, from potential and gradient on its way.
+    """Compute statistics of a step without acceptance from potential and gradient on its way.
 
     Only the shape of the potential is used: compiled code need not compute it.
     """
@@ -244,6 +244,6 @@ def _sum_event(x: Any, num_chain_dims: int) -> Any:
 
 
 def _rejected_where_nan(log_ratio: Any) -> Any:
-    # A proposal without a density is one that the chain never takes.
+    # A chain never accepts a proposal without a density.
     xp = array_namespace(log_ratio)
     return xp.where(xp.isnan(log_ratio), xp.full_like(log_ratio, -math.inf), log_ratio)

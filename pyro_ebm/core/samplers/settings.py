@@ -1,4 +1,4 @@
-r"""Settings of the Markov kernels: formulas, arguments, checks. The hosts add ``init`` and ``step``.
+r"""Settings of the Markov kernels: formulas, arguments and checks; hosts add ``init`` and ``step``.
 
 In all of them :math:`U` is the potential, :math:`\xi \sim \mathcal N(0, I)` is noise, and the step
 size :math:`h` multiplies coordinates measured in units of the scale :math:`s` that warm-up learns.
@@ -162,7 +162,7 @@ class HMC:
 
 
 def check_sampler(sampler: Any, name: str = "sampler") -> Any:
-    """Return ``sampler``; raise ``TypeError`` unless it is a kernel, or if it is a class of them."""
+    """Return ``sampler``; raise ``TypeError`` unless it is an instance with init and step."""
     if isinstance(sampler, type):
         raise TypeError(
             f"Expected `{name}` to be an instance, got the class {sampler.__name__}: "

@@ -1,7 +1,7 @@
 r"""Warm-up of chains: a step size from acceptance rates, scales from the chains' own spread.
 
-All chains share what is learned, so that many short chains adapt as well as few long ones; the
-elements of a batch, which are targets of their own, do not.
+All chains share what is learned: many short chains adapt as well as a few long ones. Elements of a
+batch are separate targets and share nothing.
 """
 
 import math
@@ -16,7 +16,7 @@ _START, _FIRST_WINDOW, _END = 75, 25, 50
 
 
 def initial_step_size(potential: Any, gradient: Any) -> Any:
-    r"""Langevin step size by a rule of thumb, from the gradients where chains start.
+    r"""Compute a Langevin step size by a rule of thumb, from the gradients at the start.
 
     .. math:: h = d^{2/3} / \overline{|\nabla U|^2}
 
@@ -47,10 +47,10 @@ class DualAveraging(NamedTuple):
 
     Attributes:
         log_step_size: Log of the step size to try next.
-        log_average: Log of the average that is kept in the end.
+        log_average: Log of the average, the final step size.
         error: Running mean of target minus acceptance.
         count: Updates so far.
-        anchor: Log of the step size that tries are pulled to.
+        anchor: Log of the step size that trials are drawn towards.
     """
 
     log_step_size: Any
@@ -61,7 +61,7 @@ class DualAveraging(NamedTuple):
 
 
 def begin_dual_averaging(step_size: Any) -> DualAveraging:
-    """Start from step sizes, shape ``(*batch,)``; tries are pulled to ten times of them."""
+    """Start from step sizes, shape ``(*batch,)``; trials are drawn towards ten times that."""
     xp = array_namespace(step_size)
     zero = xp.zeros_like(step_size)
     log_step_size = xp.log(step_size)
@@ -69,7 +69,7 @@ def begin_dual_averaging(step_size: Any) -> DualAveraging:
 
 
 def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> DualAveraging:
-    r"""Move the step size so that acceptance comes nearer to its target.
+    r"""Update the step size to bring the acceptance closer to its target.
 
     .. math::
         \bar H_m = \left(1 - \tfrac1{m + t_0}\right) \bar H_{m-1}
@@ -78,7 +78,7 @@ def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> Dual
         \log \bar h_m = m^{-\kappa} \log h_m + (1 - m^{-\kappa}) \log \bar h_{m-1}
 
     Args:
-        state: Where the search stands.
+        state: State of the search.
         acceptance: :math:`\alpha_m`, shape ``(*batch,)``.
         target: :math:`\alpha^*`.
 
@@ -96,12 +96,12 @@ def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> Dual
 
 
 def average_step_size(state: DualAveraging) -> Any:
-    """The step size that warm-up ends with."""
+    """Compute the final step size."""
     return array_namespace(state.log_average).exp(state.log_average)
 
 
 class Moments(NamedTuple):
-    """Mean and sum of squared deviations of the draws so far.
+    """Running mean and sum of squared deviations of draws.
 
     Attributes:
         count: Number of draws, a 0-dimensional array.
@@ -115,7 +115,7 @@ class Moments(NamedTuple):
 
 
 def begin_moments(position: Any) -> Moments:
-    """No draws yet, for positions of shape ``(num_chains, *shape)``."""
+    """Make moments of no draws, for positions of shape ``(num_chains, *shape)``."""
     xp = array_namespace(position)
     zero = xp.zeros_like(position[0, ...])
     return Moments(xp.zeros_like(xp.sum(zero)), zero, zero)
@@ -141,7 +141,7 @@ def update_moments(moments: Moments, position: Any) -> Moments:
 
 
 def regularized_scale(moments: Moments) -> Any:
-    r"""Standard deviation of each coordinate, pulled to a small one while draws are few.
+    r"""Estimate the standard deviation of each coordinate, shrunk towards a small one.
 
     .. math:: s^2 = \frac{n}{n + 5}\, \hat\sigma^2 + \frac{5}{n + 5}\, 10^{-3}
 
@@ -156,10 +156,10 @@ def regularized_scale(moments: Moments) -> Any:
 
 
 def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:
-    """Where scales are learned: first step and the one after the last, of each window.
+    """List the windows in which scales are learned, as first and one past the last step.
 
-    Windows double, so that the last and longest has forgotten where the chains came from. The
-    steps before and after them adapt the step size alone.
+    Each window is twice as long as the one before: the last one no longer depends on the initial
+    positions. Steps before and after the windows adapt the step size alone.
     """
     start, first, end = _START, _FIRST_WINDOW, _END
     if num_warmup < 20:
@@ -169,7 +169,7 @@ def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:
         first = num_warmup - start - end
     windows, size, last = [], first, num_warmup - end
     while start < last:
-        # A window too short to be followed by one of twice its size takes what is left.
+        # Where no window of twice the size would fit, this one takes the rest.
         stop = last if start + 3 * size > last else start + size
         windows.append((start, stop))
         start, size = stop, 2 * size

@@ -1,10 +1,9 @@
-"""Evaluating an energy in one batch dimension, and holding its parameters constant."""
+"""Energies bound to their parameters, which can be held constant."""
 
 import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from math import prod
 from typing import Any, Self
 
 import jax
@@ -15,27 +14,13 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import jaxpr_as_fun
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape
-
 Function = Callable[..., Array]
 
 
-def evaluate_energy(energy: Function, value: Array, event_shape: tuple[int, ...]) -> Array:
-    """Energies of values of shape ``(*batch, *event_shape)``, in one call of the energy.
-
-    The energy is called with exactly one batch dimension.
-    """
-    batch_shape = check_value_shape(value.shape, event_shape)
-    # Not -1: a batch of no values has no shape to infer it from.
-    energies = energy(value.reshape((prod(batch_shape), *event_shape)))
-    check_energy_shape(energies, prod(batch_shape))
-    return energies.reshape(batch_shape)
-
-
 def frozen_in_parameters(function: Function, value: Array) -> tuple[Array, list[Array]]:
-    """``function(value)``, differentiable in the value to every order and in nothing else.
+    """Evaluate a function, differentiable in ``value`` to every order and in nothing else.
 
-    Whatever the function uses beside its argument, at whatever depth of closures, is held constant.
+    All other arrays that it uses, at any depth of closures, are held constant.
 
     Returns:
         The result, and the arrays that were held constant in it.
@@ -53,11 +38,11 @@ def _hold(constant: Any) -> Any:
 
 
 class TrainedByObjective(Messenger):
-    """Effect handler around code in which an objective trains the energies: nothing to warn of."""
+    """Effect handler that marks code in which objectives train the energies, and does nothing."""
 
 
 def warn_if_untrained(potential: Array, held: list[Array]) -> Array:
-    """The potential; warns if a gradient is asked for in what ``log_prob`` holds constant."""
+    """Watch a potential, and warn if a gradient in what ``log_prob`` holds constant is taken."""
     trained = any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK)
     return potential if trained else _watch(potential, held)
 
@@ -158,7 +143,7 @@ class PytreeFunction(StaticPytree):
 
 
 def as_pytree(energy: Any) -> Any:
-    """A function as a pytree that is callable; what is one already, unchanged."""
+    """Wrap a function as a callable pytree, unless it is one."""
     if isinstance(energy, PytreeFunction | ScannedEnergy):
         return energy
     if isinstance(energy, functools.partial) and not isinstance(energy, tree_util.Partial):

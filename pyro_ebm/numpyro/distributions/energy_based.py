@@ -15,12 +15,15 @@ from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
-from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, describe_divergence
+from pyro_ebm.core.distributions.energy_based import (
+    AbstractEnergyBased,
+    describe_divergence,
+    scaled_energy,
+)
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
     as_pytree,
-    evaluate_energy,
     frozen_in_parameters,
     warn_if_untrained,
 )
@@ -44,8 +47,8 @@ class EnergyBased(AbstractEnergyBased, Distribution):
     Example:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> double_well = EnergyBased(lambda x: (x**2 - 1) ** 2, event_shape=())
-        >>> double_well.log_prob(jnp.array([1.0, 2.0])).tolist()
-        [0.0, -9.0]
+        >>> double_well.log_prob(jnp.array([0.0, 2.0])).tolist()
+        [-1.0, -9.0]
     """
 
     arg_constraints = {}
@@ -110,7 +113,7 @@ class EnergyBased(AbstractEnergyBased, Distribution):
         return new
 
     def potential(self, value: Array) -> Array:
-        potential = self._add_base(scaled_energy(self, value), value)
+        potential = self._potential(self.energy, value)
         shape = jnp.broadcast_shapes(potential.shape, self.batch_shape)
         return jnp.broadcast_to(potential, shape)
 
@@ -149,21 +152,7 @@ class EnergyBased(AbstractEnergyBased, Distribution):
         return new.expand(self.batch_shape)
 
 
-def scaled_energy(distribution: EnergyBased, value: Array) -> Array:
-    """Energies times the inverse temperature, shape ``(*sample, *batch)`` of the value."""
-    return distribution._scale(
-        evaluate_energy(distribution.energy, value, distribution.event_shape)
-    )
-
-
 def importance_log_weights(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
-    """Minus the scaled energies of draws from the base, shape ``(num_samples, *base.batch_shape)``.
-
-    The mean of their exponentials estimates the normalizing constant. Detached.
-
-    Raises:
-        NotImplementedError: If there is no base, or it cannot be sampled.
-    """
     if distribution.base is None:
         raise NotImplementedError("Expected a base to draw from, got base=None.")
     values = distribution.base.sample(rng_key, (num_samples,))
@@ -177,7 +166,6 @@ def draw_values(
     sample_shape: tuple[int, ...],
     num_steps: int,
 ) -> Array:
-    """Draws after some steps from the base; detached."""
     frozen = lax.stop_gradient(distribution)
     if isinstance(frozen.base, Pushforward):
         latent = draw_values(rng_key, frozen.latent, sampler, sample_shape, num_steps)
@@ -188,7 +176,6 @@ def draw_values(
 
 
 def without_plates(distribution: EnergyBased) -> EnergyBased:
-    """The same distribution with no batch dimensions but those of its base."""
     new = copy.copy(distribution)
     if distribution.base is not None:
         new._batch_shape = distribution.base.batch_shape

@@ -9,11 +9,12 @@ from jax.tree_util import Partial
 from numpyro.distributions import Distribution, TransformedDistribution, constraints
 from numpyro.distributions.transforms import ComposeTransform
 
+from pyro_ebm.core.distributions.checks import no_latent_space
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 
 
 def as_distribution(base: Any) -> Any:
-    """A flow as a distribution; anything else as it is.
+    """Wrap a flow of flowjax as a distribution; any other base is unchanged.
 
     Raises:
         ValueError: If it is a conditional flow.
@@ -27,20 +28,12 @@ def as_distribution(base: Any) -> Any:
 
 
 def latent_and_generator(base: Any) -> tuple[Any, Callable[[Array], Array]]:
-    """The latent distribution of a flow or transformed distribution, and its way to values.
-
-    Raises:
-        ValueError: If it is nothing of the kind.
-    """
     if isinstance(base, _Flow) and hasattr(base.flow, "merge_transforms"):
         flow = base.flow.merge_transforms()
         return _Flow(flow.base_dist), Partial(_transform, flow.bijection)
     if isinstance(base, TransformedDistribution):
         return base.base_dist, ComposeTransform(base.transforms)
-    raise ValueError(
-        "Expected a base with a latent space (a Pushforward, a TransformedDistribution or a flow), "
-        f"got {base}."
-    )
+    raise no_latent_space(base)
 
 
 class _Flow(Distribution):
@@ -71,7 +64,7 @@ class _Flow(Distribution):
 
 
 def _unwrapped(base: Any) -> Any:
-    """What ``distribution_to_numpyro`` of flowjax wrapped; any other base as it is."""
+    """Undo ``distribution_to_numpyro`` of flowjax; any other base is unchanged."""
     if not isinstance(base, Distribution) or not type(base).__module__.startswith("flowjax."):
         return base
     if not isinstance(base, TransformedDistribution):

@@ -1,4 +1,4 @@
-"""Implicit distributions: the output of a generator on a random latent."""
+"""Pushforwards of a latent by a generator, as pytrees."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ class Pushforward(AbstractPushforward, Distribution):
 
 
 class LatentWithNoise(Distribution):
-    """A latent variable and standard normal noise, joined in one vector."""
+    """Joint distribution of a latent and standard normal noise, as a pytree."""
 
     arg_constraints = {}
     pytree_data_fields = ("_latent",)
@@ -155,14 +155,12 @@ class LatentWithNoise(Distribution):
 
     @property
     def latent(self) -> Any:
-        """Distribution of the latent variable alone."""
         return self._latent.content
 
     def expand(self, batch_shape: Sequence[int]) -> "LatentWithNoise":
         return LatentWithNoise(self.latent.expand(tuple(batch_shape)), self.noise_shape)
 
     def split(self, both: Array) -> tuple[Array, Array]:
-        """Latent values and noise, each in its own shape."""
         latent, noise = jnp.split(both, [self.size], axis=-1)
         shape = both.shape[:-1]
         return (
@@ -186,12 +184,10 @@ class LatentWithNoise(Distribution):
 def latent_energy(
     energy: Callable[[Array], Array], source: Pushforward
 ) -> Callable[[Array], Array]:
-    """Energy of a generator's output, as a function of the latent; has the parameters of both."""
     return tree_util.Partial(_energy_of_generated, energy, source)
 
 
 def as_pushforward(base: Any) -> Pushforward:
-    """A base as a generator of a latent variable without noise."""
     if isinstance(base, Pushforward):
         return base.noiseless
     source = Pushforward(*latent_and_generator(base))
@@ -210,7 +206,7 @@ def _generate_noisy(source: Pushforward, joint: LatentWithNoise, both: Array) ->
 
 
 class _Image(constraints.Constraint):
-    """Support of a generator's output: no bijection to unconstrained space is known."""
+    """Support of a generator's output, without a bijection to unconstrained space."""
 
     def __repr__(self) -> str:
         return IMAGE

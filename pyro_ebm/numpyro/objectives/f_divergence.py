@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pyro_ebm.core.distributions.energy_based import evaluate_energy
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.divergences import (
     Divergence,
@@ -15,7 +16,6 @@ from pyro_ebm.core.objectives.divergences import (
 )
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import mean_square
-from pyro_ebm.numpyro.distributions.bound_energy import evaluate_energy
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
 from pyro_ebm.numpyro.objectives.negatives import (
     detached_metrics,

@@ -1,4 +1,4 @@
-"""Protocol of a sampler, and what the kernels share."""
+"""Protocol of a sampler on JAX arrays, and helpers of the kernels."""
 
 from typing import Protocol, runtime_checkable
 
@@ -14,29 +14,20 @@ Transition = tuple[ChainState, TransitionInfo]
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Markov kernel, vectorized over chains; hashable, and so static in compiled functions."""
+    """Kernel as :mod:`pyro_ebm.core.samplers` describes it; hashable, to be static in ``jit``."""
 
     @property
-    def target_accept_prob(self) -> float | None:
-        """Acceptance probability that warm-up tunes the step size to; None keeps the step size."""
-        ...
+    def target_accept_prob(self) -> float | None: ...
 
     @property
-    def adapt_mass_matrix(self) -> bool:
-        """Whether warm-up learns a scale for each coordinate."""
-        ...
+    def adapt_mass_matrix(self) -> bool: ...
 
-    def init(self, potential: Potential, position: Array) -> ChainState:
-        """Start chains at a position of shape ``(*chains, *event)``."""
-        ...
+    def init(self, potential: Potential, position: Array) -> ChainState: ...
 
-    def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
-        """Move every chain once."""
-        ...
+    def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition: ...
 
 
 def initial_state(potential: Potential, position: Array, step_size: float | None) -> ChainState:
-    """Chains at a position, before the first step; one gradient."""
     value, gradient = value_and_gradient(potential, position)
     if step_size is None:
         size = initial_step_size(value, gradient)
@@ -47,5 +38,4 @@ def initial_state(potential: Potential, position: Array, step_size: float | None
 
 
 def noise_like(rng_key: Array, position: Array) -> Array:
-    """Standard normal numbers of the shape of ``position``."""
     return random.normal(rng_key, position.shape, position.dtype)

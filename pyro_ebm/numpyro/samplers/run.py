@@ -1,4 +1,4 @@
-"""Runs of samplers: short runs, and chains with warm-up."""
+"""Compiled runs of samplers: short runs, and chains with warm-up."""
 
 import warnings
 from functools import partial
@@ -39,8 +39,6 @@ from pyro_ebm.numpyro.samplers.warmup import (
 def short_run(
     rng_key: Array, sampler: Sampler, potential: Potential, position: Array, num_steps: int
 ) -> Array:
-    """Positions after some steps from ``position``."""
-
     def move(state: ChainState, key: Array) -> tuple[ChainState, None]:
         return sampler.step(key, potential, state)[0], None
 
@@ -51,7 +49,6 @@ def short_run(
 def move_values(
     rng_key: Array, sampler: Sampler, distribution: Any, value: Array, num_steps: int
 ) -> Array:
-    """Values after some steps from ``value``; detached."""
     distribution, value = lax.stop_gradient((distribution, value))
     target = Target.of(distribution)
     position = target.position(value)
@@ -85,13 +82,7 @@ def run_chains(
         (4, 50)
     """
     check_sampler(sampler)
-    num_chains = check_run(
-        num_samples=num_samples,
-        num_warmup=num_warmup,
-        thinning=thinning,
-        num_chains=num_chains,
-        init=init,
-    )
+    num_chains = check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
     num_steps = num_warmup + num_samples * thinning
@@ -118,7 +109,7 @@ def run_chains(
 
 
 def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:
-    """Equal parts, for a progress bar to advance by, and what remains."""
+    """Split steps into equal parts for a progress bar to advance by, and the rest."""
     size = max(num_steps if whole else num_steps // 20, 1)
     starts = range(0, num_steps, size)
     return [jax.tree.map(lambda leaf: leaf[i : i + size], steps) for i in starts]  # noqa: B023

@@ -40,12 +40,10 @@ def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
 
 
 def begin_warmup(state: ChainState) -> Warmup:
-    """Initial warm-up of chains of shape ``(num_chains, *batch, *event)``."""
     return Warmup(begin_dual_averaging(state.step_size), begin_moments(state.position))
 
 
 def end_warmup(sampler: Sampler, state: ChainState, warmup: Warmup) -> ChainState:
-    """The chains with their final step size."""
     if sampler.target_accept_prob is None:
         return state
     return state._replace(step_size=average_step_size(warmup.averaging))

@@ -1,9 +1,8 @@
-"""Evaluating an energy in one batch dimension, and holding its parameters constant."""
+"""Energies bound to their parameters, which can be held constant."""
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import prod
 from typing import Any
 
 import pyro
@@ -16,25 +15,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape
-
 Function = Callable[[Tensor], Tensor]
 
 # Parameters that a warning has named: once is enough.
 _warned_of = WeakIdKeyDictionary()
-
-
-def evaluate_energy(energy: Function, value: Tensor, event_shape: torch.Size) -> Tensor:
-    """Energies of values of shape ``(*batch, *event_shape)``, in one call of the energy.
-
-    The energy is called with exactly one batch dimension.
-    """
-    batch_shape = check_value_shape(value.shape, event_shape)
-    # Not -1: a batch of no values has no shape to infer it from.
-    num_values = prod(batch_shape)
-    energies = energy(value.reshape((num_values, *event_shape)))
-    check_energy_shape(energies, num_values)
-    return energies.reshape(batch_shape)
 
 
 def trainable_parameters(energy: Function) -> list[Tensor]:
@@ -44,11 +28,11 @@ def trainable_parameters(energy: Function) -> list[Tensor]:
 
 
 def freeze_module(energy: Function) -> Function:
-    """The same energy with constant parameters and untouched buffers, if it is a module.
+    """Hold the parameters of a module constant and leave its buffers untouched.
 
-    This is the fast way to hold parameters constant. It does not reach parameters that a module
+    This is the fast way for modules; other energies are unchanged. It misses parameters that one
     fetches from elsewhere (a ``PyroParam``, a plain tensor attribute, another closure):
-    :func:`frozen_in_parameters` finds what is left.
+    :func:`frozen_in_parameters` finds those.
     """
     if not isinstance(energy, nn.Module):
         return energy
@@ -60,7 +44,7 @@ def freeze_module(energy: Function) -> Function:
 
 @contextmanager
 def kept_buffers(energy: Function) -> Iterator[None]:
-    """Restore a module's buffers afterwards (the forward pass of spectral norm writes to them)."""
+    """Restore a module's buffers at the end: a forward pass of spectral norm writes to them."""
     buffers = list(energy.buffers()) if isinstance(energy, nn.Module) else []
     before = [buffer.clone() for buffer in buffers]
     try:
@@ -71,7 +55,7 @@ def kept_buffers(energy: Function) -> Iterator[None]:
 
 
 def frozen_in_parameters(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """``function(value)``, differentiable in the value to every order and in nothing else.
+    """Evaluate a function so that derivatives of any order exist in ``value`` alone.
 
     Returns:
         The result, and the parameters that were found and held constant in it.
@@ -94,13 +78,13 @@ def frozen_in_parameters(function: Function, value: Tensor) -> tuple[Tensor, lis
     constant = result.detach()
     if not value.requires_grad:
         return constant, leaves
-    # TraceGraph_ELBO tracks which latents a term depends on; the operation itself would lose it.
+    # TraceGraph_ELBO tracks which latents a term depends on; the operation alone would lose it.
     plain = _Frozen.apply(function, detach_provenance(constant), detach_provenance(value))
     return track_provenance(plain, get_provenance(constant)), leaves
 
 
 def graph_leaves(result: Tensor, until: Tensor | None = None) -> Iterator[Tensor]:
-    """Tensors that ``result`` would send a gradient to, not looking behind ``until``."""
+    """Tensors that a backward pass from ``result`` reaches, without those behind ``until``."""
     stop = until.grad_fn if until is not None else None
     for node in graph_nodes(result, stop):
         variable = getattr(node, "variable", None)
@@ -109,7 +93,7 @@ def graph_leaves(result: Tensor, until: Tensor | None = None) -> Iterator[Tensor
 
 
 def graph_nodes(result: Tensor, stop: Node | None = None) -> Iterator[Node]:
-    """Nodes of the autograd graph of ``result``, not looking behind ``stop``."""
+    """Nodes of the autograd graph of ``result``, without those behind ``stop``."""
     seen = {stop}
     waiting = [result.grad_fn]
     while waiting:
@@ -122,7 +106,7 @@ def graph_nodes(result: Tensor, stop: Node | None = None) -> Iterator[Node]:
 
 
 class TrainedByObjective(Messenger):
-    """Effect handler around code in which an objective trains the energies: nothing to warn of."""
+    """Effect handler that only marks code in which an objective trains the energies."""
 
 
 def warn_if_untrained(distribution: Any, held: list[Tensor]) -> None:
@@ -130,7 +114,7 @@ def warn_if_untrained(distribution: Any, held: list[Tensor]) -> None:
     if not torch.is_grad_enabled() or _is_on_stack(lambda it: isinstance(it, TrainedByObjective)):
         return
     new = [parameter for parameter in held if parameter not in _warned_of]
-    # SVI traces nothing but parameters while it takes a step; MCMC and Predictive do not.
+    # Only a step of SVI traces parameters alone; MCMC and Predictive do not.
     if new and _is_on_stack(lambda it: isinstance(it, TraceMessenger) and it.param_only):
         _warned_of.update(dict.fromkeys(new, True))
         warnings.warn(
@@ -148,8 +132,8 @@ def _is_on_stack(predicate: Callable[[Any], bool]) -> bool:
 class _Frozen(torch.autograd.Function):
     """A scalar function with its parameters held constant in every derivative.
 
-    Backward is the same operation again, applied to the vector-Jacobian product; so second and
-    higher derivatives are right too.
+    Backward applies the same operation to the vector-Jacobian product, which makes second and
+    higher derivatives right too.
     """
 
     @staticmethod

@@ -11,10 +11,13 @@ from torch.distributions import Distribution
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
-from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, describe_divergence
+from pyro_ebm.core.distributions.energy_based import (
+    AbstractEnergyBased,
+    describe_divergence,
+    scaled_energy,
+)
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.pyro.distributions.bound_energy import (
-    evaluate_energy,
     freeze_module,
     frozen_in_parameters,
     trainable_parameters,
@@ -111,7 +114,7 @@ class EnergyBased(AbstractEnergyBased, TorchDistribution):
         return new
 
     def potential(self, value: Tensor) -> Tensor:
-        return _potential(self, self.energy, value)
+        return self._broadcast(self._potential(self.energy, value))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -120,7 +123,9 @@ class EnergyBased(AbstractEnergyBased, TorchDistribution):
             log_prob = -self.potential(value) - self.log_normalizer()
         else:
             energy = freeze_module(self.energy)
-            potential, held = frozen_in_parameters(lambda x: _potential(self, energy, x), value)
+            potential, held = frozen_in_parameters(
+                lambda x: self._broadcast(self._potential(energy, x)), value
+            )
             log_prob = -potential
             warn_if_untrained(self, held + trainable_parameters(self.energy))
         if self._validate_args and bool(torch.isnan(log_prob).any()):
@@ -147,6 +152,9 @@ class EnergyBased(AbstractEnergyBased, TorchDistribution):
         )
         return new.expand(self.batch_shape)
 
+    def _broadcast(self, potential: Tensor) -> Tensor:
+        return potential.expand(broadcast_shape(potential.shape, self.batch_shape))
+
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Raise: Pyro calls this on guide sites only."""
         raise ValueError(
@@ -155,16 +163,12 @@ class EnergyBased(AbstractEnergyBased, TorchDistribution):
         )
 
 
-def scaled_energy(distribution: EnergyBased, value: Tensor) -> Tensor:
-    """Energies times the inverse temperature, shape ``(*sample, *batch)`` of the value."""
-    return _scaled(distribution, distribution.energy, value)
-
-
 @torch.no_grad()
 def importance_log_weights(distribution: EnergyBased, num_samples: int) -> Tensor:
-    """Minus the scaled energies of draws from the base, shape ``(num_samples, *base.batch_shape)``.
+    """Compute minus the scaled energies of draws from the base.
 
-    The mean of their exponentials estimates the normalizing constant.
+    Shape ``(num_samples, *base.batch_shape)``; the mean of their exponentials estimates the
+    normalizing constant.
     """
     return -scaled_energy(distribution, distribution.base.sample((num_samples,)))
 
@@ -173,7 +177,7 @@ def importance_log_weights(distribution: EnergyBased, num_samples: int) -> Tenso
 def draw_values(
     distribution: EnergyBased, sampler: Sampler, sample_shape: tuple[int, ...], num_steps: int
 ) -> Tensor:
-    """Draws after some steps from the base; detached."""
+    """Draw values by some steps from the base; detached."""
     if isinstance(distribution.base, Pushforward):
         latent = draw_values(distribution.latent, sampler, sample_shape, num_steps)
         return distribution.base.noiseless.generate(latent)
@@ -182,19 +186,8 @@ def draw_values(
 
 
 def without_plates(distribution: EnergyBased) -> EnergyBased:
-    """The same distribution with no batch dimensions but those of its base."""
+    """Drop all batch dimensions but those of the base."""
     new = EnergyBased(distribution.energy, distribution.base, event_shape=distribution.event_shape)
     for name in _SETTINGS:
         setattr(new, name, getattr(distribution, name))
     return new
-
-
-def _scaled(distribution: EnergyBased, energy: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-    return distribution._scale(evaluate_energy(energy, value, distribution.event_shape))
-
-
-def _potential(
-    distribution: EnergyBased, energy: Callable[[Tensor], Tensor], value: Tensor
-) -> Tensor:
-    potential = distribution._add_base(_scaled(distribution, energy, value), value)
-    return potential.expand(broadcast_shape(potential.shape, distribution.batch_shape))

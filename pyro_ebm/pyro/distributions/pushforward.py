@@ -90,7 +90,6 @@ class Pushforward(AbstractPushforward, TorchDistribution):
         return new
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws, with gradients in the generator, and in the latent if that has ``rsample``."""
         value = self.generate(_draw(self.latent, sample_shape))
         return value + self.noise_scale * torch.randn_like(value) if self.has_noise else value
 
@@ -152,12 +151,12 @@ class LatentWithNoise(TorchDistribution):
 
 
 def latent_energy(energy: Callable[[Tensor], Tensor], source: Pushforward) -> nn.Module:
-    """Energy of a generator's output, as a function of the latent; has the parameters of both."""
+    """Compose an energy with a generator; the module has the parameters of both."""
     return _LatentEnergy(energy, source)
 
 
 def as_pushforward(base: Any) -> Pushforward:
-    """A base as a generator of a latent variable without noise."""
+    """Write a base as a generator on a latent variable, without noise."""
     if isinstance(base, Pushforward):
         return base.noiseless
     source = Pushforward(*latent_and_generator(base))

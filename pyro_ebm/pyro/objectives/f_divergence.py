@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_ebm.core.distributions.energy_based import evaluate_energy
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.divergences import (
     Divergence,
@@ -14,7 +15,6 @@ from pyro_ebm.core.objectives.divergences import (
 )
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import mean_square
-from pyro_ebm.pyro.distributions.bound_energy import evaluate_energy
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, scaled_energy
 from pyro_ebm.pyro.objectives.negatives import (
     detached_metrics,

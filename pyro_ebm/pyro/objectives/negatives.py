@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.energy_based import evaluate_energy
 from pyro_ebm.core.objectives.loss import Metrics
 from pyro_ebm.core.objectives.negatives import (
     Energies,
@@ -16,7 +17,6 @@ from pyro_ebm.core.objectives.negatives import (
     check_attached_chains,
     energy_metrics,
 )
-from pyro_ebm.pyro.distributions.bound_energy import evaluate_energy
 from pyro_ebm.pyro.distributions.energy_based import (
     EnergyBased,
     draw_values,

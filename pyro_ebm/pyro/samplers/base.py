@@ -1,4 +1,4 @@
-"""Protocol of a sampler, and what the kernels share."""
+"""Protocol of a sampler on tensors, and the first state of its chains."""
 
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ class Sampler(Protocol):
 
     @property
     def target_accept_prob(self) -> float | None:
-        """Acceptance probability that warm-up tunes the step size to; None keeps the step size."""
+        """Acceptance probability that warm-up tunes the step size to, or None."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class Sampler(Protocol):
 
 
 def initial_state(potential: Potential, position: Tensor, step_size: float | None) -> ChainState:
-    """Chains at a position, before the first step; one gradient."""
+    """Start chains at a position, by one gradient."""
     position = position.detach()
     value, gradient = value_and_gradient(potential, position)
     if step_size is None:

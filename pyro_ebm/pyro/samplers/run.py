@@ -30,7 +30,7 @@ from pyro_ebm.pyro.samplers.warmup import Warmup
 
 
 def short_run(sampler: Sampler, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
-    """Positions after some steps from ``position``; detached."""
+    """Run some steps from a position; detached."""
     with pyro.validation_enabled(is_validate=False):
         state = sampler.init(potential, position)
         for _ in range(num_steps):
@@ -40,7 +40,7 @@ def short_run(sampler: Sampler, potential: Potential, position: Tensor, num_step
 
 @torch.no_grad()
 def move_values(sampler: Sampler, distribution: Any, value: Tensor, num_steps: int) -> Tensor:
-    """Values after some steps from ``value``; detached."""
+    """Run some steps from values in the support; detached."""
     target = Target.of(distribution)
     position = target.position(value)
     return target.value(short_run(sampler, target.potential, position, num_steps))
@@ -58,21 +58,11 @@ def run_chains(
     progress_bar: bool = True,
     compile_steps: bool = False,
 ) -> Chains:
-    """Run many chains on a distribution at once.
+    """Run many chains on a Pyro distribution with a continuous support, of any ``batch_shape``.
 
-    Counts, ``init`` and the statistics: :func:`pyro_ebm.core.samplers.checks.check_run`.
-
-    Args:
-        sampler: Kernel, for example :class:`MALA`.
-        distribution: Pyro distribution with a continuous support, of any ``batch_shape``.
-        num_samples: Draws kept of each chain.
-        num_warmup: Steps of warm-up.
-        thinning: Steps from one draw to the next.
-        num_chains: Number of chains.
-        init: Initial values or state.
-        progress_bar: Whether to show one.
-        compile_steps: Whether to compile each step with ``torch.compile``: many seconds at first,
-            worth it in runs of thousands of steps.
+    Counts, ``init``, defaults and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`.
+    With ``compile_steps``, ``torch.compile`` compiles each step: many seconds at first, worth it
+    in runs of thousands of steps.
 
     Raises:
         ValueError: If an argument is out of range, the support cannot be mapped to unconstrained
@@ -80,15 +70,17 @@ def run_chains(
 
     Warns:
         UserWarning: If chains diverged or never moved; the draws are returned all the same.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_ebm.pyro import MALA, run_chains
+        >>> normal = dist.Normal(0.0, 1e-3)
+        >>> chains = run_chains(MALA(), normal, num_samples=50, num_warmup=50, progress_bar=False)
+        >>> chains.samples.shape
+        torch.Size([4, 50])
     """
     check_sampler(sampler)
-    num_chains = check_run(
-        num_samples=num_samples,
-        num_warmup=num_warmup,
-        thinning=thinning,
-        num_chains=num_chains,
-        init=init,
-    )
+    num_chains = check_run(num_samples, num_warmup, thinning, num_chains, init)
     target = Target.of(distribution)
     draws = []
     with pyro.validation_enabled(is_validate=False), compiled_steps(enabled=compile_steps):
