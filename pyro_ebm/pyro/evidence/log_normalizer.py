@@ -134,7 +134,7 @@ def _search(distribution: EnergyBased, sampler: Sampler) -> Tensor:
     """Find the bulk of a density without a base by short chains."""
     with warnings.catch_warnings():
         # Divergent and stuck chains matter to draws, not to a search.
-        warnings.filterwarnings("ignore", r"\d+ of \d+ (transitions|chains) ", UserWarning)
+        warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
         chains = run_chains(
             sampler,
             distribution,
