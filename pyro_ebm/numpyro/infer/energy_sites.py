@@ -105,7 +105,8 @@ class EnergySite:
 
     def check_finite(self, loss: Array) -> None:
         """Raise unless a loss is finite; inside ``jit``, where nothing can raise, it is NaN."""
-        if not_jax_tracer(loss) and not jnp.isfinite(loss).all():
+        constant = lax.stop_gradient(loss)
+        if not_jax_tracer(constant) and not jnp.isfinite(constant).all():
             raise not_finite(self.name)
 
     def log_normalizer(self, rng_key: Array, num_samples: int) -> Array:
