@@ -45,7 +45,6 @@ def ours(sampler, num_steps):
             key,
             sampler,
             ebm.EnergyBased(energy, event_shape=start.shape[1:]),
-            num_chains=NUM_CHAINS,
             num_samples=1,
             thinning=num_steps,
             init=start,
@@ -130,11 +129,9 @@ def main():
     compare(
         "10 HMC transitions of 10 leapfrog steps",
         {
-            "pyro_ebm": ours_alone(
-                ebm.HMC(LEAPFROG_STEP, num_leapfrog=NUM_LEAPFROG), NUM_TRANSITIONS
-            ),
+            "pyro_ebm": ours_alone(ebm.HMC(LEAPFROG_STEP, num_steps=NUM_LEAPFROG), NUM_TRANSITIONS),
             "pyro_ebm, run_chains": ours(
-                ebm.HMC(LEAPFROG_STEP, num_leapfrog=NUM_LEAPFROG), NUM_TRANSITIONS
+                ebm.HMC(LEAPFROG_STEP, num_steps=NUM_LEAPFROG), NUM_TRANSITIONS
             ),
             "blackjax": blackjax_chains(hmc, NUM_TRANSITIONS),
         },

@@ -11,7 +11,6 @@ import torchebm.core
 import torchebm.samplers
 from speed import (
     LEAPFROG_STEP,
-    NUM_CHAINS,
     NUM_LEAPFROG,
     NUM_STEPS,
     NUM_TRANSITIONS,
@@ -47,7 +46,6 @@ def ours(sampler, num_steps, *, compile_steps):
         ebm.run_chains(
             sampler,
             ebm.EnergyBased(energy, event_shape=start.shape[1:]),
-            num_chains=NUM_CHAINS,
             num_samples=1,
             thinning=num_steps,
             init=start,
@@ -83,7 +81,7 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     ula, mala = ebm.Langevin(STEP_SIZE), ebm.MALA(STEP_SIZE)
-    hmc = ebm.HMC(LEAPFROG_STEP, num_leapfrog=NUM_LEAPFROG)
+    hmc = ebm.HMC(LEAPFROG_STEP, num_steps=NUM_LEAPFROG)
     rival_ula = torchebm.samplers.LangevinDynamics(energy, step_size=STEP_SIZE, noise_scale=1.0)
     rival_hmc = torchebm.samplers.HamiltonianMonteCarlo(
         energy, step_size=LEAPFROG_STEP, n_leapfrog_steps=NUM_LEAPFROG

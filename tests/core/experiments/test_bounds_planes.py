@@ -1,15 +1,15 @@
-"""The comparison of bounds in the plane: what it measures with."""
+"""Figures of energies between bounds in the plane."""
 
-import bounds_planes
 import numpy as np
 import pytest
-from bounds_planes import bounds, log_density, mode_figures
-from gaussians_25 import normalize
+from evidence.experiments.bounds_planes import log_density, mode_figures, summarize
+from evidence.measures import bounds
+from evidence.plane import normalize
 
 from pyro_ebm.datasets import toy
 
 
-def test_draws_of_the_truth_find_every_mode():
+def test_modes_of_true_draws():
     draws = toy("25_gaussians").sample(10_000, seed=0)
     figures = mode_figures(draws)
     assert figures["modes"] == 25
@@ -19,7 +19,7 @@ def test_draws_of_the_truth_find_every_mode():
     assert mode_figures(right)["modes"] == 10
 
 
-def test_the_swiss_roll_has_a_density():
+def test_density_of_the_swiss_roll():
     log_normalizer, _ = normalize(lambda points: log_density("swiss_roll", points), size=80)
     assert log_normalizer == pytest.approx(0.0, abs=1e-4)
     points = toy("swiss_roll").sample(5000, seed=0)
@@ -30,8 +30,8 @@ def test_the_swiss_roll_has_a_density():
     assert found.mean() == pytest.approx(expected, abs=4 * found.std() / np.sqrt(5000))
 
 
-def test_bounds_of_equal_ratios_meet():
-    found = bounds(np.full(100, 0.5), np.zeros(100))
+def test_bounds_of_equal_log_ratios():
+    found = bounds(np.full(100, 0.5), np.zeros((100, 2)))
     assert found["lower"] == pytest.approx(0.5)
     assert found["estimate"] == pytest.approx(0.5)
     assert found["effective share"] == pytest.approx(1.0)
@@ -42,11 +42,15 @@ def test_bounds_of_equal_ratios_meet():
     ("values", "failed"),
     [([-4.0, -3.0], True), ([-4.0, -3.0, -5.0], True), ([-4, -3, -3.5], False)],
 )
-def test_a_run_that_stops_or_gets_worse_has_failed(values, failed, monkeypatch):
-    monkeypatch.setattr(bounds_planes, "NUM_LOOKS", 2)
-    figures = {"scale at data": 1.0, "scale at draws": 2.0}
+def test_failure_of_a_run_that_stops_or_gets_worse(values, failed):
+    figures = {"scale at data": 1.0, "scale at draws": 2.0, "effective share": 0.5}
     looks = [figures | {"log-likelihood": value} for value in values]
-    found = bounds_planes.summarize("swiss_roll", np.zeros((1, 2)), looks)
+    found = summarize(looks, num_looks=2)
     assert found["failed"] == failed
     assert found["drop"] == max(values) - values[-1]
     assert found["largest scale"] == 2.0
+
+
+def test_penalty_is_the_mean_half_square_of_slopes():
+    found = bounds(np.zeros(4), np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0], [1.0, 1.0]]))
+    assert found["penalty"] == pytest.approx((5 + 1 + 9 + 2) / 8)

@@ -1,8 +1,8 @@
-"""The figures by which generalized energy-based models in the plane are judged."""
+"""Figures of generalized energy-based models in the plane."""
 
 import numpy as np
 import pytest
-from generalized import BANDWIDTHS, discrepancies, kale, resample, unbiased
+from evidence.experiments.generalized import BANDWIDTHS, discrepancies, kale, resample, unbiased
 
 
 def normal(seed, *, mean=0.0, count=300):
@@ -16,7 +16,7 @@ def expected_kernel(distance, variance):
 
 
 def test_discrepancy_of_two_normals():
-    """Right on average, and as far off as it says."""
+    """The estimate is unbiased, and its standard error right."""
     found = [
         unbiased(discrepancies(normal(seed, mean=0.3), normal(100 + seed))) for seed in range(50)
     ]
@@ -29,12 +29,12 @@ def test_discrepancy_of_two_normals():
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.4)
 
 
-def test_discrepancy_of_one_distribution_is_zero_on_average():
+def test_discrepancy_of_equal_distributions():
     values = [unbiased(discrepancies(normal(seed), normal(100 + seed))).value for seed in range(50)]
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(50)
 
 
-def test_difference_of_discrepancies_on_the_same_data():
+def test_difference_of_discrepancies():
     x, z, y = normal(0, mean=1.0), normal(1), normal(2)
     gain = unbiased(discrepancies(x, y) - discrepancies(z, y))
     one, other = (unbiased(discrepancies(points, y)) for points in (x, z))
@@ -50,7 +50,7 @@ def test_kale_of_a_discrete_base():
     assert kale(on_data + 1e4, on_base + 1e4).value == pytest.approx(0.2193398059513868, abs=1e-8)
 
 
-def test_kale_is_as_far_off_as_it_says():
+def test_standard_error_of_kale():
     """Energy -x, data N(.5, 1), base N(0, 1): .5 - .5."""
     draws = np.random.default_rng(0).standard_normal((200, 2, 1000))
     found = [kale(-(0.5 + on_data), -on_base) for on_data, on_base in draws]

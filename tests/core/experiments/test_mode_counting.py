@@ -1,8 +1,8 @@
-"""Modes of stacked digits: how they are counted."""
+"""Counts of the modes of stacked digits."""
 
 import numpy as np
 import pytest
-from mode_counting import Counter, indices, read_images
+from evidence.experiments.mode_counting import Counter, indices, read_images
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +15,11 @@ def count(data):
     return Counter(data)
 
 
-def test_digits_are_told_apart(count):
+def test_accuracy_of_the_classifier(count):
     assert count.accuracy > 0.93
 
 
-def test_real_stacks_have_all_modes(data, count):
+def test_modes_of_real_stacks(data, count):
     chosen = indices(len(data.test.images), (26_000,), 0)
     figures = count(data.test.images[chosen].reshape(26_000, -1))
     assert figures["modes"] == 1000
@@ -29,6 +29,6 @@ def test_real_stacks_have_all_modes(data, count):
     assert figures["kl"] == pytest.approx(of_labels + 999 / 52_000, abs=0.03)
 
 
-def test_copies_of_one_stack_are_one_mode(data, count):
+def test_modes_of_copies_of_one_stack(data, count):
     figures = count(np.tile(data.test.images[:3].reshape(1, -1), (50, 1)))
     assert figures == {"modes": 1, "kl": pytest.approx(np.log(1000))}

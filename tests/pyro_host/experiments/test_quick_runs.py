@@ -1,0 +1,44 @@
+"""Runs of seconds of all experiments."""
+
+from dataclasses import replace
+
+import pytest
+from evidence import hosts
+from evidence.checks import CHECKS, WITH_TABLES
+from evidence.experiments import density, planes
+from helpers.real_data import needs_tables
+
+HOST = hosts.load("pyro")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=needs_tables if name in WITH_TABLES else ()) for name in CHECKS],
+)
+def test_quick_run(name):
+    CHECKS[name](HOST)
+
+
+@pytest.mark.parametrize("objective", planes.SETTINGS)
+def test_evaluations_of_a_step(objective):
+    """Points that go through the nets; a product with the Hessian is one more for its point."""
+    num_values = 3 * planes.BATCH_SIZE
+    charged = num_values * planes.SETTINGS[objective].evaluations
+    nets, calls = planes.players(HOST, 0), []
+    for net in nets.values():
+        net.register_forward_hook(lambda net, inputs, energies: calls.append(len(energies)))
+    planes.train(HOST, nets, "two_spirals", objective, 0, charged)
+    # What SVI reports has the energy of each value too.
+    by_objective = sum(calls) - num_values
+    assert charged == by_objective * (2 if objective == "sliced score matching" else 1)
+
+
+@needs_tables
+def test_staged_base_is_that_of_likelihood(monkeypatch):
+    short = replace(density.SETTINGS["red wine"]["ML"], num_steps=50)
+    monkeypatch.setitem(density.SETTINGS["red wine"], "ML", short)
+    likelihood = density.run(HOST, 0, table="red wine", method="ML")
+    changes = {"num_steps": 25, "num_base_samples": 50, "learning_rate": 1e-4, "staged": True}
+    figures = density.run(HOST, 0, table="red wine", method="KALE-DV", **changes)
+    assert figures["initial"] == pytest.approx(likelihood["test"], abs=1e-5)
+    assert abs(figures["estimated"] + density.OFFSET) < 4 * figures["standard error"] < 0.04
