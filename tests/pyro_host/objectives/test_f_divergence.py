@@ -3,7 +3,6 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from f_divergence_toy_pyro import run as run_toy
 from helpers import f_divergence_steps as steps
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
@@ -182,11 +181,6 @@ def test_a_gaussian_is_recovered(divergence, gradient):
         path.append([energy.loc.item(), energy.log_scale.exp().item()])
     loc, scale = np.mean(path[-100:], axis=0)
     assert (loc, scale) == pytest.approx((1.0, 1.5), abs=0.05)
-
-
-def test_the_toy_of_the_paper_shortened():
-    """From 1.31 off the optimum; 5,000 steps come within 0.01."""
-    assert run_toy("jensen_shannon", num_steps=200, seed=0)["error"] < 0.9
 
 
 def test_players_have_learning_rates_of_their_own():
