@@ -26,11 +26,11 @@ def features(x):
     return np.stack([x, x**2 / 2])
 
 
-def _log_density(x):
+def log_density(x):
     return -0.5 * ((x - LOC) / SCALE) ** 2 - np.log(SCALE * np.sqrt(2 * np.pi))
 
 
-def _log_density_gradient(x):
+def _density_gradient(x):
     """In the base's mean and standard deviation, shape ``(2, *x.shape)``."""
     z = (x - LOC) / SCALE
     return np.stack([z, z**2 - 1]) / SCALE
@@ -45,16 +45,16 @@ _ratio = np.exp(_partition - LOG_NORMALIZER)
 def losses(form):
     """Of each of the seven values."""
     taken = LOG_NORMALIZER + _ratio - 1 if form.startswith("fenchel") else _partition
-    return THETA @ features(X) + taken - _log_density(X)
+    return THETA @ features(X) + taken - log_density(X)
 
 
-def gradients(form, base_loss, *, reparameterized):
+def gradients(form, base_loss, *, has_rsample):
     """Of the mean loss in theta, in the base's mean and scale, and in the log-normalizer."""
     factor = _ratio if form.startswith("fenchel") else 1.0
     by_energy = features(X).mean(1) - factor * features(_draws) @ _weights
     through_draws = -(THETA[0] + THETA[1] * _draws) * np.stack([np.ones_like(NOISE), NOISE])
-    of_draws = through_draws if reparameterized else _log_density_gradient(_draws)
-    of_partition, of_data = of_draws @ _weights, _log_density_gradient(X).mean(1)
+    of_draws = through_draws if has_rsample else _density_gradient(_draws)
+    of_partition, of_data = of_draws @ _weights, _density_gradient(X).mean(1)
     by_base = {
         "full": of_partition - of_data,
         "likelihood": -of_data,
@@ -68,9 +68,9 @@ def gradients(form, base_loss, *, reparameterized):
     return by_energy, by_base, by_number
 
 
-FIGURES = {
+METRICS = {
     "energy_gap": (THETA @ features(_draws)).mean() - (THETA @ features(X)).mean(),
     "energy_scale": (THETA @ np.concatenate([features(X), features(_draws)], axis=1)).std(),
-    "effective_samples": 1 / (_weights**2).sum(),
+    "effective_sample_size": 1 / (_weights**2).sum(),
     "normalizer_lag": LOG_NORMALIZER - _partition,
 }

@@ -86,7 +86,7 @@ def quartic_likelihood_gradient(x, *parameters, step=1e-5):
     ]
 
 
-def gaussian_tilt(weight, loc, scale):
+def gaussian_log_normalizer(weight, loc, scale):
     """log Z of E = weight x^2 / 2 over N(loc, scale^2)."""
     widening = 1 + weight * scale**2
     return -0.5 * math.log(widening) - 0.5 * weight * loc**2 / widening

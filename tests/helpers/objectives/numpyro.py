@@ -1,0 +1,166 @@
+"""NumPyro, as the tests of objectives see it; `pyro.py` has the same names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from jax import lax, random
+from jax.tree_util import Partial
+
+import pyro_ebm.numpyro as ebm  # noqa: F401
+from helpers.hosts.numpyro import Implicit, Walk, empty_guide, fit  # noqa: F401
+from helpers.linear_gaussian_numpyro import run as run_toy  # noqa: F401
+from helpers.objectives.step import Step
+
+ppl, xp = numpyro, jnp
+stop_gradient = lax.stop_gradient
+bind = Partial
+
+
+def array(values):
+    """Array of the default precision."""
+    return jnp.asarray(np.asarray(values, float))
+
+
+# --- steps ---
+
+
+def loss(objective, distribution, x, *, seed=0, **attached):
+    """Losses of values."""
+    key = random.key(seed)
+    return np.asarray(objective.loss(key, distribution, array(x), **attached).value)
+
+
+def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
+    """Losses of ``prior(params)`` with ``attached(params)``; gradients of their weighted mean."""
+
+    def mean(params, x):
+        given = attached(params) if attached else {}
+        loss, metrics = objective.loss(random.key(seed), prior(params), x, **given)
+        read = {name: metric() for name, metric in metrics.items()}
+        return (array(weights) * loss).mean(), (loss, read)
+
+    gradient = jax.grad(mean, (0, 1), has_aux=True)
+    (gradients, by_value), (loss, metrics) = gradient(_arrays(params), array(x))
+    read = {name: float(metric) for name, metric in metrics.items()}
+    return Step(np.asarray(loss), _to_numpy(gradients), np.asarray(by_value), read)
+
+
+def blocks(objective, prior, params, x, attached=None, chains=None):
+    """Steps for each of many blocks of values, and of chains: losses, and gradients by name."""
+
+    def mean(params, key, x, given):
+        given = {**given, **(attached(params) if attached else {})}
+        loss = objective.loss(key, prior(params), x, **given).value
+        return loss.mean(), loss
+
+    given = {} if chains is None else {"chains": array(chains)}
+    gradient = jax.vmap(jax.grad(mean, has_aux=True), (None, 0, 0, 0))
+    keys = random.split(random.key(0), len(x))
+    gradients, loss = jax.jit(gradient)(_arrays(params), keys, array(x), given)
+    return np.asarray(loss), _to_numpy(gradients)
+
+
+def train(
+    objective,
+    prior,
+    params,
+    x,
+    attached=None,
+    *,
+    num_steps,
+    learning_rate=0.05,
+    betas=(0.9, 0.999),
+):
+    """Path of the parameters under Adam, shape ``(num_steps, *parameter)``."""
+    optimizer, x = optax.adam(learning_rate, *betas), array(x)
+
+    def mean(params, key):
+        given = attached(params) if attached else {}
+        return objective.loss(key, prior(params), x, **given).value.mean()
+
+    def step(carry, key):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(mean)(params, key), state)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params
+
+    start = _arrays(params), optimizer.init(_arrays(params))
+    keys = random.split(random.key(0), num_steps)
+    return _to_numpy(jax.jit(lambda start: lax.scan(step, start, keys)[1])(start))
+
+
+def metrics(loss, model, guide, x, trained=None):
+    """Metrics of site "x" of an EnergyELBO, with the parameters of a training run."""
+    params = {} if trained is None else _arrays(trained.params)
+    read = jax.jit(lambda params: loss.metrics(random.key(0), params, model, guide, x))
+    (found,) = read(params).values()
+    return {name: float(value) for name, value in found.items()}
+
+
+def adam(learning_rate, *betas):
+    return optax.adam(learning_rate, *betas)
+
+
+# --- distributions ---
+
+
+class GivenNormal(dist.Normal):
+    """A normal that is drawn from with given noise."""
+
+    pytree_data_fields = ("noise",)
+
+    def sample(self, key, sample_shape=()):
+        assert tuple(sample_shape) == self.noise.shape[:1]
+        return self.loc + self.scale * self.noise
+
+
+class GivenScored(GivenNormal):
+    has_rsample = False
+
+
+class Scored(dist.Normal):
+    """A normal whose draws pass no gradient."""
+
+    has_rsample = False
+
+
+def given_normal(noise, loc=0.0, scale=1.0, *, has_rsample=True):
+    """Normal with given noise, shape ``(N, *event)``."""
+    noise = array(noise)
+    family = GivenNormal if has_rsample else GivenScored
+    normal = family(loc + jnp.zeros(noise.shape[1:]), scale)
+    normal.noise = noise
+    return normal.to_event(noise.ndim - 1)
+
+
+def given_implicit(noise, loc=0.0, scale=1.0):
+    return Implicit(loc, scale, lambda key, shape: array(noise))
+
+
+def patch_noise(monkeypatch, noise):
+    """Give the noise of generators."""
+    monkeypatch.setattr(random, "normal", lambda *_: array(noise))
+
+
+class Unsampled(dist.Distribution):
+    """Has a density, no draws."""
+
+    support = dist.constraints.real
+
+
+class NoDensity(Unsampled):
+    """Has draws, no density."""
+
+    def sample(self, key, sample_shape=()):
+        return jnp.zeros(sample_shape)
+
+
+def _arrays(params):
+    return {name: array(value) for name, value in params.items()}
+
+
+def _to_numpy(tree):
+    return {name: np.asarray(value) for name, value in tree.items()}

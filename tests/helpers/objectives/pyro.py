@@ -1,0 +1,176 @@
+"""Pyro, as the tests of objectives see it; `numpyro.py` has the same names."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+import pyro_ebm.pyro as ebm  # noqa: F401
+from helpers.hosts.pyro import Implicit, Walk, empty_guide, fit  # noqa: F401
+from helpers.linear_gaussian_pyro import run as run_toy  # noqa: F401
+from helpers.objectives.step import Step
+
+ppl, xp = pyro, torch
+
+
+def array(values):
+    """Array of the default precision."""
+    return torch.tensor(np.asarray(values, float), dtype=torch.get_default_dtype())
+
+
+def stop_gradient(x):
+    return x.detach()
+
+
+def bind(function, *args):
+    """Function of one argument that depends on parameters."""
+    return lambda x: function(*args, x)
+
+
+# --- steps ---
+
+
+def loss(objective, distribution, x, *, seed=0, **attached):
+    """Losses of values."""
+    pyro.set_rng_seed(seed)
+    return _numpy(objective.loss(distribution, array(x), **attached).value)
+
+
+def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
+    """Losses of ``prior(params)`` with ``attached(params)``; gradients of their weighted mean."""
+    leaves = {name: nn.Parameter(array(value)) for name, value in params.items()}
+    x = array(x).requires_grad_()
+    pyro.set_rng_seed(seed)
+    loss, metrics = objective.loss(prior(leaves), x, **(attached(leaves) if attached else {}))
+    total = (array(weights) * loss).mean() + 0.0 * x.sum()
+    inputs = [*leaves.values(), x]
+    *gradients, by_value = torch.autograd.grad(
+        total, inputs, allow_unused=True, materialize_grads=True
+    )
+    found = dict(zip(leaves, map(_numpy, gradients), strict=True))
+    read = {name: float(metric()) for name, metric in metrics.items()}
+    return Step(_numpy(loss), found, _numpy(by_value), read)
+
+
+def blocks(objective, prior, params, x, attached=None, chains=None):
+    """Steps for each of many blocks of values, and of chains: losses, and gradients by name."""
+    steps = []
+    for index, block in enumerate(x):
+        given = {} if chains is None else {"chains": array(chains[index])}
+        steps.append(
+            step(
+                objective,
+                prior,
+                params,
+                block,
+                lambda p, given=given: {**given, **(attached(p) if attached else {})},
+                seed=index,
+            )
+        )
+    gradients = {name: np.stack([s.gradients[name] for s in steps]) for name in params}
+    return np.stack([s.loss for s in steps]), gradients
+
+
+def train(
+    objective,
+    prior,
+    params,
+    x,
+    attached=None,
+    *,
+    num_steps,
+    learning_rate=0.05,
+    betas=(0.9, 0.999),
+):
+    """Path of the parameters under Adam, shape ``(num_steps, *parameter)``."""
+    leaves = {name: nn.Parameter(array(value)) for name, value in params.items()}
+    optimizer, x, path = torch.optim.Adam(leaves.values(), learning_rate, betas), array(x), []
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        given = attached(leaves) if attached else {}
+        objective.loss(prior(leaves), x, **given).value.mean().backward()
+        optimizer.step()
+        path.append({name: _numpy(leaf) for name, leaf in leaves.items()})
+    return {name: np.stack([at[name] for at in path]) for name in leaves}
+
+
+def metrics(loss, model, guide, x, trained=None):
+    """Metrics of site "x" of an EnergyELBO, with what the parameter store holds."""
+    del trained
+    (found,) = loss.metrics(model, guide, x).values()
+    return {name: float(value) for name, value in found.items()}
+
+
+def adam(learning_rate, *betas):
+    return pyro.optim.Adam({"lr": learning_rate, "betas": betas})
+
+
+# --- distributions ---
+
+
+class GivenNormal(dist.Normal):
+    """A normal that is drawn from with given noise."""
+
+    noise: torch.Tensor
+
+    def rsample(self, sample_shape=()):
+        assert tuple(sample_shape) == tuple(self.noise.shape[:1])
+        return self.loc + self.scale * self.noise
+
+    def sample(self, sample_shape=()):
+        return self.rsample(sample_shape).detach()
+
+    def expand(self, batch_shape, _instance=None):
+        return self
+
+
+class GivenScored(GivenNormal):
+    has_rsample = False
+
+    def rsample(self, sample_shape=()):
+        return super().rsample(sample_shape).detach()
+
+
+class Scored(dist.Normal):
+    """A normal whose draws pass no gradient."""
+
+    has_rsample = False
+
+
+def given_normal(noise, loc=0.0, scale=1.0, *, has_rsample=True):
+    """Normal with given noise, shape ``(N, *event)``."""
+    noise = array(noise)
+    family = GivenNormal if has_rsample else GivenScored
+    normal = family(loc + torch.zeros(noise.shape[1:], dtype=noise.dtype), scale)
+    normal.noise = noise
+    return normal.to_event(noise.ndim - 1)
+
+
+def given_implicit(noise, loc=0.0, scale=1.0):
+    return Implicit(loc, scale, lambda shape: array(noise))
+
+
+def patch_noise(monkeypatch, noise):
+    """Give the noise of generators."""
+    monkeypatch.setattr(torch, "randn_like", lambda x: array(noise))
+
+
+class Unsampled(dist.TorchDistribution):
+    """Has a density, no draws."""
+
+    arg_constraints = {}
+
+    def __init__(self):
+        super().__init__(validate_args=False)
+
+
+class NoDensity(Unsampled):
+    """Has draws, no density."""
+
+    def sample(self, sample_shape=()):
+        return torch.zeros(sample_shape)
+
+
+def _numpy(x):
+    return x.detach().numpy().copy()
