@@ -274,6 +274,8 @@ def test_constrained_supports():
 
 # --- refusals ---
 
+DISCREPANCY = ebm.EnergyDiscrepancy(variance=1.0)
+
 
 def wide_prior(energy):
     return ebm.EnergyBased(energy, dist.Normal(X, 1.0).to_event(1))
@@ -289,12 +291,7 @@ def wide_prior(energy):
             r"'x\$chains' to have the event shape of its site, \(2,\), got \(3,\)",
         ),
         (walking(), wide_prior, Contrast(), r"one base .* of 'x\$chains', got .* shape \(8,\)"),
-        (
-            walking(),
-            prior,
-            ebm.EnergyDiscrepancy(variance=1.0),
-            r"attach nothing to .* got \['chains'\]",
-        ),
+        (walking(), prior, DISCREPANCY, r"attach nothing to .* got \['chains'\]"),
         (walking(6), prior, Contrast(), r"values of 'x\$chains' to have shape \(6, 2\), got \(5,"),
     ],
     ids=["event shape", "wide base", "unwanted", "other chains"],
