@@ -40,7 +40,7 @@ class Target:
 
     def p_value(self, draws):
         """Kolmogorov-Smirnov test of draws that have gone through a kernel."""
-        return stats.kstest(self.standardize(np.asarray(draws)).ravel(), "norm").pvalue
+        return normal_p_value(self.standardize(np.asarray(draws)))
 
 
 def _gaussian(x):
@@ -84,6 +84,11 @@ TARGETS = {
         lambda u: u @ CHOLESKY.T,
     ),
 }
+
+
+def normal_p_value(draws):
+    """Kolmogorov-Smirnov test of independent draws against the standard normal."""
+    return stats.kstest(np.asarray(draws).ravel(), "norm").pvalue
 
 
 def rank_p_value(start, forward, backward, seed=0):

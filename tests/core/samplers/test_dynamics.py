@@ -3,13 +3,16 @@ import numpy as np
 import pytest
 
 from pyro_ebm.core.samplers.dynamics import (
+    ChainState,
     accept,
+    decide,
     drift,
     hmc_log_acceptance,
     kick,
     langevin_move,
     mala_log_acceptance,
     refresh,
+    unadjusted_info,
 )
 
 rng = np.random.default_rng(0)
@@ -25,7 +28,7 @@ def test_langevin_move():
 
 @pytest.mark.parametrize("event_shape", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_mala_acceptance_is_the_ratio_of_densities(event_shape, scaled):
+def test_mala_acceptance(event_shape, scaled):
     # U(x) = |x|^2, whose gradient is 2 x.
     step_size = 0.3
     x, noise = rng.normal(size=(2, 5, *event_shape))
@@ -45,7 +48,7 @@ def test_mala_acceptance_is_the_ratio_of_densities(event_shape, scaled):
     np.testing.assert_allclose(result, expected)
 
 
-def test_a_proposal_without_density_is_refused_and_a_start_without_one_is_left():
+def test_acceptance_without_a_density():
     zero, one = np.zeros(3), np.ones(3)
     potential = np.array([0.0, 0.0, np.inf])
     proposal = np.array([np.inf, np.nan, 0.0])
@@ -54,7 +57,7 @@ def test_a_proposal_without_density_is_refused_and_a_start_without_one_is_left()
     assert hmc_log_acceptance(potential, one, proposal, one).tolist() == expected
 
 
-def test_hmc_acceptance_is_the_loss_of_energy():
+def test_hmc_acceptance():
     velocity, new_velocity = rng.normal(size=(2, 5, 3))
     potential, new_potential = rng.normal(size=(2, 5))
     energy = potential + 0.5 * (velocity**2).sum(1)
@@ -63,7 +66,7 @@ def test_hmc_acceptance_is_the_loss_of_energy():
     np.testing.assert_allclose(result, energy - new_energy)
 
 
-def test_leapfrog_of_kicks_and_drifts_is_reversible():
+def test_leapfrog_is_reversible():
     # U(x) = x^2 / 2.
     scale, step_size = np.array([0.5, 2.0]), 0.3
 
@@ -79,7 +82,7 @@ def test_leapfrog_of_kicks_and_drifts_is_reversible():
     np.testing.assert_allclose(reversed_velocity, -v)
 
 
-def test_kicks_and_drifts_are_measured_in_the_scale():
+def test_scale_of_kicks_and_drifts():
     x, v = rng.normal(size=(2, 4, 2))
     scale = np.array([0.5, 2.0])
     np.testing.assert_allclose(kick(v, x, 0.3, scale=scale), v - 0.3 * scale * x)
@@ -100,7 +103,34 @@ def test_accept():
     assert taken.tolist() == [[1, 1], [0, 0], [1, 1]]
 
 
-def test_strict_arrays_will_do():
+def test_decide():
+    zero, one = np.zeros(3), np.ones(3)
+    state = ChainState(zero, zero, zero, None, np.array(0.1), np.array(1.0), 5)
+    log_ratio = np.array([0.5, -2.0, -2000.0])
+    moved, info = decide(state, (one, one, one), log_ratio, np.full(3, 0.3))
+    assert moved.position.tolist() == moved.gradient.tolist() == [1.0, 0.0, 0.0]
+    assert moved.index == 6
+    np.testing.assert_allclose(info.acceptance_rate, [1.0, np.exp(-2.0), 0.0])
+    assert info.diverging.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("event_shape", [(), (2,)])
+def test_unadjusted_info(event_shape):
+    gradient = np.ones((3, *event_shape))
+    gradient[1] = np.inf
+    info = unadjusted_info(np.zeros(3), gradient)
+    assert info.acceptance_rate.tolist() == [1.0, 1.0, 1.0]
+    assert info.diverging.tolist() == [False, True, False]
+
+
+def test_units_of_a_batch():
+    potential, position = np.zeros((4, 3)), np.zeros((4, 3, 2))
+    state = ChainState(position, potential, None, None, np.arange(3.0), np.array(1.0), 0)
+    assert state.units()[0].shape == (3, 1)
+    assert state._replace(step_size=np.array(0.1)).units()[0].shape == ()
+
+
+def test_strict_arrays():
     x, noise = (array_api_strict.asarray(a) for a in rng.normal(size=(2, 4, 2)))
     potential = array_api_strict.sum(x * x, axis=1)
     step_size = array_api_strict.asarray(0.1)

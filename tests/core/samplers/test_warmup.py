@@ -7,6 +7,7 @@ from pyro_ebm.core.samplers.warmup import (
     begin_dual_averaging,
     begin_moments,
     dual_averaging,
+    initial_step_size,
     regularized_scale,
     update_moments,
     warmup_windows,
@@ -15,8 +16,25 @@ from pyro_ebm.core.samplers.warmup import (
 rng = np.random.default_rng(0)
 
 
+@pytest.mark.parametrize("event_shape", [(), (8,), (2, 4)])
+def test_initial_step_size_is_relative_to_the_scale(event_shape):
+    # U = |x|^2 / (2 s^2) at exact draws: s^2 d^(-1/3), up to the error of a mean of d N squares.
+    draws, scale = 1e-3 * rng.normal(size=(2000, *event_shape)), 1e-3
+    num_coordinates = draws[0].size
+    potential = (draws.reshape(2000, -1) ** 2).sum(1) / (2 * scale**2)
+    step_size = initial_step_size(potential, draws / scale**2)
+    error = 4 * np.sqrt(2 / draws.size)
+    np.testing.assert_allclose(step_size / scale**2, num_coordinates ** (-1 / 3), rtol=error)
+
+
+@pytest.mark.parametrize("gradient", [0.0, np.nan, np.inf])
+def test_initial_step_size_without_a_gradient(gradient):
+    with np.errstate(divide="ignore"):
+        assert initial_step_size(np.zeros(3), np.full((3, 2), gradient)) == 1.0
+
+
 @pytest.mark.parametrize("start", [1e-4, 1.0, 1e3])
-def test_the_step_size_reaches_its_target(start):
+def test_step_size_reaches_its_target(start):
     # Acceptance exp(-h) is 0.6 at h = -log 0.6; each element of a batch has a scale of its own.
     units = np.array([1.0, 100.0])
     state = begin_dual_averaging(start * np.ones(2))
@@ -27,7 +45,7 @@ def test_the_step_size_reaches_its_target(start):
     np.testing.assert_allclose(average_step_size(state) / units, -np.log(0.6), rtol=0.1)
 
 
-def test_first_update_is_that_of_the_paper():
+def test_first_update():
     state = dual_averaging(begin_dual_averaging(np.array(0.5)), np.array(0.2), 0.8)
     # mu - sqrt(1) / gamma * (alpha* - alpha) / (1 + t0)
     expected = np.log(5.0) - 0.6 / 11 / 0.05
@@ -35,7 +53,7 @@ def test_first_update_is_that_of_the_paper():
     np.testing.assert_allclose(state.log_average, expected)
 
 
-def test_moments_of_blocks_are_those_of_all_draws():
+def test_moments_of_blocks():
     draws = 5.0 + rng.normal(size=(7, 11, 3)) * [0.1, 1.0, 10.0]
     moments = begin_moments(draws[0])
     for block in draws:
@@ -48,13 +66,13 @@ def test_moments_of_blocks_are_those_of_all_draws():
     np.testing.assert_allclose(regularized_scale(moments), expected)
 
 
-def test_without_draws_the_scale_is_small_and_finite():
+def test_scale_without_draws():
     scale = regularized_scale(begin_moments(np.zeros((2, 3))))
     np.testing.assert_allclose(scale, np.sqrt(1e-3))
 
 
 @pytest.mark.parametrize("num_warmup", [20, 50, 149, 150, 200, 1000, 1234])
-def test_windows_follow_each_other_and_leave_time_for_the_step_size(num_warmup):
+def test_windows(num_warmup):
     windows = warmup_windows(num_warmup)
     for (_, stop), (start, _) in zip(windows, windows[1:], strict=False):
         assert stop == start
@@ -63,14 +81,16 @@ def test_windows_follow_each_other_and_leave_time_for_the_step_size(num_warmup):
     assert 0 < windows[0][0] < windows[-1][1] < num_warmup
 
 
-def test_a_short_warmup_has_no_windows():
+def test_no_windows_in_a_short_warmup():
     assert warmup_windows(19) == []
 
 
-def test_strict_arrays_will_do():
+def test_strict_arrays():
     state = begin_dual_averaging(array_api_strict.asarray(0.5))
     state = dual_averaging(state, array_api_strict.asarray(0.9), 0.8)
     assert average_step_size(state) > 0.5
+    ones = array_api_strict.ones(4)
+    assert initial_step_size(ones, array_api_strict.ones((4, 2))).shape == ()
     position = array_api_strict.asarray(rng.normal(size=(4, 2)))
     moments = update_moments(begin_moments(position), position)
     assert regularized_scale(moments).shape == (2,)
