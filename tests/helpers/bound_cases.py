@@ -149,17 +149,3 @@ POSTERIOR_COVARIANCE = np.linalg.inv(_precision)
 POSTERIOR_FACTOR = np.linalg.cholesky(POSTERIOR_COVARIANCE)
 POSTERIOR_MAP = POSTERIOR_COVARIANCE @ LOADINGS.T / NOISE_SCALE**2
 ENTROPY, INFORMATION, LESS_INFORMATION = 6.679384, 2.594623, 2.118143
-
-# Two modes in the plane, 2c apart, a linear generator of one, and the divergence between them:
-# of T10, and of normal laws of one volume.
-SHEAR = np.array([[2.0, 1.0], [0.0, 0.5]])
-FLOWS = {
-    "apart": (2.0, np.eye(2), 0.63272),
-    "far apart": (4.0, np.eye(2), 0.69305),
-    "sheared": (0.0, SHEAR, 0.5 * (np.trace(SHEAR @ SHEAR.T) - 2)),
-}
-LOG_NORMALIZER_PLANE = math.log(2 * 2 * math.pi)
-
-
-def two_modes_in_plane(xp, x, c):
-    return two_modes(xp, x[:, 0], c) + x[:, 1] ** 2 / 2

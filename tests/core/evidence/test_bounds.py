@@ -3,6 +3,7 @@ import math
 import array_api_strict
 import numpy as np
 import pytest
+from helpers import bound_cases as known
 
 from pyro_ebm.core.evidence.bounds import GeneratorBoundsSettings, summarize_bounds
 
@@ -38,6 +39,18 @@ def test_a_penalty_alone_bounds_nothing():
     estimated = summarize_bounds(*draws(20), GeneratorBoundsSettings(entropy="stochastic"))
     assert estimated.lower == -math.inf
     assert estimated.mean_log_ratio == result.mean_log_ratio
+
+
+def test_a_log_sobolev_constant_makes_a_penalty_a_bound():
+    # Concave up to 0.36, and two modes that are not concave at all.
+    shifted, missed = known.SHIFTED, known.MISSED[1.0]
+    assert shifted.penalty / 0.36 == pytest.approx(0.33660, abs=1e-4)
+    assert shifted.log_normalizer - shifted.mean < shifted.penalty
+    assert missed.log_normalizer - missed.mean > missed.penalty
+    for a, bound in {0.5: 0.25, 1.0: 0.25, 1.5: 1.36111}.items():
+        case = known.CASES[f"scaled by {a}"]
+        assert case.penalty / (2 * a**2) == pytest.approx(bound, abs=1e-5)
+        assert case.mean < case.log_normalizer < case.mean + bound
 
 
 def test_bounds_cover_their_means():
