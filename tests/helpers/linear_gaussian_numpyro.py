@@ -91,7 +91,7 @@ def run(
     num_averaged: int = 500,
     num_normalizer_samples: int = 128,
 ) -> dict[str, float]:
-    """Means of prior precision and loss per datum over the last steps; final slope and scale.
+    """Means of prior precision, loss per datum, slope and scale over the last steps.
 
     The guide is the toy's own unless ``make_guide(toy)`` gives another.
     """
@@ -104,17 +104,13 @@ def run(
 
     def step(state, _):
         state, value = svi.update(state)
-        return state, (value, svi.get_params(state)["a"])
+        return state, svi.get_params(state) | {"loss": value / num_counted(layout)}
 
     @jax.jit
     def train():
         state = svi.init(random.key(1), init_params={"a": jnp.array(start)})
-        return lax.scan(step, state, length=num_steps)
+        return lax.scan(step, state, length=num_steps)[1]
 
-    state, (losses, path) = train()
-    means = {
-        "precision": float(jnp.mean(1 / 16 + jnp.exp(path[-num_averaged:]))),
-        "loss": float(jnp.mean(losses[-num_averaged:]) / num_counted(layout)),
-    }
-    params = svi.get_params(state)
-    return means | {name: float(params[name]) for name in ("slope", "scale") if name in params}
+    path = train()
+    path["precision"] = 1 / 16 + jnp.exp(path["a"])
+    return {name: float(values[-num_averaged:].mean()) for name, values in path.items()}

@@ -112,7 +112,7 @@ def run(
     num_averaged: int = 500,
     num_normalizer_samples: int = 128,
 ) -> dict[str, float]:
-    """Means of prior precision and loss per datum over the last steps; final slope and scale.
+    """Means of prior precision, loss per datum, slope and scale over the last steps.
 
     The guide is the toy's own unless ``make_guide(toy)`` gives another.
     """
@@ -124,14 +124,12 @@ def run(
     elbo = ELBOS[elbo]() if isinstance(elbo, str) else elbo
     loss = ebm.EnergyELBO(objective, elbo, num_normalizer_samples=num_normalizer_samples)
     svi = SVI(toy.model, guide, Adam({"lr": learning_rate}), loss=loss)
-    precisions, losses = [], []
+    path: dict[str, list[float]] = {"precision": [], "loss": [], "slope": [], "scale": []}
+    store = pyro.get_param_store()
     for _ in range(num_steps):
         value = svi.step()
-        losses.append((value[0] if isinstance(value, tuple) else value) / num_counted(layout))
-        precisions.append(1 / 16 + toy.energy.a.detach().exp().item())
-    means = {
-        "precision": sum(precisions[-num_averaged:]) / num_averaged,
-        "loss": sum(losses[-num_averaged:]) / num_averaged,
-    }
-    store = pyro.get_param_store()
-    return means | {name: store[name].item() for name in ("slope", "scale") if name in store}
+        path["loss"].append((value[0] if isinstance(value, tuple) else value) / num_counted(layout))
+        path["precision"].append(1 / 16 + toy.energy.a.detach().exp().item())
+        for name in {"slope", "scale"} & set(store.keys()):
+            path[name].append(store[name].item())
+    return {name: sum(values[-num_averaged:]) / num_averaged for name, values in path.items()}

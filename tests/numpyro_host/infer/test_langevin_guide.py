@@ -8,19 +8,20 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from helpers import linear_gaussian as truth
-from helpers.linear_gaussian_numpyro import SUBSAMPLE, Toy
-from jax import lax, random
+from helpers.hosts.numpyro import empty_guide
+from helpers.linear_gaussian_numpyro import Toy, run
+from jax import random
 from numpyro import handlers
 from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 import pyro_ebm.numpyro as ebm
 
 VARIANCE = truth.SCALE**2
-PARAMS = {"a": jnp.log(truth.PRECISION - 1 / 16)}
+PARAMS = {"a": jnp.array(truth.log_weight(truth.PRECISION))}
 KEY = random.key(0)
 
 
-def run(guide, key=KEY, params=PARAMS, args=()):
+def trace_of(guide, key=KEY, params=PARAMS, args=()):
     """Trace of a guide at given parameters."""
     return handlers.trace(handlers.substitute(handlers.seed(guide, key), params)).get_trace(*args)
 
@@ -28,71 +29,62 @@ def run(guide, key=KEY, params=PARAMS, args=()):
 # --- the toy with a known answer ---
 
 
-def fit(layout, guide, elbo, num_steps=150):
-    """Precision of the fitted prior, which starts at twice the truth; and all parameters."""
-    toy = Toy(layout)
-    objective = ebm.EnergyDiscrepancy(variance=truth.VARIANCE, num_negatives=16)
-    loss = ebm.EnergyELBO(objective, elbo, num_normalizer_samples=0)
-    svi = SVI(toy.model, guide(toy), optax.adam(0.05), loss)
-
-    def step(state, _):
-        state, _ = svi.update(state)
-        return state, svi.get_params(state)["a"]
-
-    @jax.jit
-    def train(key):
-        start = {"a": jnp.log(2 * truth.PRECISION - 1 / 16)}
-        return lax.scan(step, svi.init(key, init_params=start), length=num_steps)
-
-    state, path = train(KEY)
-    return float(jnp.mean(1 / 16 + jnp.exp(path[-75:]))), svi.get_params(state)
+def fit(layout, elbo=None, num_steps=150, **options):
+    """Results of a prior that starts at twice the best precision."""
+    return run(
+        elbo or Trace_ELBO(),
+        layout,
+        num_steps=num_steps,
+        start=truth.log_weight(2 * truth.PRECISION),
+        learning_rate=0.05,
+        num_averaged=75,
+        num_normalizer_samples=0,
+        **options,
+    )
 
 
 def test_it_recovers_the_best_prior():
     def guide(toy):
-        return ebm.LangevinGuide(toy.model, ebm.MALA(0.8, 5))
+        return ebm.LangevinGuide(toy.model, ebm.MALA(0.8), num_steps=5)
 
-    precision, _ = fit("subsample", guide, Trace_ELBO(num_particles=4))
+    precision = fit("subsample", Trace_ELBO(num_particles=4), make_guide=guide)["precision"]
     assert precision == pytest.approx(truth.PRECISION, rel=0.05)
 
 
-def test_an_amortised_guide_to_start_from_learns_the_posterior():
+def test_an_amortized_guide_learns_the_posterior():
     def guide(toy):
-        return ebm.LangevinGuide(toy.model, ebm.MALA(0.8, 2), init=toy.guide)
+        return ebm.LangevinGuide(toy.model, ebm.MALA(0.8), num_steps=2, init=toy.guide)
 
-    precision, params = fit("plate", guide, Trace_ELBO(), num_steps=300)
-    assert precision == pytest.approx(truth.PRECISION, rel=0.05)
-    assert float(params["slope"]) == pytest.approx(truth.SLOPE, abs=0.06)
-    assert float(params["scale"]) == pytest.approx(truth.SCALE, abs=0.06)
+    results = fit("plate", make_guide=guide, num_steps=300)
+    assert results["precision"] == pytest.approx(truth.PRECISION, rel=0.05)
+    assert results["slope"] == pytest.approx(truth.SLOPE, abs=0.06)
+    assert results["scale"] == pytest.approx(truth.SCALE, abs=0.06)
 
 
-# --- what it emits ---
+# --- draws ---
 
 
 @pytest.mark.parametrize(
     ("sampler", "variance"),
-    [
-        (ebm.MALA(0.8, num_steps=30), VARIANCE),
-        (ebm.Langevin(0.4, num_steps=30), VARIANCE / (1 - 0.4 / (2 * VARIANCE))),
-    ],
+    [(ebm.MALA(0.8), VARIANCE), (ebm.Langevin(0.4), VARIANCE / (1 - 0.4 / (2 * VARIANCE)))],
 )
-def test_draws_are_of_the_posterior_and_langevin_has_its_known_bias(sampler, variance):
+def test_draws_are_of_the_posterior_with_the_known_bias(sampler, variance):
     toy = Toy("plate")
-    guide = ebm.LangevinGuide(toy.model, sampler)
-    # Under jit, with the parameters that handlers outside give.
-    z = jax.jit(lambda key, params: run(guide, key, params)["z"]["value"])(KEY, PARAMS)
+    guide = ebm.LangevinGuide(toy.model, sampler, num_steps=30)
+    # Under jit, with the parameters that outer handlers give.
+    z = jax.jit(lambda key, params: trace_of(guide, key, params)["z"]["value"])(KEY, PARAMS)
     residuals = z - truth.SLOPE * toy.x
     assert residuals.mean() == pytest.approx(0.0, abs=4 * math.sqrt(variance / 512))
     assert residuals.var() == pytest.approx(variance, rel=4 * math.sqrt(2 / 512))
 
 
-def test_sites_are_fixed_values_in_the_plates_of_the_model():
+def test_sites_are_constants_in_the_plates_of_the_model():
     toy = Toy("subsample")
-    guide = ebm.LangevinGuide(toy.model, ebm.MALA(0.8, num_steps=20))
+    guide = ebm.LangevinGuide(toy.model, ebm.MALA(0.8))
 
     @jax.jit
     def evaluate():
-        trace = run(guide)
+        trace = trace_of(guide)
         site = trace["z"]
         assert set(trace) == {"a", "data", "z"}
         assert [frame.name for frame in site["cond_indep_stack"]] == ["data"]
@@ -103,23 +95,22 @@ def test_sites_are_fixed_values_in_the_plates_of_the_model():
 
     z, rows, observed, log_density = evaluate()
     assert np.abs(log_density).max() == 0
-    # The chains ran on the data that the model meets.
+    # The chains ran on the model's own subsample.
     np.testing.assert_array_equal(observed, rows)
-    assert np.var(z - truth.SLOPE * rows) == pytest.approx(
-        VARIANCE, rel=4 * math.sqrt(2 / SUBSAMPLE)
-    )
+    error = 4 * math.sqrt(2 / truth.SUBSAMPLE)
+    assert np.var(z - truth.SLOPE * rows) == pytest.approx(VARIANCE, rel=error)
 
 
 def test_predictive_draws_from_it():
     toy = Toy("plate")
-    guide = ebm.LangevinGuide(toy.model, ebm.MALA(0.8, num_steps=20))
+    guide = ebm.LangevinGuide(toy.model, ebm.MALA(0.8))
     z = Predictive(guide, params=PARAMS, num_samples=3)(KEY)["z"]
     assert z.shape == (3, truth.NUM_DATA)
     correlations = np.corrcoef(z - truth.SLOPE * toy.x) - np.eye(3)
     assert np.abs(correlations).max() < 4 / math.sqrt(truth.NUM_DATA)
 
 
-def test_several_latents_with_plates_of_their_own():
+def test_latents_have_plates_of_their_own():
     def model(x):
         scale = numpyro.sample("scale", dist.HalfNormal(2.0))
         with numpyro.plate("data", len(x), dim=-2):
@@ -129,8 +120,8 @@ def test_several_latents_with_plates_of_their_own():
 
     @jax.jit
     def evaluate(x):
-        guide = ebm.LangevinGuide(model, ebm.MALA(0.05, num_steps=3))
-        guide_trace = run(guide, args=(x,))
+        guide = ebm.LangevinGuide(model, ebm.MALA(0.05), num_steps=3)
+        guide_trace = trace_of(guide, args=(x,))
         trace = handlers.trace(handlers.replay(handlers.seed(model, 1), guide_trace)).get_trace(x)
         for name in ("scale", "z"):
             assert guide_trace[name]["fn"].batch_shape == trace[name]["fn"].batch_shape
@@ -144,7 +135,6 @@ def test_several_latents_with_plates_of_their_own():
 # --- stock ELBOs ---
 
 STOCK = {"TraceMeanField": TraceMeanField_ELBO, "TraceGraph": TraceGraph_ELBO}
-DECODER_PARAMS = {"weight": 1.0, "slope": 0.2}
 
 
 def decoder_model(x):
@@ -154,32 +144,32 @@ def decoder_model(x):
         numpyro.sample("x", dist.Normal(weight * z, 1.0), obs=x)
 
 
-def amortised(x):
+def amortized(x):
     slope = numpyro.param("slope", 0.2)
     with numpyro.plate("data", len(x)):
         numpyro.sample("z", dist.Normal(slope * x, 1.0))
 
 
 @pytest.mark.parametrize("name", STOCK)
-def test_stock_elbos_report_the_joint_density_and_follow_its_gradient(name):
+def test_stock_elbos_report_and_follow_the_joint_density(name):
     x = random.normal(KEY, (50,))
-    guide = ebm.LangevinGuide(decoder_model, ebm.MALA(0.3, num_steps=2), init=amortised)
+    guide = ebm.LangevinGuide(decoder_model, ebm.MALA(0.3), num_steps=2, init=amortized)
 
     @jax.jit
     def evaluate(params):
         loss = jax.value_and_grad(
             lambda params: STOCK[name]().loss(KEY, params, decoder_model, guide, x)
         )
-        trace = run(guide, random.split(KEY)[1], params, (x,))
+        trace = trace_of(guide, random.split(KEY)[1], params, (x,))
         z = trace["z"]["value"]
         return loss(params), z, trace["z"]["fn"].log_prob(z)
 
-    (value, gradients), z, log_density = evaluate(DECODER_PARAMS)
+    (value, gradients), z, log_density = evaluate({"weight": 1.0, "slope": 0.2})
     assert np.abs(log_density).max() == 0
     standard = dist.Normal(0.0, 1.0)
     log_joint = standard.log_prob(z) + standard.log_prob(x - z)
     np.testing.assert_allclose(value, -log_joint.sum(), rtol=1e-5)
-    # The model's parameters go up log p(x, z); those of the amortised guide go up log q(z).
+    # The model's parameters go up log p(x, z); those of the amortized guide go up log q(z).
     np.testing.assert_allclose(gradients["weight"], -((x - z) * z).sum(), rtol=1e-4)
     np.testing.assert_allclose(gradients["slope"], -((z - 0.2 * x) * x).sum(), rtol=1e-4)
 
@@ -192,11 +182,10 @@ def test_new_parameters_cost_no_compilation():
         decoder_model(x)
 
     x = random.normal(KEY, (50,))
-    guide = ebm.LangevinGuide(model, ebm.MALA(0.3, num_steps=2))
+    guide = ebm.LangevinGuide(model, ebm.MALA(0.3), num_steps=2)
     svi = SVI(model, guide, optax.adam(0.1), Trace_ELBO())
-    state = jax.jit(svi.init)(KEY, x)
     update = jax.jit(svi.update)
-    state, _ = update(state, x)
+    state, _ = update(jax.jit(svi.init)(KEY, x), x)
     before = len(traced)
     for _ in range(3):
         state, _ = update(state, x)
@@ -204,19 +193,27 @@ def test_new_parameters_cost_no_compilation():
     assert svi.get_params(state)["weight"] != 1.0
 
 
-# --- what it refuses ---
+# --- refusals ---
+
+POINT = ebm.LangevinGuide(decoder_model)
 
 
-def test_what_it_refuses():
-    x = random.normal(KEY, (5,))
-    with pytest.raises(TypeError, match="`sampler` to have init and step, got float"):
-        ebm.LangevinGuide(decoder_model, 0.1)
-    with pytest.raises(ValueError, match=r"finite draws of \['z'\], .* lower its `step_size`"):
-        run(ebm.LangevinGuide(decoder_model, ebm.Langevin(1e3, num_steps=50)), args=(x,))
-    with pytest.raises(ValueError, match="`init` to have a density at site 'z', got none"):
-        run(ebm.LangevinGuide(decoder_model, init=lambda x: None), args=(x,))
-    point = ebm.LangevinGuide(decoder_model)
-    with pytest.raises(ValueError, match="`init` to have a density at site 'z', got a Delta"):
-        run(ebm.LangevinGuide(decoder_model, init=point), args=(x,))
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sampler": 0.1}, TypeError, "`sampler` to have init and step, .* got float"),
+        ({"num_steps": 0}, ValueError, "`num_steps` to be an integer of at least 1, got 0"),
+        ({"sampler": ebm.Langevin(1e3)}, ValueError, r"finite draws of \['z'\], .* `step_size`"),
+        ({"init": empty_guide}, ValueError, "`init` to have a density at site 'z', got none"),
+        ({"init": POINT}, ValueError, "`init` to have a density at site 'z', got a Delta"),
+    ],
+    ids=["sampler", "steps", "diverged", "missing", "point"],
+)
+def test_refusals(options, error, message):
+    with pytest.raises(error, match=message):
+        trace_of(ebm.LangevinGuide(decoder_model, **options), args=(random.normal(KEY, (5,)),))
+
+
+def test_a_random_key_is_needed():
     with pytest.raises(ValueError, match="a random key from a seed handler, got none"):
-        handlers.trace(ebm.LangevinGuide(decoder_model)).get_trace(x)
+        handlers.trace(ebm.LangevinGuide(decoder_model)).get_trace(jnp.ones(5))
