@@ -1,5 +1,6 @@
 import gc
 import pickle
+import warnings
 import weakref
 from functools import partial
 
@@ -15,21 +16,12 @@ from numpyro import handlers
 from numpyro.contrib.module import eqx_module, flax_module, nnx_module
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.distributions.bound_energy import evaluate_energy, score_only
+from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective, frozen_in_parameters
+from pyro_ebm.numpyro.distributions.energy_based import scaled_energy
 
 
 def product(w, v):
     return jnp.sum(jnp.sin(w * v) * v**3)
-
-
-def test_energy_sees_one_batch_dimension():
-    seen = []
-    energies = evaluate_energy(
-        lambda x: seen.append(x.shape) or x[:, 0, 0], jnp.ones((3, 4, 2, 5)), (2, 5)
-    )
-    assert seen == [(12, 2, 5)]
-    assert energies.shape == (3, 4)
-    assert evaluate_energy(lambda x: x[:, 0], jnp.ones((0, 2)), (2,)).shape == (0,)
 
 
 W = jnp.arange(1.0, 4.0)
@@ -37,50 +29,50 @@ V = jnp.array([0.3, -0.7, 1.1])
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_score_has_all_derivatives_in_the_value_and_none_in_parameters(transform):
-    def score(v, w):
-        return score_only(lambda v: product(w, v), v)[0]
+def test_derivatives(transform):
+    def frozen(v, w):
+        return frozen_in_parameters(lambda v: product(w, v), v)[0]
 
     def plain(v, w):
         return product(w, v)
 
-    assert score(V, W) == plain(V, W)
+    assert frozen(V, W) == plain(V, W)
     third = [lambda f: jax.jacfwd(jax.hessian(f))] if transform is jax.jit else []
     for derivative in [jax.grad, jax.hessian, *third]:
-        found = transform(derivative(score))(V, W)
+        found = transform(derivative(frozen))(V, W)
         assert jnp.allclose(found, jax.jit(derivative(plain))(V, W), rtol=1e-5, atol=1e-5)
-    assert (transform(jax.grad(score, argnums=1))(V, W) == 0).all()
+    assert (transform(jax.grad(frozen, argnums=1))(V, W) == 0).all()
     assert jnp.abs(jax.grad(plain, argnums=1)(V, W)).min() > 0.001
 
 
-def test_score_follows_what_a_closure_captured():
+def test_closure_over_changing_state():
     state = {"w": 1.0}
 
     def energy(v):
         return state["w"] * jnp.sum(v)
 
-    before = score_only(energy, V)[0]
+    before = frozen_in_parameters(energy, V)[0]
     state["w"] = 2.0
-    assert score_only(energy, V)[0] == 2 * before
+    assert frozen_in_parameters(energy, V)[0] == 2 * before
 
 
-def test_score_keeps_no_parameters_alive():
+def test_no_reference_to_parameters_is_kept():
     module = eqx.nn.Linear(3, "scalar", key=random.key(0))
     reference = weakref.ref(module.weight)
-    score_only(module, V)
+    frozen_in_parameters(module, V)
     del module
     gc.collect()
     assert reference() is None
 
 
-def test_score_of_vmapped_and_scanned_parameters():
-    def score(w):
-        return score_only(lambda v: product(w, v), V)[0]
+def test_vmapped_and_scanned_parameters():
+    def frozen(w):
+        return frozen_in_parameters(lambda v: product(w, v), V)[0]
 
     ws = jnp.stack([W, 2 * W])
     expected = jnp.stack([product(W, V), product(2 * W, V)])
-    assert jnp.allclose(jax.vmap(score)(ws), expected)
-    assert jnp.allclose(jax.lax.map(score, ws), expected)
+    assert jnp.allclose(jax.vmap(frozen)(ws), expected)
+    assert jnp.allclose(jax.lax.map(frozen, ws), expected)
 
 
 def linear_energy(w, x):
@@ -118,7 +110,7 @@ def test_energies_of_every_kind(kind):
     assert distribution.sample(random.key(0), (4,)).shape == (4, 2)
 
 
-class Bowl(eqx.Module):
+class Power(eqx.Module):
     scale: jax.Array
     power: int = eqx.field(static=True)
 
@@ -132,41 +124,51 @@ def top_level(scale, x):
 
 @pytest.mark.parametrize(
     "energy",
-    [lambda s: Bowl(s, 4), lambda s: jax.tree_util.Partial(top_level, s)],
+    [lambda s: Power(s, 4), lambda s: jax.tree_util.Partial(top_level, s)],
     ids=["module", "Partial"],
 )
 def test_new_parameters_compile_nothing_anew(energy):
     traces = []
 
     @jax.jit
-    def score(distribution, x):
+    def log_prob(distribution, x):
         traces.append(None)
         return distribution.log_prob(x)
 
     results = []
     for scale in (1.0, 2.0, 3.0):
         distribution = ebm.EnergyBased(energy(jnp.array(scale)), dist.Normal(0.0, 1.0))
-        results.append(score(distribution, 1.0) - dist.Normal(0.0, 1.0).log_prob(1.0))
+        results.append(log_prob(distribution, 1.0) - dist.Normal(0.0, 1.0).log_prob(1.0))
     assert len(traces) == 1
     assert jnp.allclose(jnp.array(results), jnp.array([-1.0, -2.0, -3.0]))
 
 
-def test_a_distribution_is_a_valid_scan_carry(prior):
+def test_distribution_as_scan_carry(prior):
     def step(distribution, x):
         doubled = jax.tree.map(lambda leaf: 2 * leaf, distribution.energy)
-        score = distribution.evaluate(x)
-        return eqx.tree_at(lambda d: d.energy, distribution, doubled), score
+        energies = scaled_energy(distribution, x)
+        return eqx.tree_at(lambda d: d.energy, distribution, doubled), energies
 
-    _, scores = jax.lax.scan(step, prior, jnp.ones((3, 2)))
-    assert jnp.allclose(scores, jnp.array([0.5, 1.0, 2.0]))
+    _, energies = jax.lax.scan(step, prior, jnp.ones((3, 2)))
+    assert jnp.allclose(energies, jnp.array([0.5, 1.0, 2.0]))
 
 
-def test_pickles_where_the_energy_does(prior):
+def test_pickle():
     restored = pickle.loads(
         pickle.dumps(
             ebm.EnergyBased(jax.tree_util.Partial(top_level, jnp.array(2.0)), dist.Normal(0.0, 1.0))
         )
     )
-    assert jnp.isclose(restored.evaluate(jnp.array([3.0]))[0], 18.0)
+    assert jnp.isclose(scaled_energy(restored, jnp.array([3.0]))[0], 18.0)
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(ebm.EnergyBased(lambda x: x, event_shape=()))
+
+
+def test_warning_if_untrained(prior):
+    log_prob_gradient = jax.grad(lambda distribution: distribution.log_prob(V[:2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with TrainedByObjective():
+            log_prob_gradient(prior)
+    with pytest.warns(UserWarning, match="Nothing trains the parameters"):
+        log_prob_gradient(prior)

@@ -1,3 +1,5 @@
+"""NumPyro's own tools on a model with an energy-based prior."""
+
 import warnings
 
 import arviz as az
@@ -34,7 +36,7 @@ def model(x=None):
         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
-def test_predictive_from_the_prior():
+def test_predictive():
     for parallel in (False, True):
         draws = Predictive(model, num_samples=2000, parallel=parallel)(random.key(0))
         assert draws["z"].shape == draws["x"].shape == (2000, 3)
@@ -42,7 +44,7 @@ def test_predictive_from_the_prior():
         assert float(draws["x"].var()) == pytest.approx(1.25, rel=0.1)
 
 
-def test_nuts_samples_the_posterior_and_arviz_reads_it():
+def test_nuts():
     mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=1500, progress_bar=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -57,7 +59,7 @@ def test_nuts_samples_the_posterior_and_arviz_reads_it():
     assert read.posterior["z"].shape == (1, 1500, 3)
 
 
-def test_chains_go_to_arviz(prior):
+def test_arviz_of_chains(prior):
     chains = ebm.run_chains(random.key(0), ebm.MALA(0.3), prior, num_samples=50, progress_bar=False)
     data = chains.to_arviz("z")
     assert data.posterior["z"].shape == (4, 50, 2)
@@ -65,7 +67,7 @@ def test_chains_go_to_arviz(prior):
     assert set(data.sample_stats) == statistics
 
 
-def test_nuts_warns_of_a_doubly_intractable_model():
+def test_nuts_on_a_doubly_intractable_model():
     def intractable():
         scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
         numpyro.sample("z", ebm.EnergyBased(lambda z: scale * z**2, dist.Normal(0.0, 1.0)))
@@ -79,7 +81,7 @@ def test_nuts_warns_of_a_doubly_intractable_model():
     ("guide_class", "loss"),
     [(AutoNormal, TraceMeanField_ELBO(8)), (AutoMultivariateNormal, Trace_ELBO(8))],
 )
-def test_gaussian_guides_find_the_posterior(guide_class, loss):
+def test_gaussian_guides(guide_class, loss):
     guide = guide_class(model)
     result = SVI(model, guide, optax.adam(0.02), loss).run(
         random.key(0), 1500, X, progress_bar=False
@@ -89,7 +91,7 @@ def test_gaussian_guides_find_the_posterior(guide_class, loss):
     assert jnp.allclose(draws.var(0), VARIANCE, rtol=0.25)
 
 
-def test_delta_guide_finds_the_mode():
+def test_delta_guide():
     guide = AutoDelta(model)
     result = SVI(model, guide, optax.adam(0.02), Trace_ELBO()).run(
         random.key(0), 500, X, progress_bar=False
@@ -97,7 +99,7 @@ def test_delta_guide_finds_the_mode():
     assert jnp.allclose(guide.median(result.params)["z"], MEAN, atol=0.01)
 
 
-def test_laplace_guide_has_the_right_hessian():
+def test_laplace_guide():
     guide = AutoLaplaceApproximation(model)
     result = SVI(model, guide, optax.adam(0.02), Trace_ELBO()).run(
         random.key(0), 500, X, progress_bar=False
@@ -108,7 +110,7 @@ def test_laplace_guide_has_the_right_hessian():
     assert jnp.allclose(jnp.cov(draws.T), VARIANCE * jnp.eye(3), atol=0.01)
 
 
-def test_log_density_and_shapes():
+def test_log_density_shapes_and_dependencies():
     z = jnp.array([0.1, 0.2, -0.3])
     density, _ = log_density(model, (X,), {}, {"z": z})
     base, noise = dist.Normal(0.0, 1.0), dist.Normal(z, 1.0)
@@ -120,7 +122,7 @@ def test_log_density_and_shapes():
         ebm.EnergyBased.infer_shapes((2,))
 
 
-def test_predictive_with_a_guide():
+def test_predictive_of_a_guide():
     guide = AutoNormal(model)
     svi = SVI(model, guide, optax.adam(0.02), Trace_ELBO())
     params = svi.get_params(svi.init(random.key(0), X))

@@ -1,10 +1,20 @@
+import warnings
+
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from helpers.hosts.pyro import MLP
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from pyro_ebm.pyro.distributions.bound_energy import evaluate_energy, freeze_module, score_only
+import pyro_ebm.pyro as ebm
+from pyro_ebm.core.distributions.energy_based import evaluate_energy
+from pyro_ebm.pyro.distributions.bound_energy import (
+    TrainedByObjective,
+    freeze_module,
+    frozen_in_parameters,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -18,43 +28,14 @@ class Quartic(nn.Module):
         return (self.weight * x.pow(4) + torch.tanh(self.weight * x)).sum(-1)
 
 
-def test_energy_sees_one_batch_dimension():
-    shapes = []
-
-    def energy(x):
-        shapes.append(x.shape)
-        return x.sum((-1, -2, -3))
-
-    value = torch.randn(5, 1, 4, 3, 8, 8)
-    result = evaluate_energy(energy, value, torch.Size((3, 8, 8)))
-    assert shapes == [(20, 3, 8, 8)]
-    torch.testing.assert_close(result, value.sum((-1, -2, -3)))
-
-
-def test_convolution_takes_any_batch_shape():
+def test_convolution_of_any_batch_shape():
     energy = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 1), nn.Flatten(0))
     value = torch.randn(2, 3, 1, 8, 8)
     result = evaluate_energy(energy, value, torch.Size((1, 8, 8)))
     torch.testing.assert_close(result[1, 2], energy(value[1, 2][None])[0])
-    assert evaluate_energy(energy, value[0, 0], torch.Size((1, 8, 8))).shape == ()
 
 
-@pytest.mark.parametrize(
-    ("energy", "got"),
-    [
-        (lambda x: x.sum(-1, keepdim=True), r"got shape \(7, 1\)"),
-        (lambda x: x.sum(), r"got shape \(\)"),
-        (lambda x: 0.0, "got float"),
-    ],
-)
-def test_wrong_energy_shape_is_refused(energy, got):
-    with pytest.raises(ValueError, match=r"Expected the energy to map .*" + got):
-        evaluate_energy(energy, torch.randn(7, 2), torch.Size((2,)))
-
-
-def test_wrong_event_shape_is_refused():
-    with pytest.raises(ValueError, match=r"Expected a value of event shape \(3,\), got .*\(7, 2\)"):
-        evaluate_energy(lambda x: x.sum(-1), torch.randn(7, 2), torch.Size((3,)))
+# --- parameters held constant ---
 
 
 def frozen(energy):
@@ -72,35 +53,35 @@ ENERGIES = {
 
 
 @pytest.mark.parametrize("name", ENERGIES)
-def test_score_is_right_to_second_order_and_reaches_no_parameter(name):
+def test_derivatives(name):
     energy = ENERGIES[name]()
     reference = Quartic()
     value = torch.randn(3, 2, requires_grad=True)
     function = frozen(energy)
 
-    def score(v):
-        return score_only(function, v)[0]
+    def evaluate(v):
+        return frozen_in_parameters(function, v)[0]
 
-    assert gradcheck(score, value)
-    assert gradgradcheck(score, value)
+    assert gradcheck(evaluate, value)
+    assert gradgradcheck(evaluate, value)
 
     def third(f, v):
         (first,) = torch.autograd.grad(f(v).sum(), v, create_graph=True)
         (second,) = torch.autograd.grad(first.sum(), v, create_graph=True)
         return torch.autograd.grad(second.sum(), v)[0]
 
-    torch.testing.assert_close(third(score, value), third(reference, value))
-    score(value).sum().backward()
+    torch.testing.assert_close(third(evaluate, value), third(reference, value))
+    evaluate(value).sum().backward()
     torch.testing.assert_close(value.grad, torch.autograd.grad(reference(value).sum(), value)[0])
     for module in (energy, getattr(energy, "__self__", None)):
         if isinstance(module, nn.Module):
             assert module.weight.grad is None
 
 
-def test_closure_leaks_no_gradient_into_its_module_at_any_order():
+def test_second_derivatives_of_a_closure_reach_no_parameter():
     module = Quartic()
     value = torch.randn(3, 2, requires_grad=True)
-    result, held = score_only(lambda v: module(v), value)
+    result, held = frozen_in_parameters(lambda v: module(v), value)
     assert [id(x) for x in held] == [id(module.weight)]
     (first,) = torch.autograd.grad(result.sum(), value, create_graph=True)
     first.square().sum().backward()
@@ -108,31 +89,29 @@ def test_closure_leaks_no_gradient_into_its_module_at_any_order():
     assert value.grad is not None
 
 
-def test_constant_value_gives_a_constant():
+def test_constant_value():
     module = Quartic()
-    result, _ = score_only(lambda v: module(v), torch.randn(3, 2))
+    result, _ = frozen_in_parameters(lambda v: module(v), torch.randn(3, 2))
     assert not result.requires_grad
 
 
-def test_pyro_parameters_are_held_constant_too():
-    weight = pyro.param(
-        "weight", torch.tensor(2.0), constraint=torch.distributions.constraints.positive
-    )
+def test_parameters_of_the_store():
+    weight = pyro.param("weight", torch.tensor(2.0), constraint=dist.constraints.positive)
     value = torch.randn(3, requires_grad=True)
-    result, held = score_only(lambda v: weight * v.square(), value)
+    result, held = frozen_in_parameters(lambda v: weight * v.square(), value)
     result.sum().backward()
     assert len(held) == 1
     assert held[0].grad is None
     torch.testing.assert_close(value.grad, 4.0 * value.detach())
 
 
-def test_a_latent_is_not_frozen_in_silence():
-    latent = torch.tensor(0.3, requires_grad=True)
+def test_latent_in_the_energy():
+    latent, value = torch.tensor(0.3, requires_grad=True), torch.randn(3, requires_grad=True)
     with pytest.raises(ValueError, match="doubly intractable"):
-        score_only(lambda v: latent.exp() * v.square(), torch.randn(3, requires_grad=True))
+        frozen_in_parameters(lambda v: latent.exp() * v.square(), value)
 
 
-def test_spectral_norm_keeps_its_buffers():
+def test_buffers_of_spectral_norm():
     layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
     before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
     freeze_module(layer)(torch.randn(3, 4))
@@ -140,3 +119,25 @@ def test_spectral_norm_keeps_its_buffers():
         assert torch.equal(buffer, before[name]), name
     layer(torch.randn(3, 4))
     assert any(not torch.equal(b, before[name]) for name, b in layer.named_buffers())
+
+
+# --- warning of parameters that nothing trains ---
+
+
+def test_warning_if_untrained():
+    distribution = ebm.EnergyBased(MLP(), event_shape=(2,))
+
+    def take_step():
+        with pyro.poutine.trace(param_only=True):
+            distribution.log_prob(torch.zeros(2))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distribution.log_prob(torch.zeros(2))
+        with TrainedByObjective():
+            take_step()
+    with pytest.warns(UserWarning, match="Nothing trains the parameters of EnergyBased"):
+        take_step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        take_step()

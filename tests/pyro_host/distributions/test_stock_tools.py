@@ -1,4 +1,4 @@
-"""Pyro's own tools on a model with an energy prior; nothing here is ours but the prior."""
+"""Pyro's own tools on a model with an energy-based prior."""
 
 import pyro
 import pyro.distributions as dist
@@ -35,8 +35,8 @@ import pyro_ebm.pyro as ebm
 from pyro_ebm.diagnostics import to_arviz
 
 
-class Bowl(nn.Module):
-    """Energy x^T A x / 2, so that everything about the posterior is known."""
+class Correlated(nn.Module):
+    """Energy x^T A x / 2, for a posterior in closed form."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class Bowl(nn.Module):
         return 0.5 * (z * (z @ self.matrix)).sum(-1)
 
 
-ENERGY = Bowl().requires_grad_(False).eval()
+ENERGY = Correlated().requires_grad_(False).eval()
 X = torch.tensor([0.5, -1.0])
 # Posterior precision: energy + base N(0, 2^2) + likelihood N(z, 1).
 PRECISION = ENERGY.matrix + torch.eye(2) / 4 + torch.eye(2)
@@ -80,7 +80,7 @@ def train(guide, loss, num_steps=600, lr=0.02):
         (AutoNormal, RenyiELBO(num_particles=2)),
     ],
 )
-def test_guides_find_the_posterior(guide, loss):
+def test_guides(guide, loss):
     fitted = train(guide(model), loss)
     draws = torch.stack([fitted(X)["z"].detach() for _ in range(2000)])
     torch.testing.assert_close(draws.mean(0), MEAN, atol=0.12, rtol=0)
@@ -88,7 +88,7 @@ def test_guides_find_the_posterior(guide, loss):
         torch.testing.assert_close(draws.T.cov(), COVARIANCE, atol=0.12, rtol=0)
 
 
-def test_laplace_sees_the_right_curvature():
+def test_laplace():
     fitted = train(AutoLaplaceApproximation(model), Trace_ELBO(), lr=0.05)
     posterior = fitted.laplace_approximation(X).get_posterior(X)
     torch.testing.assert_close(posterior.covariance_matrix, COVARIANCE, atol=1e-3, rtol=0)
@@ -97,8 +97,8 @@ def test_laplace_sees_the_right_curvature():
 
 @pytest.mark.parametrize("kernel", [NUTS, HMC])
 @pytest.mark.parametrize("trainable", [False, True])
-def test_mcmc_samples_the_posterior_and_arviz_reads_it(kernel, trainable):
-    energy = Bowl().requires_grad_(trainable)
+def test_mcmc(kernel, trainable):
+    energy = Correlated().requires_grad_(trainable)
 
     def trainable_model(x):
         z = pyro.sample("z", ebm.EnergyBased(energy, dist.Normal(torch.zeros(2), 2.0).to_event(1)))
@@ -115,7 +115,7 @@ def test_mcmc_samples_the_posterior_and_arviz_reads_it(kernel, trainable):
     assert "diverging" in idata["sample_stats"] or kernel is HMC
 
 
-def test_nuts_refuses_a_doubly_intractable_model():
+def test_nuts_on_a_doubly_intractable_model():
     def doubly(x):
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
         energy = lambda z: scale * ENERGY(z)  # noqa: E731
@@ -126,7 +126,7 @@ def test_nuts_refuses_a_doubly_intractable_model():
         mcmc.run(X)
 
 
-def test_predictive_draws_from_prior_and_posterior():
+def test_predictive():
     guide = train(AutoNormal(model), Trace_ELBO(), num_steps=50)
     for parallel in (False, True):
         prior = Predictive(model, num_samples=20, parallel=parallel)()
@@ -139,7 +139,7 @@ def test_predictive_draws_from_prior_and_posterior():
     torch.testing.assert_close(many.T.cov(), prior_covariance, atol=0.12, rtol=0)
 
 
-def test_predictive_and_arviz_of_guide_draws():
+def test_arviz_of_guide_draws():
     posterior = Predictive(
         model, guide=train(AutoNormal(model), Trace_ELBO(), 20), num_samples=30
     )()
@@ -150,13 +150,13 @@ def test_predictive_and_arviz_of_guide_draws():
 @pytest.mark.parametrize(
     "strategy", [init_to_feasible, init_to_mean, init_to_median, init_to_sample, init_to_uniform]
 )
-def test_initialisations(strategy):
+def test_initialization(strategy):
     guide = AutoDelta(model, init_loc_fn=strategy)
     guide(X)
     assert guide.median(X)["z"].shape == (2,)
 
 
-def test_trace_shapes_log_prob_importance_and_dependencies():
+def test_trace_importance_and_dependencies():
     trace = poutine.trace(model).get_trace(X)
     trace.compute_log_prob()
     assert trace.nodes["z"]["log_prob"].shape == ()
@@ -166,7 +166,7 @@ def test_trace_shapes_log_prob_importance_and_dependencies():
     assert "z" in get_dependencies(model, (X,))["prior_dependencies"]
 
 
-def test_both_generations_of_arviz_read_pyro(recwarn):
+def test_arviz_of_mcmc():
     arviz = pytest.importorskip("arviz")
     mcmc = MCMC(NUTS(model), num_samples=20, warmup_steps=5, num_chains=1, disable_progbar=True)
     mcmc.run(X)
