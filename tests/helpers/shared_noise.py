@@ -7,11 +7,11 @@ Either host must agree with these numbers, and so with the other.
 
 import numpy as np
 
-BASE_SCALE, STABILIZATION, NUM_NEGATIVES = 2.0, 0.7, 5
+BASE_SCALE, STABILIZATION, NUM_SAMPLES = 2.0, 0.7, 5
 _rng = np.random.default_rng(7)
 X = _rng.normal(size=(6, 3))
 Y = X + 0.5 * _rng.normal(size=X.shape)
-NEGATIVES = Y + 0.5 * _rng.normal(size=(NUM_NEGATIVES, *X.shape))
+NEGATIVES = Y + 0.5 * _rng.normal(size=(NUM_SAMPLES, *X.shape))
 W, B, V = _rng.normal(size=(4, 3)), _rng.normal(size=4), _rng.normal(size=4)
 
 
@@ -26,7 +26,7 @@ def _potential(x):
 def losses() -> np.ndarray:
     """Loss of each of the six points."""
     weights = np.exp(_potential(X) - _potential(NEGATIVES))
-    return np.log((STABILIZATION + weights.sum(0)) / NUM_NEGATIVES)
+    return np.log((STABILIZATION + weights.sum(0)) / NUM_SAMPLES)
 
 
 def gradients() -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ import numpyro.distributions as dist
 import optax
 from jax import lax, random
 from jax.tree_util import Partial
+from numpyro import infer  # noqa: F401
+from numpyro.handlers import mask  # noqa: F401
 
 import pyro_ebm.numpyro as ebm  # noqa: F401
 from helpers.hosts.numpyro import Implicit, Walk, empty_guide, fit  # noqa: F401
@@ -22,6 +24,20 @@ bind = Partial
 def array(values):
     """Array of the default precision."""
     return jnp.asarray(np.asarray(values, float))
+
+
+def normal_noise(*shape, seed=0):
+    """The numbers that an objective draws first."""
+    return np.asarray(random.normal(random.key(seed), shape))
+
+
+def random_signs(*shape, seed=0):
+    """The signs that an objective draws first."""
+    return np.asarray(random.rademacher(random.key(seed), shape))
+
+
+def noise_in_guide(size):
+    return random.normal(numpyro.prng_key(), (size,))
 
 
 # --- steps ---
@@ -42,7 +58,8 @@ def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
         read = {name: metric() for name, metric in metrics.items()}
         return (array(weights) * loss).mean(), (loss, read)
 
-    gradient = jax.grad(mean, (0, 1), has_aux=True)
+    # Compiled as a whole: an operation at a time takes longer.
+    gradient = jax.jit(jax.grad(mean, (0, 1), has_aux=True))
     (gradients, by_value), (loss, metrics) = gradient(_arrays(params), array(x))
     read = {name: float(metric) for name, metric in metrics.items()}
     return Step(np.asarray(loss), _to_numpy(gradients), np.asarray(by_value), read)
@@ -143,6 +160,19 @@ def given_implicit(noise, loc=0.0, scale=1.0):
 def patch_noise(monkeypatch, noise):
     """Give the noise of generators."""
     monkeypatch.setattr(random, "normal", lambda *_: array(noise))
+
+
+class GivenPerturbation:
+    """Noise kernel of given results."""
+
+    def __init__(self, forward, backward):
+        self.results = forward, backward
+
+    def forward(self, rng_key, x):
+        return array(self.results[0])
+
+    def backward(self, rng_key, y, num_samples):
+        return array(self.results[1])
 
 
 class Unsampled(dist.Distribution):

@@ -4,6 +4,8 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import infer  # noqa: F401
+from pyro.poutine import mask  # noqa: F401
 from torch import nn
 
 import pyro_ebm.pyro as ebm  # noqa: F401
@@ -26,6 +28,22 @@ def stop_gradient(x):
 def bind(function, *args):
     """Function of one argument that depends on parameters."""
     return lambda x: function(*args, x)
+
+
+def normal_noise(*shape, seed=0):
+    """The numbers that an objective draws first."""
+    pyro.set_rng_seed(seed)
+    return torch.randn(shape).numpy()
+
+
+def random_signs(*shape, seed=0):
+    """The signs that an objective draws first."""
+    pyro.set_rng_seed(seed)
+    return 2 * torch.randint(2, shape).numpy() - 1
+
+
+def noise_in_guide(size):
+    return torch.randn(size)
 
 
 # --- steps ---
@@ -154,6 +172,19 @@ def given_implicit(noise, loc=0.0, scale=1.0):
 def patch_noise(monkeypatch, noise):
     """Give the noise of generators."""
     monkeypatch.setattr(torch, "randn_like", lambda x: array(noise))
+
+
+class GivenPerturbation:
+    """Noise kernel of given results."""
+
+    def __init__(self, forward, backward):
+        self.results = forward, backward
+
+    def forward(self, x):
+        return array(self.results[0])
+
+    def backward(self, y, num_samples):
+        return array(self.results[1])
 
 
 class Unsampled(dist.TorchDistribution):
