@@ -20,13 +20,13 @@ def posterior_draws(data, strength):
             z = pyro.sample("z", ebm.EnergyBased(lambda z: strength * two_wells(z), base))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    kernel = ebm.SamplerKernel(model, ebm.HMC(0.1, num_leapfrog=6))
+    kernel = ebm.SamplerKernel(model, ebm.HMC(0.1, num_steps=6))
     mcmc = MCMC(kernel, num_samples=60, warmup_steps=100, disable_progbar=True)
     mcmc.run(torch.tensor(data, dtype=torch.float32))
     return mcmc.get_samples()["z"][-1].numpy()
 
 
-def test_posterior_under_an_energy_prior_is_calibrated_and_the_test_can_fail():
+def test_posteriors_under_energy_priors_are_calibrated():
     truths, data = truths_and_data()
     assert min(p_values(truths, posterior_draws(data, strength=1.0))) > 1e-3
     assert min(p_values(truths, posterior_draws(data, strength=0.0))) < 1e-6
