@@ -14,12 +14,8 @@ from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
+from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
-from pyro_ebm.core.distributions.energy_based import (
-    AbstractEnergyBased,
-    describe_divergence,
-    scaled_energy,
-)
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
@@ -35,7 +31,7 @@ from pyro_ebm.numpyro.samplers.run import move_values
 from pyro_ebm.numpyro.samplers.target import initial_values
 
 
-class EnergyBased(AbstractEnergyBased, Distribution):
+class EnergyBased(core.AbstractEnergyBased, Distribution):
     """A NumPyro distribution given by an energy: a pytree, whose leaves are the parameters.
 
     All else: :class:`~pyro_ebm.core.distributions.energy_based.AbstractEnergyBased`, the base
@@ -134,7 +130,7 @@ class EnergyBased(AbstractEnergyBased, Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         draws = _sample(lax.stop_gradient(self), key, tuple(sample_shape))
         if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
-            raise ValueError(describe_divergence(self.sampler))
+            raise ValueError(core.describe_divergence(self.sampler))
         return lax.stop_gradient(draws)
 
     @property
@@ -156,7 +152,7 @@ def importance_log_weights(rng_key: Array, distribution: EnergyBased, num_sample
     if distribution.base is None:
         raise NotImplementedError("Expected a base to draw from, got base=None.")
     values = distribution.base.sample(rng_key, (num_samples,))
-    return lax.stop_gradient(-scaled_energy(distribution, values))
+    return lax.stop_gradient(-core.scaled_energy(distribution, values))
 
 
 def draw_values(

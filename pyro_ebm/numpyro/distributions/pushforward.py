@@ -17,25 +17,14 @@ from numpyro.distributions import (
 )
 from numpyro.distributions.transforms import ComposeTransform, Transform
 
-from pyro_ebm.core.distributions.checks import (
-    check_callable,
-    check_distribution,
-    check_generated_shape,
-    check_one_transform,
-    check_real_latent,
-)
-from pyro_ebm.core.distributions.pushforward import (
-    IMAGE,
-    NO_BIJECTION,
-    AbstractPushforward,
-    check_noise_scale,
-)
+from pyro_ebm.core.distributions import checks
+from pyro_ebm.core.distributions import pushforward as core
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.distributions.flows import latent_and_generator
 from pyro_ebm.numpyro.samplers.target import Target
 
 
-class Pushforward(AbstractPushforward, Distribution):
+class Pushforward(core.AbstractPushforward, Distribution):
     """A generator's output on a random latent, as a NumPyro distribution and a pytree.
 
     All else: :class:`~pyro_ebm.core.distributions.pushforward.AbstractPushforward`, the base
@@ -62,11 +51,11 @@ class Pushforward(AbstractPushforward, Distribution):
         event_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        check_distribution("latent", latent, Distribution)
-        check_callable("generator", generator)
+        checks.check_distribution("latent", latent, Distribution)
+        checks.check_callable("generator", generator)
         self._latent = StaticPytree.pack(latent)
         self._generator = StaticPytree.pack(generator)
-        self._noise_scale = StaticPytree.pack(check_noise_scale(noise_scale, Array))
+        self._noise_scale = StaticPytree.pack(core.check_noise_scale(noise_scale, Array))
         if event_shape is None:
             event_shape = _event_shape(latent, generator)
         Distribution.__init__(
@@ -146,7 +135,7 @@ class LatentWithNoise(Distribution):
     support = constraints.real_vector
 
     def __init__(self, latent: Any, noise_shape: tuple[int, ...]) -> None:
-        check_real_latent(latent, is_real=Target.is_real(latent.support))
+        checks.check_real_latent(latent, is_real=Target.is_real(latent.support))
         self._latent = StaticPytree.pack(latent)
         self.noise_shape = noise_shape
         self.size = prod(latent.event_shape)
@@ -191,7 +180,7 @@ def as_pushforward(base: Any) -> Pushforward:
     if isinstance(base, Pushforward):
         return base.noiseless
     source = Pushforward(*latent_and_generator(base))
-    check_one_transform(source, base)
+    checks.check_one_transform(source, base)
     return source
 
 
@@ -209,7 +198,7 @@ class _Image(constraints.Constraint):
     """Support of a generator's output, without a bijection to unconstrained space."""
 
     def __repr__(self) -> str:
-        return IMAGE
+        return core.IMAGE
 
     def __call__(self, x: Any) -> Any:
         return jnp.isfinite(x)
@@ -229,7 +218,7 @@ _image = _Image()
 
 @biject_to.register(_Image)
 def _no_bijection(constraint: _Image) -> Any:
-    raise NotImplementedError(NO_BIJECTION)
+    raise NotImplementedError(core.NO_BIJECTION)
 
 
 def _event_shape(latent: Any, generator: Any) -> tuple[int, ...]:
@@ -237,4 +226,4 @@ def _event_shape(latent: Any, generator: Any) -> tuple[int, ...]:
         return generator.forward_shape(latent.event_shape)
     zeros = jax.ShapeDtypeStruct((1, *latent.event_shape), jnp.result_type(float))
     shape = jax.eval_shape(lambda z: generator(z), zeros).shape
-    return check_generated_shape(shape, zeros.shape)
+    return checks.check_generated_shape(shape, zeros.shape)

@@ -9,17 +9,10 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.tree_util import register_dataclass
 
-from pyro_ebm.core.evidence.annealing import (
-    Schedule,
-    equidistant_schedule,
-    log_weight_increment,
-    masked_mean,
-    masked_std,
-    pilot_inverse_temperatures,
-    tune_log_step_size,
-)
+from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.target import Potential, Target
 
@@ -63,8 +56,8 @@ class TemperedTarget:
 
 def schedule_from_pilot(
     rng_key: Array, sampler: Sampler, path: Path, position: Array, num_temperatures: int
-) -> Schedule:
-    inverse_temperatures = jnp.asarray(pilot_inverse_temperatures(), position.dtype)
+) -> core.Schedule:
+    inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(), position.dtype)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
     measured = _pilot_run(rng_key, sampler, path, inverse_temperatures, position)
     return _equidistant_schedule(shares, inverse_temperatures, *measured)
@@ -86,9 +79,9 @@ def pilot_run(
         alive = jnp.isfinite(state.potential)
         state, info = sampler.step(key, potential, state)
         if sampler.target_accept_prob is not None:
-            rate = masked_mean(alive, info.acceptance_rate)
-            log_step_size = tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
-        distance = distance + masked_std(alive, gain)
+            rate = core.masked_mean(alive, info.acceptance_rate)
+            log_step_size = core.tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
+        distance = distance + core.masked_std(alive, gain)
         return (state, distance, log_step_size), (distance, log_step_size)
 
     keys = random.split(rng_key, len(inverse_temperatures) - 1)
@@ -101,11 +94,11 @@ def pilot_run(
 
 
 _pilot_run = partial(jax.jit, static_argnames="sampler")(pilot_run)
-_equidistant_schedule = jax.jit(equidistant_schedule)
+_equidistant_schedule = jax.jit(core.equidistant_schedule)
 
 
 def anneal(
-    rng_key: Array, sampler: Sampler, path: Path, schedule: Schedule, position: Array
+    rng_key: Array, sampler: Sampler, path: Path, schedule: core.Schedule, position: Array
 ) -> tuple[Array, Array]:
     """Move chains along a path; return their last positions and their log-weights."""
     inverse_temperatures, step_sizes = schedule
@@ -171,4 +164,4 @@ def _reweight(
     """Change the temperature of chains; return the log-weights that they gain."""
     before = state.potential
     state = sampler.init(potential, state.position)._replace(step_size=step_size)
-    return state, log_weight_increment(before, state.potential)
+    return state, core.log_weight_increment(before, state.potential)

@@ -11,11 +11,7 @@ from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.distributions.checks import check_one_base
-from pyro_ebm.core.evidence.bounds import (
-    GeneratorBounds,
-    GeneratorBoundsSettings,
-    summarize_bounds,
-)
+from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
@@ -23,7 +19,7 @@ from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 
-register_dataclass(GeneratorBounds)
+register_dataclass(core.GeneratorBounds)
 
 
 def generator_bounds(
@@ -37,7 +33,7 @@ def generator_bounds(
     num_iterations: int | None = None,
     num_probes: int = 1,
     log_sobolev_constant: float | None = None,
-) -> GeneratorBounds:
+) -> core.GeneratorBounds:
     r"""Bound :math:`\log Z` by draws of a ``Pushforward``, transformed distribution or flow.
 
     What is a bound, and arguments: :class:`~pyro_ebm.core.evidence.bounds.GeneratorBoundsSettings`.
@@ -52,7 +48,7 @@ def generator_bounds(
         >>> print(bounds)
         log Z = 0.919 ± 0.000 in [0.919, inf], effective samples 100 of 100
     """
-    settings = GeneratorBoundsSettings(
+    settings = core.GeneratorBoundsSettings(
         entropy=entropy,
         num_samples=num_samples,
         num_iterations=num_iterations,
@@ -73,7 +69,7 @@ def _variational(
     rng_key: Array,
     distribution: EnergyBased,
     learners: tuple[Any, StaticPytree],
-    settings: GeneratorBoundsSettings,
+    settings: core.GeneratorBoundsSettings,
 ) -> VariationalGenerator:
     generator, encoder = learners
     return VariationalGenerator.of(
@@ -92,12 +88,12 @@ def _generator_bounds(
     rng_key: Array,
     distribution: EnergyBased,
     learners: tuple[Any, StaticPytree],
-    settings: GeneratorBoundsSettings,
-) -> GeneratorBounds:
+    settings: core.GeneratorBoundsSettings,
+) -> core.GeneratorBounds:
     volume_key, latent_key, _ = random.split(rng_key, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Already given.
         variational = _variational(volume_key, distribution, learners, settings)
     latent = variational.draw(latent_key, settings.num_samples)
     draws = variational.compare(distribution, latent)
-    return summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)
+    return core.summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)

@@ -11,21 +11,11 @@ from jax import Array, random
 from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
+from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws
-from pyro_ebm.core.evidence.log_normalizer import (
-    LogNormalizer,
-    LogNormalizerSettings,
-    check_base,
-    check_draws,
-    check_result,
-    describe_doubts,
-)
 from pyro_ebm.core.evidence.weights import bracket
-from pyro_ebm.numpyro.distributions.energy_based import (
-    EnergyBased,
-    importance_log_weights,
-    scaled_energy,
-)
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.annealing import (
     TemperedTarget,
@@ -39,14 +29,14 @@ from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
 
 # Result of a method, and the warnings about it beyond those about its numbers.
-Result = tuple[LogNormalizer, Iterable[str]]
+Result = tuple[core.LogNormalizer, Iterable[str]]
 
 # Chains of the pilot run, or those that search for the bulk of a density.
 _NUM_PILOTS = 100
 # Steps of the search.
 _NUM_SEARCH_STEPS = 300
 
-register_dataclass(LogNormalizer)
+register_dataclass(core.LogNormalizer)
 _anneal = partial(jax.jit, static_argnames="sampler")(anneal)
 _importance_log_weights = partial(jax.jit, static_argnames="num_samples")(importance_log_weights)
 
@@ -61,7 +51,7 @@ def log_normalizer(
     num_moves: int = 100,
     sampler: Sampler | None = None,
     draws: Array | None = None,
-) -> LogNormalizer:
+) -> core.LogNormalizer:
     r"""Estimate :math:`\log Z` of an energy-based distribution, with a bracket.
 
     Methods and arguments: :class:`~pyro_ebm.core.evidence.log_normalizer.LogNormalizerSettings`.
@@ -75,7 +65,7 @@ def log_normalizer(
         >>> print(ebm.log_normalizer(random.key(0), prior, method="grid"))
         log Z = -0.693 ± 0.000 in [-0.693, -0.693]
     """
-    settings = LogNormalizerSettings(
+    settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
@@ -86,14 +76,14 @@ def log_normalizer(
     run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
     result, doubts = run(rng_key, distribution, settings)
     if not_jax_tracer(result.estimate):
-        check_result(distribution, result)
-        for doubt in (*describe_doubts(distribution, result), *doubts):
+        core.check_result(distribution, result)
+        for doubt in (*core.describe_doubts(distribution, result), *doubts):
             warnings.warn(doubt, stacklevel=2)
     return result
 
 
 def _importance(
-    rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings
+    rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
 ) -> Result:
     _check(rng_key, distribution, settings, needs_density=False)
     log_weights = _importance_log_weights(rng_key, distribution, settings.num_samples)
@@ -102,10 +92,12 @@ def _importance(
     return _bracket(log_weights, -scaled_energy(distribution, settings.draws)), ()
 
 
-def _grid(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+def _grid(
+    rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
+) -> Result:
     distribution = _with_density(distribution)
     if settings.draws is not None:
-        check_draws(distribution, settings.draws)
+        core.check_draws(distribution, settings.draws)
         values = settings.draws
     elif distribution.base is not None:
         _check(rng_key, distribution, settings, needs_density=True)
@@ -119,7 +111,9 @@ def _grid(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSett
     return integrate(path, position, event_ndim)
 
 
-def _annealed(rng_key: Array, distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+def _annealed(
+    rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
+) -> Result:
     distribution, sampler = _with_density(distribution), settings.sampler
     _check(rng_key, distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
@@ -163,7 +157,7 @@ def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Arra
 
 def _bracket(
     log_weights: Array, reverse_log_weights: Array | None = None, *, own_draws: bool = False
-) -> LogNormalizer:
+) -> core.LogNormalizer:
     """Call the core, with NumPy where it can: many small operations are slow to compile."""
     if not not_jax_tracer(log_weights):
         return bracket(log_weights, reverse_log_weights, own_draws=own_draws)
@@ -180,7 +174,7 @@ def _base_values(rng_key: Array, distribution: EnergyBased, num_samples: int) ->
 def _check(
     rng_key: Array,
     distribution: EnergyBased,
-    settings: LogNormalizerSettings,
+    settings: core.LogNormalizerSettings,
     *,
     needs_density: bool,
 ) -> None:
@@ -191,5 +185,5 @@ def _check(
         return base.log_prob(value) if needs_density else value
 
     if settings.draws is not None:
-        check_draws(distribution, settings.draws)
-    check_base(distribution, lambda: jax.eval_shape(use, rng_key), needs_density=needs_density)
+        core.check_draws(distribution, settings.draws)
+    core.check_base(distribution, lambda: jax.eval_shape(use, rng_key), needs_density=needs_density)

@@ -13,17 +13,7 @@ from numpyro.distributions.util import scale_and_mask
 from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.infer.energy_sites import (
-    as_loss,
-    check_attached,
-    check_attached_sites,
-    check_plates,
-    check_sites,
-    not_finite,
-    objective_of,
-    refuse_attach,
-    without_base,
-)
+from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
@@ -71,10 +61,10 @@ class EnergySite:
         if msg.get("_control_flow_done"):  # The leftmost dimension is the time of a scan.
             dim = -len(fn.batch_shape)
             plates += (CondIndepStackFrame(f"{name}$time", dim, fn.batch_shape[0]),)
-        check_plates(name, fn.batch_shape, {plate.dim for plate in plates})
-        objective, own = objective_of(name, objective), attached.get(name, {})
+        core.check_plates(name, fn.batch_shape, {plate.dim for plate in plates})
+        objective, own = core.objective_of(name, objective), attached.get(name, {})
         if objective is not None:
-            check_attached(name, objective.loss, own)
+            core.check_attached(name, objective.loss, own)
         value = lax.stop_gradient(jnp.asarray(msg["value"]))
         return cls(name, fn, value, msg["scale"], plates, objective, own)
 
@@ -91,7 +81,7 @@ class EnergySite:
 
         def value_of(fn: EnergyBased, x: Array) -> Array:
             result = self.objective.loss(rng_key, fn, x, **self.attached)
-            loss = as_loss(self.objective, result)
+            loss = core.as_loss(self.objective, result)
             metrics.update(loss.metrics)
             return loss.value
 
@@ -107,14 +97,14 @@ class EnergySite:
         """Raise unless a loss is finite; inside ``jit``, where nothing can raise, it is NaN."""
         constant = lax.stop_gradient(loss)
         if not_jax_tracer(constant) and not jnp.isfinite(constant).all():
-            raise not_finite(self.name)
+            raise core.not_finite(self.name)
 
     def log_normalizer(self, rng_key: Array, num_samples: int) -> Array:
         """Sum of estimates for all batch elements, from draws of the base; zero without one."""
         try:
             log_weights = importance_log_weights(rng_key, self.energy, num_samples)
         except NotImplementedError:
-            warnings.warn(without_base(self.name), stacklevel=2)
+            warnings.warn(core.without_base(self.name), stacklevel=2)
             return self._total(jnp.zeros(()))
         return self._total(map_energy(self.fn, self.value, lambda fn, x: log_mean_exp(log_weights)))
 
@@ -179,7 +169,7 @@ class SiteRecorder(Messenger):
     def process_message(self, msg: Any) -> None:
         """Refuse an ``attach``."""
         if msg["type"] == "attach":
-            refuse_attach(msg["site"])
+            core.refuse_attach(msg["site"])
 
     def postprocess_message(self, msg: Any) -> None:
         """Record a site, a parameter or the name of a ``mutable``."""
@@ -199,8 +189,8 @@ class SiteRecorder(Messenger):
             self.sites[name] = EnergySite.of(msg, self.objective, self.attached)
 
     def _check(self, model: Callable[[], Any]) -> None:
-        check_sites(self.objective, self.sites)
-        check_attached_sites(self.attached, [site.name for site in self.trained])
+        core.check_sites(self.objective, self.sites)
+        core.check_attached_sites(self.attached, [site.name for site in self.trained])
         if not self.sites:
             return
         found = find_dependencies(self.sites, self.inputs, model)

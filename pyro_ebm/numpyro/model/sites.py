@@ -19,17 +19,11 @@ from numpyro.handlers import block, seed, substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.model.issues import (
-    ModelIssue,
-    doubly_intractable,
-    implicit_latent,
-    in_guide,
-    in_mixture,
-    unregistered,
-)
+from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
 from pyro_ebm.numpyro.distributions.bound_energy import trainable_arrays
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 
 WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 
@@ -168,31 +162,31 @@ def _union(names: Any) -> frozenset[str]:
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
 
 
-def issues_of_site(site: Site) -> Iterator[ModelIssue]:
+def issues_of_site(site: Site) -> Iterator[issues.ModelIssue]:
     """Yield issues that need no dependencies: mixtures, latents without density."""
     mixture, energy = find_mixture(site["fn"]), find_energy(site["fn"])
     if mixture is not None:
-        yield in_mixture(site["name"], mixture)
+        yield issues.in_mixture(site["name"], mixture)
     if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
-        yield implicit_latent(site["name"])
+        yield issues.implicit_latent(site["name"])
 
 
-def issues_in_guide(site: Site) -> Iterator[ModelIssue]:
+def issues_in_guide(site: Site) -> Iterator[issues.ModelIssue]:
     """Yield an issue if an energy is anywhere in the distribution of a guide's site."""
     if find_energy(site["fn"]) is not None or find_mixture(site["fn"]) is not None:
-        yield in_guide(site["name"])
+        yield issues.in_guide(site["name"])
 
 
 def issues_of_latents(
     site: str, found: Dependencies, latents: Mapping[str, bool]
-) -> Iterator[ModelIssue]:
+) -> Iterator[issues.ModelIssue]:
     """Yield the other latents that a log-normalizer depends on; values: whether discrete."""
     for latent, is_discrete in latents.items():
         if latent in found.potential - {site}:
-            yield doubly_intractable(site, latent, is_discrete=is_discrete)
+            yield issues.doubly_intractable(site, latent, is_discrete=is_discrete)
 
 
-def issues_of_arrays(site: str, found: Dependencies) -> Iterator[ModelIssue]:
+def issues_of_arrays(site: str, found: Dependencies) -> Iterator[issues.ModelIssue]:
     """Yield the arrays of an energy that come from no registered parameter or latent."""
     unseen = [path for path, names in found.arrays.items() if not names]
     if unseen:
@@ -201,18 +195,18 @@ def issues_of_arrays(site: str, found: Dependencies) -> Iterator[ModelIssue]:
 
 def issues_of_untrained(
     site: str, found: Dependencies, parameters: Set[str]
-) -> Iterator[ModelIssue]:
+) -> Iterator[issues.ModelIssue]:
     """Yield an issue if no registered parameter is behind a trained energy."""
     if not parameters & (found.energy if found.arrays else found.potential):
         yield _unregistered(site, found.arrays, "a dictionary of objectives without this site")
 
 
-def _unregistered(site: str, paths: Iterable[str], remedy: str) -> ModelIssue:
+def _unregistered(site: str, paths: Iterable[str], remedy: str) -> issues.ModelIssue:
     advice = (
         "register them inside the model with eqx_module, nnx_module, flax_module or numpyro.param; "
         f"if they are meant to stay as they are, say so by {remedy}"
     )
-    return unregistered(site, paths, advice)
+    return issues.unregistered(site, paths, advice)
 
 
 def _unwrap(fn: Any) -> Any:

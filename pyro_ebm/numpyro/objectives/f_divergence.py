@@ -6,17 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pyro_ebm.core.distributions.energy_based import evaluate_energy
+from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
+from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
-from pyro_ebm.core.objectives.divergences import (
-    Divergence,
-    check_function,
-    find_divergence,
-    from_function,
-)
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import mean_square
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.negatives import (
     detached_metrics,
     draw_negatives,
@@ -44,14 +39,14 @@ class FDivergence(core.FDivergence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if find_divergence(self.f) is None:
+        if divergences.find_divergence(self.f) is None:
             with jax.ensure_compile_time_eval():  # An objective may be made inside `jit`.
-                check_function(self.divergence, jnp.linspace(-3.0, 3.0, 25))
+                divergences.check_function(self.divergence, jnp.linspace(-3.0, 3.0, 25))
 
     @property
-    def divergence(self) -> Divergence:
+    def divergence(self) -> divergences.Divergence:
         """Functions of the log-ratio; those of a user's function by autodiff."""
-        return find_divergence(self.f) or from_function(self.f, _derivative)
+        return divergences.find_divergence(self.f) or divergences.from_function(self.f, _derivative)
 
     def loss(
         self,

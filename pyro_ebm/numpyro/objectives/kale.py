@@ -10,11 +10,12 @@ from jax import Array, lax, random
 from numpyro.distributions.util import sum_rightmost
 
 from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
 from pyro_ebm.core.objectives.loss import Loss, Metrics
 from pyro_ebm.core.objectives.negatives import weight_metrics
 from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.negatives import detached_metrics, evaluate_both
 
 

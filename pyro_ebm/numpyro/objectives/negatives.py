@@ -9,33 +9,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.distributions.energy_based import evaluate_energy
+from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
+from pyro_ebm.core.objectives import negatives as core
 from pyro_ebm.core.objectives.loss import Metrics
-from pyro_ebm.core.objectives.negatives import (
-    Energies,
-    Negatives,
-    check_attached_chains,
-    energy_metrics,
-)
-from pyro_ebm.numpyro.distributions.energy_based import (
-    EnergyBased,
-    draw_values,
-    scaled_energy,
-    without_plates,
-)
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, draw_values, without_plates
 from pyro_ebm.numpyro.samplers.run import move_values
 
 
 def draw_negatives(
     rng_key: Array,
-    settings: Negatives,
+    settings: core.Negatives,
     distribution: EnergyBased,
     value: Array,
     chains: Array | None = None,
 ) -> Array:
     """Draw ``(num_samples, *base.batch_shape, *event)`` from the base on; or take ``chains``."""
     if chains is not None:
-        check_attached_chains(chains, distribution.event_shape)
+        core.check_attached_chains(chains, distribution.event_shape)
         return lax.stop_gradient(chains)
     model = without_plates(distribution)
     num_values = value.size // prod(distribution.event_shape)
@@ -46,7 +36,7 @@ def draw_negatives(
 
 
 def move_data(
-    rng_key: Array, settings: Negatives, distribution: EnergyBased, value: Array
+    rng_key: Array, settings: core.Negatives, distribution: EnergyBased, value: Array
 ) -> Array:
     """Draw from the data on, one negative for each value."""
     sampler = settings.sampler or distribution.sampler
@@ -54,7 +44,7 @@ def move_data(
     return move_values(rng_key, sampler, distribution, value, num_steps)
 
 
-def evaluate_energies(distribution: EnergyBased, value: Array, negatives: Array) -> Energies:
+def evaluate_energies(distribution: EnergyBased, value: Array, negatives: Array) -> core.Energies:
     """Evaluate everything that an objective compares, in a single call of the energy.
 
     Shapes are those of :class:`Energies` with event dimensions appended.
@@ -62,9 +52,9 @@ def evaluate_energies(distribution: EnergyBased, value: Array, negatives: Array)
     function = partial(scaled_energy, distribution)
     energies = evaluate_both(function, value, negatives, distribution.event_shape)
     if distribution.base is None or is_implicit(distribution.base):
-        return Energies(*energies, *energies)
+        return core.Energies(*energies, *energies)
     densities = [distribution.base.log_prob(x) for x in (value, negatives)]
-    return Energies(*energies, energies[0] - densities[0], energies[1] - densities[1])
+    return core.Energies(*energies, energies[0] - densities[0], energies[1] - densities[1])
 
 
 def evaluate_both(
@@ -83,4 +73,4 @@ def evaluate_both(
 
 def detached_metrics(energies: Any) -> Metrics:
     """Return the metrics of two arrays of energies: of the values, of the negatives."""
-    return energy_metrics(*lax.stop_gradient(tuple(energies[:2])))
+    return core.energy_metrics(*lax.stop_gradient(tuple(energies[:2])))

@@ -2,13 +2,7 @@
 
 from jax import Array, random
 
-from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import (
-    ChainState,
-    decide,
-    langevin_move,
-    mala_log_acceptance,
-)
+from pyro_ebm.core.samplers import dynamics, settings
 from pyro_ebm.numpyro.samplers.base import Transition, initial_state, noise_like
 from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
@@ -21,16 +15,18 @@ class MALA(settings.MALA):
         True
     """
 
-    def init(self, potential: Potential, position: Array) -> ChainState:
+    def init(self, potential: Potential, position: Array) -> dynamics.ChainState:
         return initial_state(potential, position, self.step_size)
 
-    def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
+    def step(self, rng_key: Array, potential: Potential, state: dynamics.ChainState) -> Transition:
         noise_key, accept_key = random.split(rng_key)
         noise, (step_size, scale) = noise_like(noise_key, state.position), state.units()
-        proposal = langevin_move(state.position, state.gradient, noise, step_size, scale=scale)
+        proposal = dynamics.langevin_move(
+            state.position, state.gradient, noise, step_size, scale=scale
+        )
         value, gradient = value_and_gradient(potential, proposal)
-        log_ratio = mala_log_acceptance(
+        log_ratio = dynamics.mala_log_acceptance(
             state.potential, state.gradient, value, gradient, noise, step_size, scale=scale
         )
         uniform = random.uniform(accept_key, log_ratio.shape, log_ratio.dtype)
-        return decide(state, (proposal, value, gradient), log_ratio, uniform)
+        return dynamics.decide(state, (proposal, value, gradient), log_ratio, uniform)

@@ -9,12 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from tqdm.auto import tqdm
 
-from pyro_ebm.core.samplers.checks import (
-    check_init_shape,
-    check_run,
-    check_start,
-    describe_trouble,
-)
+from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.target import HasPotential
@@ -82,7 +77,7 @@ def run_chains(
         (4, 50)
     """
     check_sampler(sampler)
-    num_chains = check_run(num_samples, num_warmup, thinning, num_chains, init)
+    num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
     num_steps = num_warmup + num_samples * thinning
@@ -103,7 +98,7 @@ def run_chains(
     samples, statistics = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *draws)
     chains = Chains(samples, statistics, state)
     rate, diverging = statistics["acceptance_rate"], statistics["diverging"]
-    for trouble in describe_trouble(sampler, distribution, rate, diverging):
+    for trouble in checks.describe_trouble(sampler, distribution, rate, diverging):
         warnings.warn(trouble, stacklevel=2)
     return chains
 
@@ -175,11 +170,11 @@ def _start(
         init = initial_values(rng_key, distribution, (num_chains,))
     before = init if isinstance(init, ChainState) else None
     value = jnp.asarray(init) if before is None else target.value(before.position)
-    check_init_shape(value.shape, distribution, num_chains)
+    checks.check_init_shape(value.shape, distribution, num_chains)
     position = target.position(value) if before is None else before.position
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = _initial_state(sampler, distribution, position)
-    check_start(distribution, *evaluated)
+    checks.check_start(distribution, *evaluated)
     if before is not None:
         state = before._replace(potential=state.potential, gradient=state.gradient)
     return state

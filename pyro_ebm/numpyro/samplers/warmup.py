@@ -7,26 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pyro_ebm.core.samplers import warmup as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
-from pyro_ebm.core.samplers.warmup import (
-    DualAveraging,
-    Moments,
-    average_step_size,
-    begin_dual_averaging,
-    begin_moments,
-    dual_averaging,
-    regularized_scale,
-    update_moments,
-    warmup_windows,
-)
 from pyro_ebm.numpyro.samplers.base import Sampler
 
 
 class Warmup(NamedTuple):
     """State of a warm-up."""
 
-    averaging: DualAveraging
-    moments: Moments
+    averaging: core.DualAveraging
+    moments: core.Moments
 
 
 def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
@@ -40,20 +30,20 @@ def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
 
 
 def begin_warmup(state: ChainState) -> Warmup:
-    return Warmup(begin_dual_averaging(state.step_size), begin_moments(state.position))
+    return Warmup(core.begin_dual_averaging(state.step_size), core.begin_moments(state.position))
 
 
 def end_warmup(sampler: Sampler, state: ChainState, warmup: Warmup) -> ChainState:
     if sampler.target_accept_prob is None:
         return state
-    return state._replace(step_size=average_step_size(warmup.averaging))
+    return state._replace(step_size=core.average_step_size(warmup.averaging))
 
 
 def window_flags(num_warmup: int) -> tuple[Array, Array]:
     """For each step of the warm-up: whether scales are learned in it, whether it ends a window."""
     index = jnp.arange(num_warmup)
     learns, ends = jnp.zeros(num_warmup, bool), jnp.zeros(num_warmup, bool)
-    for start, stop in warmup_windows(num_warmup):
+    for start, stop in core.warmup_windows(num_warmup):
         learns |= (index >= start) & (index < stop)
         ends |= index == stop - 1
     return learns, ends
@@ -71,13 +61,13 @@ def adapt(
     averaging, moments = warmup
     if sampler.target_accept_prob is not None:
         rate = info.acceptance_rate.mean(0)
-        averaging = dual_averaging(averaging, rate, sampler.target_accept_prob)
+        averaging = core.dual_averaging(averaging, rate, sampler.target_accept_prob)
         state = state._replace(step_size=jnp.exp(averaging.log_step_size))
     if sampler.adapt_mass_matrix:
-        moments = _where(learns, update_moments(moments, state.position), moments)
-        state = state._replace(scale=_where(ends, regularized_scale(moments), state.scale))
-        moments = _where(ends, begin_moments(state.position), moments)
-        restarted = begin_dual_averaging(average_step_size(averaging))
+        moments = _where(learns, core.update_moments(moments, state.position), moments)
+        state = state._replace(scale=_where(ends, core.regularized_scale(moments), state.scale))
+        moments = _where(ends, core.begin_moments(state.position), moments)
+        restarted = core.begin_dual_averaging(core.average_step_size(averaging))
         averaging = _where(ends, restarted, averaging)
     return state, Warmup(averaging, moments)
 

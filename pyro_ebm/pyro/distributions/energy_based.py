@@ -10,12 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
+from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
-from pyro_ebm.core.distributions.energy_based import (
-    AbstractEnergyBased,
-    describe_divergence,
-    scaled_energy,
-)
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.pyro.distributions.bound_energy import (
     freeze_module,
@@ -34,7 +30,7 @@ from pyro_ebm.pyro.samplers.target import initial_values
 _SETTINGS = ("sampler", "num_sampler_steps", "inverse_temperature", "log_normalizer", "_support")
 
 
-class EnergyBased(AbstractEnergyBased, TorchDistribution):
+class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     """A Pyro distribution given by an energy, known up to its normalizing constant.
 
     Definition and arguments: the base class
@@ -135,7 +131,7 @@ class EnergyBased(AbstractEnergyBased, TorchDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         draws = draw_values(self, self.sampler, tuple(sample_shape), self.num_sampler_steps)
         if self._validate_args and not bool(torch.isfinite(draws).all()):
-            raise ValueError(describe_divergence(self.sampler))
+            raise ValueError(core.describe_divergence(self.sampler))
         return draws
 
     @property
@@ -170,7 +166,7 @@ def importance_log_weights(distribution: EnergyBased, num_samples: int) -> Tenso
     Shape ``(num_samples, *base.batch_shape)``; the mean of their exponentials estimates the
     normalizing constant.
     """
-    return -scaled_energy(distribution, distribution.base.sample((num_samples,)))
+    return -core.scaled_energy(distribution, distribution.base.sample((num_samples,)))
 
 
 @torch.no_grad()

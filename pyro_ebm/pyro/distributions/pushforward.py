@@ -14,25 +14,14 @@ from torch.distributions import (
     transform_to,
 )
 
-from pyro_ebm.core.distributions.checks import (
-    check_callable,
-    check_distribution,
-    check_generated_shape,
-    check_one_transform,
-    check_real_latent,
-)
-from pyro_ebm.core.distributions.pushforward import (
-    IMAGE,
-    NO_BIJECTION,
-    AbstractPushforward,
-    check_noise_scale,
-)
+from pyro_ebm.core.distributions import checks
+from pyro_ebm.core.distributions import pushforward as core
 from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.flows import latent_and_generator
 from pyro_ebm.pyro.samplers.target import Target
 
 
-class Pushforward(AbstractPushforward, TorchDistribution):
+class Pushforward(core.AbstractPushforward, TorchDistribution):
     """The distribution of a generator's output on a random latent.
 
     Definition and arguments: the base class
@@ -58,11 +47,11 @@ class Pushforward(AbstractPushforward, TorchDistribution):
         event_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        check_distribution("latent", latent, Distribution)
-        check_callable("generator", generator)
+        checks.check_distribution("latent", latent, Distribution)
+        checks.check_callable("generator", generator)
         self.latent: Any = latent
         self.generator = generator
-        self.noise_scale = check_noise_scale(noise_scale, Tensor)
+        self.noise_scale = core.check_noise_scale(noise_scale, Tensor)
         if event_shape is None:
             event_shape = _event_shape(latent, generator)
         TorchDistribution.__init__(
@@ -120,7 +109,7 @@ class LatentWithNoise(TorchDistribution):
     support: Any = constraints.real_vector
 
     def __init__(self, latent: Any, noise_shape: torch.Size) -> None:
-        check_real_latent(latent, is_real=Target.is_real(latent.support))
+        checks.check_real_latent(latent, is_real=Target.is_real(latent.support))
         self.latent = latent
         self.noise_shape = noise_shape
         self.sizes = latent.event_shape.numel(), noise_shape.numel()
@@ -160,7 +149,7 @@ def as_pushforward(base: Any) -> Pushforward:
     if isinstance(base, Pushforward):
         return base.noiseless
     source = Pushforward(*latent_and_generator(base))
-    check_one_transform(source, base)
+    checks.check_one_transform(source, base)
     return source
 
 
@@ -196,7 +185,7 @@ class _Image(constraints.Constraint):
     event_dim = 0
 
     def __repr__(self) -> str:
-        return IMAGE
+        return core.IMAGE
 
     def check(self, value: Tensor) -> Tensor:
         return value.isfinite()
@@ -205,7 +194,7 @@ class _Image(constraints.Constraint):
 @transform_to.register(_Image)
 @biject_to.register(_Image)
 def _no_bijection(constraint: _Image) -> Any:
-    raise NotImplementedError(NO_BIJECTION)
+    raise NotImplementedError(core.NO_BIJECTION)
 
 
 def _draw(latent: Any, sample_shape: Any) -> Tensor:
@@ -221,4 +210,4 @@ def _event_shape(latent: Any, generator: Callable[[Tensor], Tensor]) -> tuple[in
     zeros = torch.zeros((1, *latent.event_shape), **options)
     with torch.no_grad(), kept_buffers(generator):
         shape = generator(zeros).shape
-    return check_generated_shape(shape, zeros.shape)
+    return checks.check_generated_shape(shape, zeros.shape)

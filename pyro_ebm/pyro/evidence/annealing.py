@@ -7,17 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.evidence.annealing import (
-    Schedule,
-    equidistant_schedule,
-    log_weight_increment,
-    masked_mean,
-    masked_std,
-    pilot_inverse_temperatures,
-    tune_log_step_size,
-)
+from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.target import Potential, Target
 
@@ -60,11 +53,11 @@ class TemperedTarget:
 
 def schedule_from_pilot(
     sampler: Sampler, path: Path, position: Tensor, num_temperatures: int
-) -> Schedule:
-    inverse_temperatures = position.new_tensor(pilot_inverse_temperatures())
+) -> core.Schedule:
+    inverse_temperatures = position.new_tensor(core.pilot_inverse_temperatures())
     shares = torch.linspace(0.0, 1.0, num_temperatures + 1).to(position)
     measured = pilot_run(sampler, path, inverse_temperatures, position)
-    return equidistant_schedule(shares, inverse_temperatures, *measured)
+    return core.equidistant_schedule(shares, inverse_temperatures, *measured)
 
 
 def pilot_run(
@@ -81,16 +74,16 @@ def pilot_run(
         alive = state.potential.isfinite()
         state, info = sampler.step(potential, state)
         if sampler.target_accept_prob is not None:
-            rate = masked_mean(alive, info.acceptance_rate)
-            log_step_size = tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
-        distance = distance + masked_std(alive, gain)
+            rate = core.masked_mean(alive, info.acceptance_rate)
+            log_step_size = core.tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
+        distance = distance + core.masked_std(alive, gain)
         distances.append(distance)
         log_step_sizes.append(log_step_size)
     return torch.stack(distances), torch.stack(log_step_sizes)
 
 
 def anneal(
-    sampler: Sampler, path: Path, schedule: Schedule, position: Tensor
+    sampler: Sampler, path: Path, schedule: core.Schedule, position: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Move chains along a path; return their last positions and their log-weights."""
     inverse_temperatures, step_sizes = schedule
@@ -145,4 +138,4 @@ def _reweight(
     """Change the temperature of chains; return the log-weights that they gain."""
     before = state.potential
     state = sampler.init(potential, state.position)._replace(step_size=step_size)
-    return state, log_weight_increment(before, state.potential)
+    return state, core.log_weight_increment(before, state.potential)

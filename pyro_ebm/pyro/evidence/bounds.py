@@ -7,11 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import check_one_base
-from pyro_ebm.core.evidence.bounds import (
-    GeneratorBounds,
-    GeneratorBoundsSettings,
-    summarize_bounds,
-)
+from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
@@ -29,7 +25,7 @@ def generator_bounds(
     num_iterations: int | None = None,
     num_probes: int = 1,
     log_sobolev_constant: float | None = None,
-) -> GeneratorBounds:
+) -> core.GeneratorBounds:
     r"""Bound :math:`\log Z` by draws of a ``Pushforward``, transformed distribution or flow.
 
     What is a bound, and arguments: :class:`~pyro_ebm.core.evidence.bounds.GeneratorBoundsSettings`.
@@ -41,7 +37,7 @@ def generator_bounds(
         >>> print(ebm.generator_bounds(density, generator, log_sobolev_constant=1.0))
         log Z = 0.919 ± 0.000 in [0.919, 0.919], effective samples 1000 of 1000
     """
-    settings = GeneratorBoundsSettings(
+    settings = core.GeneratorBoundsSettings(
         entropy=entropy,
         num_samples=num_samples,
         num_iterations=num_iterations,
@@ -53,4 +49,4 @@ def generator_bounds(
     variational = VariationalGenerator.of(distribution, generator, encoder, **options)
     draws = variational.compare(distribution, variational.draw(num_samples))
     check_log_weights(distribution, draws.log_ratio, "draws of the generator")
-    return summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)
+    return core.summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)

@@ -13,16 +13,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import Schedule
-from pyro_ebm.core.evidence.log_marginal import (
-    LogMarginal,
-    LogMarginalSettings,
-    check_log_normalizers,
-    describe_doubts,
-    power_inverse_temperatures,
-    schedule_of_pilot,
-    summarize_log_marginal,
-)
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.posterior import shared_plates
 from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
@@ -47,7 +39,7 @@ def log_marginal(
     sampler: Sampler | None = None,
     log_normalizers: Mapping[str, LogNormalizer | float] | None = None,
     batch_size: int | None = None,
-) -> Callable[..., LogMarginal]:
+) -> Callable[..., core.LogMarginal]:
     r"""Estimate :math:`\log p(x)` of a model; call the result with the arguments of the model.
 
     Methods and arguments: :class:`~pyro_ebm.core.evidence.log_marginal.LogMarginalSettings`. The
@@ -65,7 +57,7 @@ def log_marginal(
         >>> print(ebm.log_marginal(model, guide, num_samples=100)(torch.zeros(3)))
         log p(x) = -1.266 ± 0.000, mean of 3 data points, effective samples 100 or more
     """
-    settings = LogMarginalSettings(
+    settings = core.LogMarginalSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
@@ -75,30 +67,30 @@ def log_marginal(
     )
     settings.check_guide(guide)
 
-    def estimate(*args: Any, **kwargs: Any) -> LogMarginal:
+    def estimate(*args: Any, **kwargs: Any) -> core.LogMarginal:
         with torch.no_grad():
             posterior = Posterior(model, args, kwargs)
-            if method == "importance":
-                proposal = _weigh_draws(posterior, lambda: guide(*args, **kwargs), settings)
+            if guide is None or method == "annealed":
+                weighed = _weigh_chains(posterior, settings)
             else:
-                proposal = _weigh_chains(posterior, settings)
-            log_weights, plate_dims = proposal
+                weighed = _weigh_draws(posterior, lambda: guide(*args, **kwargs), settings)
+            log_weights, plate_dims = weighed
             log_z, error = _log_normalizers(posterior, log_normalizers or {}, plate_dims)
-            result = summarize_log_marginal(log_weights, log_z, error)
-        for doubt in describe_doubts(result):
+            result = core.summarize_log_marginal(log_weights, log_z, error)
+        for doubt in core.describe_doubts(result):
             warnings.warn(doubt, stacklevel=2)
         return result
 
     return estimate
 
 
-def _batches(settings: LogMarginalSettings) -> list[int]:
+def _batches(settings: core.LogMarginalSettings) -> list[int]:
     num_samples, size = settings.num_samples, settings.batch_size or settings.num_samples
     return [min(size, num_samples - start) for start in range(0, num_samples, size)]
 
 
 def _weigh_draws(
-    posterior: Posterior, guide: Callable[[], Any], settings: LogMarginalSettings
+    posterior: Posterior, guide: Callable[[], Any], settings: core.LogMarginalSettings
 ) -> tuple[Tensor, list[int]]:
     """Return log-weights of draws of the guide, and the plates whose elements are independent.
 
@@ -147,15 +139,17 @@ class _TemperedPosterior:
         return potential
 
 
-def _weigh_chains(posterior: Posterior, settings: LogMarginalSettings) -> tuple[Tensor, list[int]]:
+def _weigh_chains(
+    posterior: Posterior, settings: core.LogMarginalSettings
+) -> tuple[Tensor, list[int]]:
     """Return log-weights of annealed chains, and the plates of the data points."""
     sampler, path = settings.sampler, _TemperedPosterior(posterior)
-    temperatures = power_inverse_temperatures(settings.num_temperatures)
+    temperatures = core.power_inverse_temperatures(settings.num_temperatures)
     schedule = Schedule(posterior.start.new_tensor(temperatures), None)
     if sampler.target_accept_prob is not None:
         pilots = posterior.starts(_NUM_PILOTS)
         _, log_step_sizes = pilot_run(sampler, path, schedule.inverse_temperatures, pilots)
-        schedule = schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
+        schedule = core.schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
     runs = [anneal(sampler, path, schedule, posterior.starts(size)) for size in _batches(settings)]
     log_weights = torch.cat([log_weights for _, log_weights in runs])
     layout, plate_dims = posterior.layout, posterior.plate_dims
@@ -168,7 +162,7 @@ def _log_normalizers(
     """Sum over energy-based sites for each data point; return the standard error too."""
     energies = {name: find_energy(site["fn"]) for name, site in posterior.sites.items()}
     energies = {n: e for n, e in energies.items() if e is not None and e.log_normalizer is None}
-    check_log_normalizers(given, energies)
+    core.check_log_normalizers(given, energies)
     total = variance = posterior.start.new_zeros(())
     for name, energy in energies.items():
         known = given[name] if name in given else log_normalizer(energy)

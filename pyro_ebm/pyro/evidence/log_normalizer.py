@@ -7,21 +7,11 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws
-from pyro_ebm.core.evidence.log_normalizer import (
-    LogNormalizer,
-    LogNormalizerSettings,
-    check_base,
-    check_draws,
-    check_result,
-    describe_doubts,
-)
 from pyro_ebm.core.evidence.weights import bracket
-from pyro_ebm.pyro.distributions.energy_based import (
-    EnergyBased,
-    importance_log_weights,
-    scaled_energy,
-)
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.annealing import (
     TemperedTarget,
@@ -35,7 +25,7 @@ from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
 
 # Result of a method, and the warnings about it beyond those about its numbers.
-Result = tuple[LogNormalizer, Iterable[str]]
+Result = tuple[core.LogNormalizer, Iterable[str]]
 
 # Chains of the pilot run, or those that search for the bulk of a density.
 _NUM_PILOTS = 100
@@ -52,7 +42,7 @@ def log_normalizer(
     num_moves: int = 100,
     sampler: Sampler | None = None,
     draws: Tensor | None = None,
-) -> LogNormalizer:
+) -> core.LogNormalizer:
     r"""Estimate :math:`\log Z` of an energy-based distribution, with a bracket.
 
     Methods and arguments: :class:`~pyro_ebm.core.evidence.log_normalizer.LogNormalizerSettings`.
@@ -63,7 +53,7 @@ def log_normalizer(
         >>> print(ebm.log_normalizer(prior, method="grid"))
         log Z = -0.693 ± 0.000 in [-0.693, -0.693]
     """
-    settings = LogNormalizerSettings(
+    settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
@@ -73,14 +63,14 @@ def log_normalizer(
     )
     run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
     result, doubts = run(distribution, settings)
-    check_result(distribution, result)
-    for doubt in (*describe_doubts(distribution, result), *doubts):
+    core.check_result(distribution, result)
+    for doubt in (*core.describe_doubts(distribution, result), *doubts):
         warnings.warn(doubt, stacklevel=2)
     return result
 
 
 @torch.no_grad()
-def _importance(distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+def _importance(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
     _check(distribution, settings, needs_density=False)
     log_weights = importance_log_weights(distribution, settings.num_samples)
     if settings.draws is None:
@@ -88,10 +78,10 @@ def _importance(distribution: EnergyBased, settings: LogNormalizerSettings) -> R
     return bracket(log_weights, -scaled_energy(distribution, settings.draws)), ()
 
 
-def _grid(distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
     distribution = _with_density(distribution)
     if settings.draws is not None:
-        check_draws(distribution, settings.draws)
+        core.check_draws(distribution, settings.draws)
         values = settings.draws
     elif distribution.base is not None:
         _check(distribution, settings, needs_density=True)
@@ -105,7 +95,7 @@ def _grid(distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
     return integrate(path, position, event_ndim)
 
 
-def _annealed(distribution: EnergyBased, settings: LogNormalizerSettings) -> Result:
+def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
     distribution, sampler = _with_density(distribution), settings.sampler
     _check(distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
@@ -147,7 +137,7 @@ def _search(distribution: EnergyBased, sampler: Sampler) -> Tensor:
 
 
 def _check(
-    distribution: EnergyBased, settings: LogNormalizerSettings, *, needs_density: bool
+    distribution: EnergyBased, settings: core.LogNormalizerSettings, *, needs_density: bool
 ) -> None:
     base = distribution.base
 
@@ -157,5 +147,5 @@ def _check(
             base.log_prob(value)
 
     if settings.draws is not None:
-        check_draws(distribution, settings.draws)
-    check_base(distribution, use, needs_density=needs_density)
+        core.check_draws(distribution, settings.draws)
+    core.check_base(distribution, use, needs_density=needs_density)

@@ -13,17 +13,7 @@ from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_ebm.core.infer.energy_sites import (
-    as_loss,
-    check_attached,
-    check_attached_sites,
-    check_plates,
-    check_sites,
-    not_finite,
-    objective_of,
-    refuse_attach,
-    without_base,
-)
+from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
@@ -79,9 +69,9 @@ class EnergySite:
     def check(self) -> None:
         """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
         plate_dims = {plate.dim for plate in self.plates if plate.vectorized}
-        check_plates(self.name, self.fn.batch_shape, plate_dims)
+        core.check_plates(self.name, self.fn.batch_shape, plate_dims)
         if self.objective is not None:
-            check_attached(self.name, self.objective.loss, self.attached)
+            core.check_attached(self.name, self.objective.loss, self.attached)
 
     def loss(self) -> Loss:
         """Loss of each batch element, and metrics."""
@@ -89,7 +79,7 @@ class EnergySite:
         metrics: dict[str, Callable[[], Tensor]] = {}
 
         def value_of(fn: EnergyBased, x: Tensor) -> Tensor:
-            loss = as_loss(self.objective, self.objective.loss(fn, x, **attached))
+            loss = core.as_loss(self.objective, self.objective.loss(fn, x, **attached))
             metrics.update(loss.metrics)
             return loss.value
 
@@ -128,7 +118,7 @@ class EnergySite:
     def warn_without_base(self) -> None:
         """Warn if the log-normalizer will be missing in the reported number."""
         if self.energy.base is None:
-            warnings.warn(without_base(self.name), stacklevel=5)
+            warnings.warn(core.without_base(self.name), stacklevel=5)
 
     def _total(self, per_element: Tensor) -> Tensor:
         """Sum over batch elements as Pyro scales them; a mean over particles."""
@@ -170,8 +160,8 @@ class SiteRecorder(Messenger):
             self.latents.clear()
             with self:
                 result = model(*args, **kwargs)
-            check_sites(self.objective, self.sites)
-            check_attached_sites(self.attached, [site.name for site in self.trained])
+            core.check_sites(self.objective, self.sites)
+            core.check_attached_sites(self.attached, [site.name for site in self.trained])
             return result
 
         return handled
@@ -187,7 +177,7 @@ class SiteRecorder(Messenger):
         return handled
 
     def _pyro_attach(self, msg: Any) -> None:
-        refuse_attach(msg["name"])
+        core.refuse_attach(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
         for issue in issues_of_site(msg):
@@ -208,7 +198,7 @@ class SiteRecorder(Messenger):
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
-            objective=objective_of(name, self.objective),
+            objective=core.objective_of(name, self.objective),
             attached=self.attached.get(name, {}),
             chains=self.chains,
         )
@@ -238,7 +228,7 @@ class FactorEmitter(Messenger):
             return
         loss = site.loss().value
         if site.energy._validate_args and not bool(torch.isfinite(loss.detach()).all()):
-            raise not_finite(site.name)
+            raise core.not_finite(site.name)
         if site.name not in self.checked:
             self._inspect(site.name, loss)
         pyro.factor(f"{site.name}$energy", loss.detach() - loss)

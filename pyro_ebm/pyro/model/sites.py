@@ -11,17 +11,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, biject_to
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.model.issues import (
-    ModelIssue,
-    doubly_intractable,
-    implicit_latent,
-    in_guide,
-    in_mixture,
-    unregistered,
-)
+from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, graph_nodes
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 
 WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 
@@ -105,24 +99,24 @@ def log_volume(site: Site, unconstrained: Tensor) -> Tensor:
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
 
 
-def issues_of_site(site: Site) -> Iterator[ModelIssue]:
+def issues_of_site(site: Site) -> Iterator[issues.ModelIssue]:
     """Yield issues that the message of a model's site shows: mixtures, bases without density."""
     mixture, energy = find_mixture(site["fn"]), find_energy(site["fn"])
     if mixture is not None:
-        yield in_mixture(site["name"], mixture)
+        yield issues.in_mixture(site["name"], mixture)
     if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
-        yield implicit_latent(site["name"])
+        yield issues.implicit_latent(site["name"])
 
 
-def issues_in_guide(site: Site) -> Iterator[ModelIssue]:
+def issues_in_guide(site: Site) -> Iterator[issues.ModelIssue]:
     """Yield the issue that a guide's site is, or contains, an energy."""
     if find_energy(site["fn"]) is not None or find_mixture(site["fn"]) is not None:
-        yield in_guide(site["name"])
+        yield issues.in_guide(site["name"])
 
 
 def issues_of_provenance(
     site: str, tracked: Any, latents: Mapping[str, bool]
-) -> Iterator[ModelIssue]:
+) -> Iterator[issues.ModelIssue]:
     """Yield the latents whose marks the tensors behind a log-normalizer carry.
 
     ``latents`` maps names to whether they are discrete.
@@ -130,21 +124,23 @@ def issues_of_provenance(
     reached = get_provenance(tracked)
     for latent, is_discrete in latents.items():
         if latent in reached:
-            yield doubly_intractable(site, latent, is_discrete=is_discrete)
+            yield issues.doubly_intractable(site, latent, is_discrete=is_discrete)
 
 
-def issues_of_graph(site: str, loss: Tensor, latents: Mapping[str, Tensor]) -> Iterator[ModelIssue]:
+def issues_of_graph(
+    site: str, loss: Tensor, latents: Mapping[str, Tensor]
+) -> Iterator[issues.ModelIssue]:
     """Yield the latents that the loss of a site's objective has gradients in."""
     reached = {id(node) for node in graph_nodes(loss)} | {id(leaf) for leaf in graph_leaves(loss)}
     for name, latent in latents.items():
         origin = latent if latent.grad_fn is None else latent.grad_fn
         if latent.requires_grad and id(origin) in reached:
-            yield doubly_intractable(site, name)
+            yield issues.doubly_intractable(site, name)
 
 
 def issues_of_leaves(
     site: str, energy: EnergyBased, leaves: Iterable[Tensor], params: Any
-) -> Iterator[ModelIssue]:
+) -> Iterator[issues.ModelIssue]:
     """Yield the issue that leaves of a loss or potential are missing in a trace of parameters."""
     # Names cannot be trusted: one that the store holds already stands for other tensors.
     seen = {id(node["value"].unconstrained()) for node in params.nodes.values()}
@@ -159,14 +155,14 @@ def issues_of_leaves(
 
 def issues_of_untrained(
     site: str, energy: EnergyBased, parameters: Iterable[Tensor], reason: str
-) -> Iterator[ModelIssue]:
+) -> Iterator[issues.ModelIssue]:
     """Yield the issue that there are parameters which, for this reason, no optimizer updates."""
     named = energy.energy.named_parameters() if isinstance(energy.energy, nn.Module) else ()
     names = {id(parameter): name for name, parameter in named}
     described = [names.get(id(x), f"a tensor of shape {tuple(x.shape)}") for x in parameters]
     if described:
         advice = "if they are meant to stay as they are, say so with requires_grad_(False)"
-        yield unregistered(site, described, f"{reason}; {advice}")
+        yield issues.unregistered(site, described, f"{reason}; {advice}")
 
 
 def _unwrap(fn: Any) -> Any:

@@ -5,17 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.energy_based import evaluate_energy
+from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
+from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
-from pyro_ebm.core.objectives.divergences import (
-    Divergence,
-    check_function,
-    find_divergence,
-    from_function,
-)
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import mean_square
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased, scaled_energy
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.negatives import (
     detached_metrics,
     draw_negatives,
@@ -42,13 +37,15 @@ class FDivergence(core.FDivergence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if find_divergence(self.f) is None:
-            check_function(self.divergence, torch.linspace(-3.0, 3.0, 25, dtype=torch.float64))
+        if divergences.find_divergence(self.f) is None:
+            divergences.check_function(
+                self.divergence, torch.linspace(-3.0, 3.0, 25, dtype=torch.float64)
+            )
 
     @property
-    def divergence(self) -> Divergence:
+    def divergence(self) -> divergences.Divergence:
         """Functions of the log-ratio, in closed form or by autograd."""
-        return find_divergence(self.f) or from_function(self.f, _derivative)
+        return divergences.find_divergence(self.f) or divergences.from_function(self.f, _derivative)
 
     def loss(
         self,

@@ -9,29 +9,19 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.distributions.energy_based import evaluate_energy
+from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
+from pyro_ebm.core.objectives import negatives as core
 from pyro_ebm.core.objectives.loss import Metrics
-from pyro_ebm.core.objectives.negatives import (
-    Energies,
-    Negatives,
-    check_attached_chains,
-    energy_metrics,
-)
-from pyro_ebm.pyro.distributions.energy_based import (
-    EnergyBased,
-    draw_values,
-    scaled_energy,
-    without_plates,
-)
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, draw_values, without_plates
 from pyro_ebm.pyro.samplers.run import move_values
 
 
 def draw_negatives(
-    settings: Negatives, distribution: EnergyBased, value: Tensor, chains: Tensor | None = None
+    settings: core.Negatives, distribution: EnergyBased, value: Tensor, chains: Tensor | None = None
 ) -> Tensor:
     """Draws started at the base, ``(num_samples, *base.batch_shape, *event)``, or ``chains``."""
     if chains is not None:
-        check_attached_chains(chains, distribution.event_shape)
+        core.check_attached_chains(chains, distribution.event_shape)
         return chains.detach()
     model = without_plates(distribution)
     num_values = value.numel() // prod(distribution.event_shape)
@@ -41,14 +31,14 @@ def draw_negatives(
     return draw_values(model, sampler, (number,), num_steps)
 
 
-def move_data(settings: Negatives, distribution: EnergyBased, value: Tensor) -> Tensor:
+def move_data(settings: core.Negatives, distribution: EnergyBased, value: Tensor) -> Tensor:
     """Draws started at the values, of their shape."""
     sampler = settings.sampler or distribution.sampler
     num_steps = settings.num_steps or distribution.num_sampler_steps
     return move_values(sampler, distribution, value, num_steps)
 
 
-def evaluate_energies(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> Energies:
+def evaluate_energies(distribution: EnergyBased, value: Tensor, negatives: Tensor) -> core.Energies:
     """Energies and potentials with gradients, in one call of the energy.
 
     Values have shape ``(*batch, *event)`` and negatives ``(num_samples, *context, *event)``, whose
@@ -58,9 +48,9 @@ def evaluate_energies(distribution: EnergyBased, value: Tensor, negatives: Tenso
         partial(scaled_energy, distribution), value, negatives, distribution.event_shape
     )
     if distribution.base is None or is_implicit(distribution.base):
-        return Energies(*energies, *energies)
+        return core.Energies(*energies, *energies)
     densities = [distribution.base.log_prob(x) for x in (value, negatives)]
-    return Energies(*energies, energies[0] - densities[0], energies[1] - densities[1])
+    return core.Energies(*energies, energies[0] - densities[0], energies[1] - densities[1])
 
 
 def evaluate_both(
@@ -78,4 +68,4 @@ def evaluate_both(
 
 def detached_metrics(energies: Any) -> Metrics:
     """Metrics of the energies of values and negatives, the first two entries."""
-    return energy_metrics(energies[0].detach(), energies[1].detach())
+    return core.energy_metrics(energies[0].detach(), energies[1].detach())

@@ -3,15 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import (
-    ChainState,
-    TransitionInfo,
-    drift,
-    kick,
-    refresh,
-    unadjusted_info,
-)
+from pyro_ebm.core.samplers import dynamics, settings
 from pyro_ebm.pyro.samplers.base import Transition, initial_state
 from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
@@ -26,11 +18,11 @@ class KineticLangevin(settings.KineticLangevin):
         KineticLangevin(step_size=0.3, friction=2.0)
     """
 
-    def init(self, potential: Potential, position: Tensor) -> ChainState:
+    def init(self, potential: Potential, position: Tensor) -> dynamics.ChainState:
         state = initial_state(potential, position, self.step_size)
         return state._replace(potential=None, gradient=None, velocity=torch.zeros_like(position))
 
-    def step(self, potential: Potential, state: ChainState) -> Transition:
+    def step(self, potential: Potential, state: dynamics.ChainState) -> Transition:
         noise = torch.randn_like(state.position)
         position, velocity, info = _aboba(
             potential, state.position, state.velocity, noise, *state.units(), self.friction
@@ -47,11 +39,13 @@ def _aboba(
     step_size: Tensor,
     scale: Tensor,
     friction: float,
-) -> tuple[Tensor, Tensor, TransitionInfo]:
+) -> tuple[Tensor, Tensor, dynamics.TransitionInfo]:
     half = 0.5 * step_size
-    position = drift(position, velocity, half, scale=scale)
+    position = dynamics.drift(position, velocity, half, scale=scale)
     value, gradient = value_and_gradient(potential, position)
-    velocity = refresh(kick(velocity, gradient, half, scale=scale), noise, step_size, friction)
-    velocity = kick(velocity, gradient, half, scale=scale)
-    position = drift(position, velocity, half, scale=scale)
-    return position, velocity, unadjusted_info(value, gradient)
+    velocity = dynamics.refresh(
+        dynamics.kick(velocity, gradient, half, scale=scale), noise, step_size, friction
+    )
+    velocity = dynamics.kick(velocity, gradient, half, scale=scale)
+    position = dynamics.drift(position, velocity, half, scale=scale)
+    return position, velocity, dynamics.unadjusted_info(value, gradient)

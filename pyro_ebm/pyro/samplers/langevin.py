@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import (
-    ChainState,
-    TransitionInfo,
-    langevin_move,
-    unadjusted_info,
-)
+from pyro_ebm.core.samplers import dynamics, settings
 from pyro_ebm.pyro.samplers.base import Transition, initial_state
 from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
@@ -24,10 +18,10 @@ class Langevin(settings.Langevin):
         Langevin(step_size=0.05, temperature=1.0, noise_scale=1.0)
     """
 
-    def init(self, potential: Potential, position: Tensor) -> ChainState:
+    def init(self, potential: Potential, position: Tensor) -> dynamics.ChainState:
         return initial_state(potential, position, self.step_size)._replace(potential=None)
 
-    def step(self, potential: Potential, state: ChainState) -> Transition:
+    def step(self, potential: Potential, state: dynamics.ChainState) -> Transition:
         temperature = self.temperature
         if callable(temperature):
             temperature = torch.as_tensor(temperature(state.index)).to(state.step_size)
@@ -47,9 +41,9 @@ def _langevin(
     step_size: Tensor,
     scale: Tensor,
     temperature: Tensor | float,
-) -> tuple[Tensor, Tensor, TransitionInfo]:
-    position = langevin_move(
+) -> tuple[Tensor, Tensor, dynamics.TransitionInfo]:
+    position = dynamics.langevin_move(
         position, gradient, noise, step_size, scale=scale, temperature=temperature
     )
     value, gradient = value_and_gradient(potential, position)
-    return position, gradient, unadjusted_info(value, gradient)
+    return position, gradient, dynamics.unadjusted_info(value, gradient)

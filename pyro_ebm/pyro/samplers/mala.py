@@ -3,14 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import (
-    ChainState,
-    accept,
-    decision_info,
-    langevin_move,
-    mala_log_acceptance,
-)
+from pyro_ebm.core.samplers import dynamics, settings
 from pyro_ebm.pyro.samplers.base import Transition, initial_state
 from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
@@ -26,14 +19,14 @@ class MALA(settings.MALA):
         MALA(step_size=None, target_accept_prob=0.574, adapt_mass_matrix=True)
     """
 
-    def init(self, potential: Potential, position: Tensor) -> ChainState:
+    def init(self, potential: Potential, position: Tensor) -> dynamics.ChainState:
         return initial_state(potential, position, self.step_size)
 
-    def step(self, potential: Potential, state: ChainState) -> Transition:
+    def step(self, potential: Potential, state: dynamics.ChainState) -> Transition:
         noise = torch.randn_like(state.position)
         uniform = torch.rand_like(state.potential)
         *moved, log_ratio = _mala(potential, *state[:3], noise, uniform, *state.units())
-        return state.moved(*moved), decision_info(log_ratio)
+        return state.moved(*moved), dynamics.decision_info(log_ratio)
 
 
 @compilable
@@ -47,12 +40,12 @@ def _mala(
     step_size: Tensor,
     scale: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    proposal = langevin_move(position, gradient, noise, step_size, scale=scale)
+    proposal = dynamics.langevin_move(position, gradient, noise, step_size, scale=scale)
     new_value, new_gradient = value_and_gradient(potential, proposal)
-    log_ratio = mala_log_acceptance(
+    log_ratio = dynamics.mala_log_acceptance(
         value, gradient, new_value, new_gradient, noise, step_size, scale=scale
     )
     accepted = uniform.log() < log_ratio
-    position = accept(accepted, proposal, position)
-    value = accept(accepted, new_value, value)
-    return position, value, accept(accepted, new_gradient, gradient), log_ratio
+    position = dynamics.accept(accepted, proposal, position)
+    value = dynamics.accept(accepted, new_value, value)
+    return position, value, dynamics.accept(accepted, new_gradient, gradient), log_ratio

@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from pyro_ebm.core.samplers.checks import (
-    check_init_shape,
-    check_run,
-    check_start,
-    describe_trouble,
-)
+from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.target import HasPotential
@@ -80,7 +75,7 @@ def run_chains(
         torch.Size([4, 50])
     """
     check_sampler(sampler)
-    num_chains = check_run(num_samples, num_warmup, thinning, num_chains, init)
+    num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     target = Target.of(distribution)
     draws = []
     with pyro.validation_enabled(is_validate=False), compiled_steps(enabled=compile_steps):
@@ -95,7 +90,7 @@ def run_chains(
                 draws.append(kept_draw(target.potential, state, info))
         chains = _chains(distribution, target, draws, state)
     rate, diverging = (chains.statistics[name] for name in ("acceptance_rate", "diverging"))
-    for trouble in describe_trouble(sampler, distribution, rate, diverging):
+    for trouble in checks.describe_trouble(sampler, distribution, rate, diverging):
         warnings.warn(trouble, stacklevel=2)
     return chains
 
@@ -117,13 +112,13 @@ def _start(
         init = initial_values(distribution, (num_chains,))
     before = init if isinstance(init, ChainState) else None
     value: Any = init if before is None else target.value(before.position)
-    check_init_shape(value.shape, distribution, num_chains)
+    checks.check_init_shape(value.shape, distribution, num_chains)
     # Evaluated anew in any case: the energy may have been trained since.
     position = target.position(value) if before is None else before.position
     state = sampler.init(target.potential, position)
     known = state.potential is not None
     evaluated = state[1:3] if known else value_and_gradient(target.potential, state.position)
-    check_start(distribution, *evaluated)
+    checks.check_start(distribution, *evaluated)
     if before is not None:
         state = before._replace(potential=state.potential, gradient=state.gradient)
     return state

@@ -1,15 +1,7 @@
 """Warm-up of chains, step by step."""
 
+from pyro_ebm.core.samplers import warmup as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
-from pyro_ebm.core.samplers.warmup import (
-    average_step_size,
-    begin_dual_averaging,
-    begin_moments,
-    dual_averaging,
-    regularized_scale,
-    update_moments,
-    warmup_windows,
-)
 from pyro_ebm.pyro.samplers.base import Sampler
 
 
@@ -25,24 +17,24 @@ class Warmup:
     def __init__(self, sampler: Sampler, state: ChainState, num_warmup: int) -> None:
         self.sampler = sampler
         self.num_warmup = num_warmup
-        self.windows = warmup_windows(num_warmup) if sampler.adapt_mass_matrix else []
-        self.averaging = begin_dual_averaging(state.step_size)
-        self.moments = begin_moments(state.position)
+        self.windows = core.warmup_windows(num_warmup) if sampler.adapt_mass_matrix else []
+        self.averaging = core.begin_dual_averaging(state.step_size)
+        self.moments = core.begin_moments(state.position)
 
     def adapt(self, index: int, state: ChainState, info: TransitionInfo) -> ChainState:
         """Update what has been learned with step ``index``, and the state with that."""
         target = self.sampler.target_accept_prob
         if target is not None:
             rate = info.acceptance_rate.mean(0)
-            self.averaging = dual_averaging(self.averaging, rate, target)
+            self.averaging = core.dual_averaging(self.averaging, rate, target)
             state = state._replace(step_size=self.averaging.log_step_size.exp())
         if self.windows and index >= self.windows[0][0]:
-            self.moments = update_moments(self.moments, state.position)
+            self.moments = core.update_moments(self.moments, state.position)
             if index + 1 == self.windows[0][1]:
-                state = state._replace(scale=regularized_scale(self.moments))
-                self.moments = begin_moments(state.position)
-                self.averaging = begin_dual_averaging(average_step_size(self.averaging))
+                state = state._replace(scale=core.regularized_scale(self.moments))
+                self.moments = core.begin_moments(state.position)
+                self.averaging = core.begin_dual_averaging(core.average_step_size(self.averaging))
                 self.windows = self.windows[1:]
         if target is not None and index + 1 == self.num_warmup:
-            state = state._replace(step_size=average_step_size(self.averaging))
+            state = state._replace(step_size=core.average_step_size(self.averaging))
         return state
