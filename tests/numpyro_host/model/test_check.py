@@ -1,10 +1,10 @@
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 import pytest
 from flax import nnx
+from helpers.hosts.numpyro import Bowl, normal
 from jax import random
 from numpyro import handlers
 from numpyro.contrib.module import eqx_module, nnx_module
@@ -13,27 +13,14 @@ from numpyro.infer.autoguide import AutoNormal
 import pyro_ebm.numpyro as ebm
 
 X = random.normal(random.key(0), (6, 2))
-
-
-class Bowl(eqx.Module):
-    weight: jax.Array
-
-    def __call__(self, x):
-        return self.weight * (x**2).sum(-1)
-
-
-BOWL = Bowl(jnp.array(0.5))
+BOWL = Bowl()
 
 
 def square(x):
     return (x**2).sum(-1)
 
 
-def normal(loc=0.0, scale=1.0):
-    return dist.Normal(jnp.zeros(2) + loc, scale).to_event(1)
-
-
-# --- models that are fine ---
+# --- models without issues ---
 
 
 def subsampled(x):
@@ -48,14 +35,15 @@ def covariates(x):
     energy = nnx_module("energy", nnx.Linear(2, 1, rngs=nnx.Rngs(0)))
     slope = numpyro.param("slope", jnp.ones(2))
     with numpyro.plate("data", 60, subsample_size=len(x)) as index:
-        base = normal(slope * X[index % 6])
+        base = dist.Normal(slope * X[index % 6], 1.0).to_event(1)
         numpyro.sample("x", ebm.EnergyBased(lambda x: energy(x)[:, 0], base), obs=x)
 
 
 def observed_before(x):
     with numpyro.plate("data", len(x)):
         first = numpyro.sample("first", normal(), obs=x)
-        numpyro.sample("x", ebm.EnergyBased(lambda x: square(x), normal(first)), obs=x)
+        base = dist.Normal(first, 1.0).to_event(1)
+        numpyro.sample("x", ebm.EnergyBased(lambda x: square(x), base), obs=x)
 
 
 def wrapped(x):
@@ -116,8 +104,8 @@ def flat(x):
         flat,
     ],
 )
-def test_a_clean_model_gives_an_empty_list(model):
-    assert ebm.check_model(model, X) == []
+def test_no_issues(model):
+    assert ebm.check_model(model)(X) == []
 
 
 # --- doubly intractable ---
@@ -141,10 +129,8 @@ def scaled(where):
         elif where == "support":
             support = dist.constraints.independent(dist.constraints.greater_than(-scale), 1)
             fn = ebm.EnergyBased(square, event_shape=(2,), support=support)
-        elif where == "mask":
-            fn = fixed.mask(scale > 1)
         else:
-            fn = fixed
+            fn = fixed.mask(scale > 1) if where == "mask" else fixed
         with numpyro.plate("data", 6), handlers.scale(scale=scale if where == "scale" else 1.0):
             numpyro.sample("x", fn, obs=x)
 
@@ -155,39 +141,40 @@ def scaled(where):
     "where", ["energy", "base", "base of a transform", "support", "mask", "scale"]
 )
 @pytest.mark.parametrize("x", [None, X])
-def test_a_dependence_on_another_latent(where, x):
-    (finding,) = ebm.check_model(scaled(where), x)
-    assert finding[:2] == ("x", "doubly_intractable")
+def test_dependence_on_another_latent(where, x):
+    (issue,) = ebm.check_model(scaled(where))(x)
+    assert (issue.site, issue.kind) == ("x", "doubly_intractable")
     for part in ("latent variable 'scale'", "silently wrong", "Give `log_normalizer`"):
-        assert part in finding.message
+        assert part in str(issue)
 
 
-def test_weights_that_are_latent():
+def test_latent_weights():
     def model():
         weight = numpyro.sample("weight", dist.LogNormal(0.0, 1.0))
         numpyro.sample("x", ebm.EnergyBased(Bowl(weight), normal()))
 
-    assert [finding[:2] for finding in ebm.check_model(model)] == [("x", "doubly_intractable")]
+    (issue,) = ebm.check_model(model)()
+    assert (issue.site, issue.kind) == ("x", "doubly_intractable")
 
 
-# --- mixtures ---
+# --- mixtures, guides, unregistered parameters ---
 
 
 @pytest.mark.parametrize("wrap", [lambda fn: fn, lambda fn: fn.expand([6]).mask(jnp.ones(6) > 0)])
-def test_energies_as_components_of_a_mixture(wrap):
+def test_components_of_mixtures(wrap):
     components = ebm.EnergyBased(square, normal()).expand([3])
 
     def model():
         mixing = dist.Categorical(jnp.ones(3) / 3)
         numpyro.sample("z", wrap(dist.MixtureSameFamily(mixing, components)))
 
-    (finding,) = ebm.check_model(model)
-    assert finding[:2] == ("z", "mixture")
+    (issue,) = ebm.check_model(model)()
+    assert (issue.site, issue.kind) == ("z", "mixture")
     for part in ("components of MixtureSameFamily at site 'z'", "responsibilities", "put the mix"):
-        assert part in finding.message
+        assert part in issue.message
 
 
-def test_a_discrete_latent_that_selects_an_energy():
+def test_a_discrete_latent_behind_an_energy():
     locs = jnp.array([-1.0, 0.0, 1.0])
 
     def model(x):
@@ -197,32 +184,26 @@ def test_a_discrete_latent_that_selects_an_energy():
             energy = ebm.EnergyBased(lambda x: square(x - locs[kind]), normal())
             numpyro.sample("x", energy, obs=x)
 
-    (finding,) = ebm.check_model(model, X)
-    assert finding[:2] == ("x", "mixture")
-    assert "latent variable 'kind'" in finding.message
-    assert "weights of its values" in finding.message
-
-
-# --- guides ---
+    (issue,) = ebm.check_model(model)(X)
+    assert (issue.site, issue.kind) == ("x", "mixture")
+    assert "latent variable 'kind'" in issue.message
+    assert "weights of its values" in issue.message
 
 
 def test_energies_in_a_guide():
     def guide(x):
         numpyro.sample("shift", ebm.EnergyBased(square, dist.Normal(0.0, 1.0)))
 
-    (finding,) = ebm.check_model(moved, X, guide=guide)
-    assert finding[:2] == ("shift", "guide")
-    assert "'shift' of the guide" in finding.message
-    assert "Use it in the model" in finding.message
+    (issue,) = ebm.check_model(moved, guide)(X)
+    assert (issue.site, issue.kind) == ("shift", "guide")
+    assert "'shift' of the guide" in issue.message
+    assert "Use it in the model" in issue.message
 
 
 def test_an_autoguide_is_not_set_up():
     guide = AutoNormal(moved)
-    assert ebm.check_model(moved, X, guide=guide) == []
+    assert ebm.check_model(moved, guide)(X) == []
     assert guide.prototype_trace is None
-
-
-# --- parameters that no optimizer sees ---
 
 
 @pytest.mark.parametrize(
@@ -238,13 +219,13 @@ def test_unregistered_energies(energy, named):
         with numpyro.plate("data", len(x)):
             numpyro.sample("x", ebm.EnergyBased(energy, normal()), obs=x)
 
-    (finding,) = ebm.check_model(model, X)
-    assert finding[:2] == ("x", "unregistered")
-    assert named in finding.message
-    assert "jax.device_get(energy)" in finding.message
+    (issue,) = ebm.check_model(model)(X)
+    assert (issue.site, issue.kind) == ("x", "unregistered")
+    assert named in issue.message
+    assert "jax.device_get(energy)" in issue.message
 
 
-# --- what a check costs ---
+# --- side effects ---
 
 
 def test_nothing_is_computed():
@@ -255,6 +236,12 @@ def test_nothing_is_computed():
     def model(x):
         numpyro.sample("x", ebm.EnergyBased(energy, normal()))
 
-    assert ebm.check_model(model, X) == []
-    # Where everything is traced anyway, as MCMC in parallel is.
-    jax.jit(lambda x: ebm.check_model(model, x))(X)
+    assert ebm.check_model(model)(X) == []
+    # Also where everything is traced, as in parallel chains of MCMC.
+    jax.jit(lambda x: ebm.check_model(model)(x))(X)
+
+
+def test_arguments_of_the_model_reach_it():
+    seen = {}
+    ebm.check_model(lambda **kwargs: seen.update(kwargs))(guide=1, model=2)
+    assert seen == {"guide": 1, "model": 2}

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.hosts.pyro import Bowl, normal
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import AutoNormal
@@ -15,28 +16,15 @@ import pyro_ebm.pyro as ebm
 X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
 
 
-class Bowl(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(0.5))
-
-    def forward(self, x):
-        return self.weight * x.square().sum(-1)
-
-
 def square(x):
     return x.square().sum(-1)
 
 
-def normal(loc=0.0, scale=1.0):
-    return dist.Normal(torch.zeros(2) + loc, scale).to_event(1)
+def kinds(model, *args):
+    return [(issue.site, issue.kind) for issue in ebm.check_model(model)(*args)]
 
 
-def kinds(model, *args, **kwargs):
-    return [(site, kind) for site, kind, _ in ebm.check_model(model, *args, **kwargs)]
-
-
-# --- models that are fine ---
+# --- models without issues ---
 
 
 def subsampled(x):
@@ -51,14 +39,15 @@ def covariates(x):
     energy = pyro.module("energy", Bowl())
     slope = pyro.param("slope", torch.ones(2))
     with pyro.plate("data", 60, subsample_size=len(x)) as index:
-        base = normal(slope * X[index % 6])
+        base = dist.Normal(slope * X[index % 6], 1.0).to_event(1)
         pyro.sample("x", ebm.EnergyBased(energy, base), obs=x)
 
 
 def observed_before(x):
     with pyro.plate("data", len(x)):
         first = pyro.sample("first", normal(), obs=x)
-        pyro.sample("x", ebm.EnergyBased(lambda x: square(x), normal(first)), obs=x)
+        base = dist.Normal(first, 1.0).to_event(1)
+        pyro.sample("x", ebm.EnergyBased(lambda x: square(x), base), obs=x)
 
 
 def wrapped(x):
@@ -88,9 +77,8 @@ def normalized(x):
         log_normalizer=lambda: scale.log() + 0.9189,
     )
     pyro.sample("x", energy)
-    pyro.sample(
-        "mixed", dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), energy.expand([3]))
-    )
+    mixing = dist.Categorical(torch.ones(3))
+    pyro.sample("mixed", dist.MixtureSameFamily(mixing, energy.expand([3])))
 
 
 def frozen(x):
@@ -106,6 +94,10 @@ class Child(PyroModule):
         pyro.sample("z", ebm.EnergyBased(lambda z: self.energy(z), normal()))
 
 
+def without_energies(x):
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -117,12 +109,12 @@ class Child(PyroModule):
         normalized,
         frozen,
         Child(),
-        lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)),
+        without_energies,
     ],
 )
-def test_a_clean_model_gives_an_empty_list(model):
-    assert ebm.check_model(model, X) == []
-    assert ebm.check_model(model, X, guide=AutoNormal(model)) == []
+def test_no_issues(model):
+    assert ebm.check_model(model)(X) == []
+    assert ebm.check_model(model, AutoNormal(model))(X) == []
 
 
 # --- doubly intractable ---
@@ -145,10 +137,8 @@ def scaled(where):
         elif where == "support":
             support = dist.constraints.independent(dist.constraints.greater_than(-scale), 1)
             fn = ebm.EnergyBased(square, event_shape=(2,), support=support)
-        elif where == "mask":
-            fn = fixed.mask(scale > 1)
         else:
-            fn = fixed
+            fn = fixed.mask(scale > 1) if where == "mask" else fixed
         with pyro.plate("data", 6), poutine.scale(scale=scale if where == "scale" else 1.0):
             pyro.sample("x", fn.expand([6]), obs=x)
 
@@ -159,14 +149,14 @@ def scaled(where):
     "where", ["energy", "base", "base of a transform", "support", "mask", "scale"]
 )
 @pytest.mark.parametrize("x", [None, X])
-def test_a_dependence_on_another_latent(where, x):
-    (finding,) = ebm.check_model(scaled(where), x)
-    assert finding[:2] == ("x", "doubly_intractable")
+def test_dependence_on_another_latent(where, x):
+    (issue,) = ebm.check_model(scaled(where))(x)
+    assert (issue.site, issue.kind) == ("x", "doubly_intractable")
     for part in ("latent variable 'scale'", "silently wrong", "Give `log_normalizer`"):
-        assert part in finding.message
+        assert part in str(issue)
 
 
-def test_weights_that_are_latent():
+def test_latent_weights():
     def model():
         weight = pyro.sample("weight", dist.LogNormal(0.0, 1.0))
         energy = partial(torch.func.functional_call, Bowl(), {"weight": weight})
@@ -175,23 +165,23 @@ def test_weights_that_are_latent():
     assert kinds(model) == [("x", "doubly_intractable")]
 
 
-# --- mixtures ---
+# --- mixtures, guides, unregistered parameters ---
 
 
 @pytest.mark.parametrize("wrap", [lambda fn: fn, lambda fn: fn.expand([6]).mask(torch.ones(6) > 0)])
-def test_energies_as_components_of_a_mixture(wrap):
+def test_components_of_mixtures(wrap):
     components = ebm.EnergyBased(square, normal()).expand([3])
 
     def model():
         pyro.sample("z", wrap(dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), components)))
 
-    (finding,) = ebm.check_model(model)
-    assert finding[:2] == ("z", "mixture")
+    (issue,) = ebm.check_model(model)()
+    assert (issue.site, issue.kind) == ("z", "mixture")
     for part in ("components of MixtureSameFamily at site 'z'", "responsibilities", "put the mix"):
-        assert part in finding.message
+        assert part in issue.message
 
 
-def test_a_discrete_latent_that_selects_an_energy():
+def test_a_discrete_latent_behind_an_energy():
     locs = torch.tensor([-1.0, 0.0, 1.0])
 
     @config_enumerate
@@ -200,26 +190,20 @@ def test_a_discrete_latent_that_selects_an_energy():
         with pyro.plate("data", len(x)):
             pyro.sample("x", ebm.EnergyBased(lambda x: square(x - locs[kind]), normal()), obs=x)
 
-    (finding,) = ebm.check_model(model, X)
-    assert finding[:2] == ("x", "mixture")
-    assert "latent variable 'kind'" in finding.message
-    assert "weights of its values" in finding.message
-
-
-# --- guides ---
+    (issue,) = ebm.check_model(model)(X)
+    assert (issue.site, issue.kind) == ("x", "mixture")
+    assert "latent variable 'kind'" in issue.message
+    assert "weights of its values" in issue.message
 
 
 def test_energies_in_a_guide():
     def guide(x):
         pyro.sample("shift", ebm.EnergyBased(square, dist.Normal(0.0, 1.0)))
 
-    (finding,) = ebm.check_model(moved, X, guide=guide)
-    assert finding[:2] == ("shift", "guide")
-    assert "'shift' of the guide" in finding.message
-    assert "Use it in the model" in finding.message
-
-
-# --- parameters that no optimizer sees ---
+    (issue,) = ebm.check_model(moved, guide)(X)
+    assert (issue.site, issue.kind) == ("shift", "guide")
+    assert "'shift' of the guide" in issue.message
+    assert "Use it in the model" in issue.message
 
 
 @pytest.mark.parametrize(
@@ -233,10 +217,10 @@ def test_unregistered_energies(hide, named):
         with pyro.plate("data", len(x)):
             pyro.sample("x", ebm.EnergyBased(energy, normal()), obs=x)
 
-    (finding,) = ebm.check_model(model, X)
-    assert finding[:2] == ("x", "unregistered")
-    assert named in finding.message
-    assert "requires_grad_(False)" in finding.message
+    (issue,) = ebm.check_model(model)(X)
+    assert (issue.site, issue.kind) == ("x", "unregistered")
+    assert named in issue.message
+    assert "requires_grad_(False)" in issue.message
 
 
 def test_a_name_that_the_store_holds_already():
@@ -244,7 +228,7 @@ def test_a_name_that_the_store_holds_already():
     assert ("z", "unregistered") in kinds(subsampled, X)
 
 
-# --- what a check leaves behind ---
+# --- side effects ---
 
 
 def test_a_check_changes_nothing():
@@ -261,7 +245,7 @@ def test_a_check_changes_nothing():
 
     before = {name: tensor.clone() for name, tensor in energy.state_dict().items()}
     random_state = torch.get_rng_state()
-    assert ebm.check_model(model, X, guide=guide) == []
+    assert ebm.check_model(model, guide)(X) == []
     assert torch.equal(torch.get_rng_state(), random_state)
     assert list(pyro.get_param_store().keys()) == ["before"]
     assert list(guide.parameters()) == []
@@ -276,5 +260,11 @@ def test_no_chain_runs():
         calls.append(None)
         return square(x)
 
-    ebm.check_model(lambda: pyro.sample("x", ebm.EnergyBased(energy, normal())))
+    ebm.check_model(lambda: pyro.sample("x", ebm.EnergyBased(energy, normal())))()
     assert len(calls) == 1
+
+
+def test_arguments_of_the_model_reach_it():
+    seen = {}
+    ebm.check_model(lambda **kwargs: seen.update(kwargs))(guide=1, model=2)
+    assert seen == {"guide": 1, "model": 2}
