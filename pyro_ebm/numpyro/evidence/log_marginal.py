@@ -12,17 +12,10 @@ from jax import Array, lax, random
 from jax.tree_util import Partial, register_dataclass
 from numpyro.distributions import Delta
 from numpyro.handlers import seed, trace
+from numpyro.util import not_jax_tracer
 
+from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import Schedule
-from pyro_ebm.core.evidence.log_marginal import (
-    LogMarginal,
-    LogMarginalSettings,
-    check_log_normalizers,
-    describe_doubts,
-    power_inverse_temperatures,
-    schedule_of_pilot,
-    summarize_log_marginal,
-)
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.posterior import shared_plates
 from pyro_ebm.numpyro.distributions.bound_energy import as_pytree
@@ -39,7 +32,7 @@ LogWeight = Callable[[Array], Array]
 # Chains of the pilot run.
 _NUM_PILOTS = 8
 
-register_dataclass(LogMarginal)
+register_dataclass(core.LogMarginal)
 
 
 def log_marginal(
@@ -52,7 +45,7 @@ def log_marginal(
     sampler: Sampler | None = None,
     log_normalizers: Mapping[str, LogNormalizer | float] | None = None,
     batch_size: int | None = None,
-) -> Callable[..., LogMarginal]:
+) -> Callable[..., core.LogMarginal]:
     r"""Estimate :math:`\log p(x)` of a model; call the result with a key and the model's arguments.
 
     Methods and arguments: :class:`~pyro_ebm.core.evidence.log_marginal.LogMarginalSettings`. The
@@ -74,7 +67,7 @@ def log_marginal(
         >>> print(ebm.log_marginal(model, guide, num_samples=100)(random.key(0), jnp.zeros(3)))
         log p(x) = -1.266 ± 0.000, mean of 3 data points, effective samples 100 or more
     """
-    settings = LogMarginalSettings(
+    settings = core.LogMarginalSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
@@ -84,10 +77,10 @@ def log_marginal(
     )
     settings.check_guide(guide)
 
-    def estimate(rng_key: Array, *args: Any, **kwargs: Any) -> LogMarginal:
+    def estimate(rng_key: Array, *args: Any, **kwargs: Any) -> core.LogMarginal:
         find_key, normalizer_key, weigh_key = random.split(rng_key, 3)
         posterior = Posterior(find_key, model, args, kwargs)
-        weighed = _weigh(
+        result = _estimate(
             weigh_key,
             as_pytree(Partial(model, *args, **kwargs)),
             None if guide is None else as_pytree(Partial(guide, *args, **kwargs)),
@@ -97,8 +90,7 @@ def log_marginal(
             num_temperatures=num_temperatures,
             batch_size=batch_size or num_samples,
         )
-        result = summarize_log_marginal(*weighed)
-        for doubt in describe_doubts(result):
+        for doubt in core.describe_doubts(result) if not_jax_tracer(result.estimate) else ():
             warnings.warn(doubt, stacklevel=2)
         return result
 
@@ -111,7 +103,7 @@ def _known(
     """Return log-normalizers of energy-based sites with their standard errors."""
     energies = {name: find_energy(site["fn"]) for name, site in posterior.sites.items()}
     energies = {n: e for n, e in energies.items() if e is not None and e.log_normalizer is None}
-    check_log_normalizers(given, energies)
+    core.check_log_normalizers(given, energies)
     known = {}
     for index, (name, energy) in enumerate(energies.items()):
         key = random.fold_in(rng_key, index)
@@ -123,7 +115,7 @@ def _known(
 
 
 @partial(jax.jit, static_argnames=("sampler", "num_samples", "num_temperatures", "batch_size"))
-def _weigh(
+def _estimate(
     rng_key: Array,
     model: Any,
     guide: Any,
@@ -133,8 +125,7 @@ def _weigh(
     num_samples: int,
     num_temperatures: int,
     batch_size: int,
-) -> tuple[Array, Array, Array]:
-    """Return log-weights, and each data point's log-normalizer with its standard error."""
+) -> core.LogMarginal:
     find_key, pilot_key, weigh_key = random.split(rng_key, 3)
     posterior = Posterior(find_key, model)
     if sampler is None:
@@ -154,7 +145,7 @@ def _weigh(
     for name, (estimate, error) in known.items():
         total = total + per_data_point(posterior.sites[name], estimate)
         variance = variance + per_data_point(posterior.sites[name], error) ** 2
-    return log_weights, total, jnp.sqrt(variance)
+    return core.summarize_log_marginal(log_weights, total, jnp.sqrt(variance))
 
 
 def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[int]]:
@@ -206,13 +197,13 @@ def _weight_of_chain(
 ) -> LogWeight:
     """Return a function that weighs an annealed chain."""
     path, dtype = _TemperedPosterior(posterior), posterior.start.dtype
-    inverse_temperatures = jnp.array(power_inverse_temperatures(num_temperatures), dtype)
+    inverse_temperatures = jnp.array(core.power_inverse_temperatures(num_temperatures), dtype)
     schedule = Schedule(inverse_temperatures, None)
     if sampler.target_accept_prob is not None:
         start_key, step_key = random.split(rng_key)
         pilots = posterior.starts(start_key, _NUM_PILOTS)
         _, log_step_sizes = pilot_run(step_key, sampler, path, inverse_temperatures, pilots)
-        schedule = schedule_of_pilot(inverse_temperatures, log_step_sizes)
+        schedule = core.schedule_of_pilot(inverse_temperatures, log_step_sizes)
 
     def log_weight(rng_key: Array) -> Array:
         start_key, step_key = random.split(rng_key)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyro
@@ -73,7 +74,7 @@ def log_marginal(
             if guide is None or method == "annealed":
                 weighed = _weigh_chains(posterior, settings)
             else:
-                weighed = _weigh_draws(posterior, lambda: guide(*args, **kwargs), settings)
+                weighed = _weigh_draws(posterior, partial(guide, *args, **kwargs), settings)
             log_weights, plate_dims = weighed
             log_z, error = _log_normalizers(posterior, log_normalizers or {}, plate_dims)
             result = core.summarize_log_marginal(log_weights, log_z, error)
