@@ -6,8 +6,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from helpers.hosts.numpyro import normal
 from jax import random
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.distributions import biject_to
 
 import pyro_ebm.numpyro as ebm
@@ -25,11 +27,11 @@ def energy(z):
 
 
 def base():
-    return dist.Normal(jnp.zeros(2), 2.0).to_event(1)
+    return normal(scale=2.0)
 
 
 class NoSampler(ebm.MALA):
-    """Stands in where nobody shall draw from the energy-based prior itself."""
+    """Stands in where the energy-based prior itself must not be sampled."""
 
     def init(self, potential, position):
         raise AssertionError
@@ -70,7 +72,7 @@ def densities(x, positions):
     return (prior, rest, posterior.potential(positions)), each, expected
 
 
-def test_densities_are_those_of_each_element_whatever_is_subsampled():
+def test_densities_of_each_element():
     positions = random.normal(KEY, (NUM_CHAINS, 2, 1, 2 + NUM_FEATURES))
     (prior, rest, potential), each, expected = densities(data(), positions)
     np.testing.assert_allclose(prior[..., 0], expected[0])
@@ -84,10 +86,10 @@ def starts_and_round_trip(x, position):
     posterior = Posterior(KEY, local_model, (x,))
     values = posterior.values(position)
     starts = posterior.starts(random.key(1), 4000)
-    return posterior.start, posterior.packing.unpack(starts), values, posterior.position(values)
+    return posterior.start, posterior.layout.unpack(starts), values, posterior.position(values)
 
 
-def test_positions_and_values_are_one_thing_and_chains_start_at_draws_from_priors_and_bases():
+def test_position_inverts_values_and_starts_are_draws_from_bases():
     position = random.normal(KEY, (NUM_DATA, 1, 2 + NUM_FEATURES))
     start, starts, values, again = starts_and_round_trip(data(), position)
     assert values["z"].shape == (NUM_DATA, 1, 2)
@@ -110,11 +112,11 @@ def global_model(x):
         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
-def test_a_latent_outside_of_the_plate_ties_its_elements():
+def test_a_latent_outside_of_a_plate_ties_its_elements():
     @jax.jit
     def potentials(x, positions):
         posterior = Posterior(KEY, global_model, (x,))
-        values = posterior.packing.unpack(positions)
+        values = posterior.layout.unpack(positions)
         loc, z = values["loc"], values["z"]
         standard = dist.Normal(0.0, 1.0)
         local = standard.log_prob(z - loc) + standard.log_prob(x - z)
@@ -133,7 +135,7 @@ def model_with_a_site_outside(x, depends):
     numpyro.factor("penalty", -(penalty**2))
 
 
-def test_a_site_outside_of_the_plate_counts_if_it_depends_on_latents():
+def test_a_site_outside_counts_if_it_depends_on_latents():
     @jax.jit
     def potentials(x, z):
         free = Posterior(KEY, model_with_a_site_outside, (x, False))
@@ -148,7 +150,7 @@ def test_a_site_outside_of_the_plate_counts_if_it_depends_on_latents():
     np.testing.assert_allclose(tied, [-log_joint.sum() + z.sum() ** 2])
 
 
-def test_parameters_are_those_that_handlers_outside_give():
+def test_parameters_come_from_outer_handlers():
     def model(x):
         weight = numpyro.param("weight", 1.0)
         with numpyro.plate("data", len(x)):
@@ -166,36 +168,74 @@ def test_parameters_are_those_that_handlers_outside_give():
     np.testing.assert_allclose(difference, 2.5 * position[:, 0] ** 2)
 
 
-def test_what_it_refuses():
-    def discrete():
-        numpyro.sample("k", dist.Bernoulli(0.5))
+def wrapped_model():
+    """Energy priors in every wrapper, that cannot be sampled themselves."""
+    prior = ebm.EnergyBased(energy, base(), sampler=NoSampler(1.0))
+    shift = dist.transforms.AffineTransform(100.0, 1.0)
+    numpyro.sample("plain", prior)
+    numpyro.sample("joined", prior.expand([3]).to_event(1))
+    moved = dist.TransformedDistribution(prior.expand([3]), shift)
+    numpyro.sample("moved", moved.expand([2, 3]).to_event(2))
+    with numpyro.plate("data", 3):
+        numpyro.sample("masked", prior.expand([3]).mask(MASK))
+        numpyro.sample("expanded", dist.TransformedDistribution(prior, shift).expand([1]))
+    scan(lambda carry, _: (carry, numpyro.sample("steps", prior)), 0.0, jnp.arange(2))
 
-    def fixed():
-        numpyro.sample("z", dist.Delta(jnp.array(1.0)))
 
-    def subsampled(x):
-        loc = numpyro.sample("loc", dist.Normal(0.0, 1.0))
-        with numpyro.plate("data", 10, subsample_size=2):
-            numpyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+@jax.jit
+def wrapped_starts():
+    posterior = Posterior(KEY, wrapped_model)
+    return posterior.layout.unpack(posterior.starts(random.key(1), 4000))
 
-    def baseless():
-        numpyro.sample("z", ebm.EnergyBased(lambda z: z**2, event_shape=()))
 
-    with pytest.raises(ValueError, match="continuous latent variables, got Bernoulli.* site 'k'"):
-        Posterior(KEY, discrete)
-    with pytest.raises(ValueError, match="continuous latent variables, got Delta at site 'z'"):
-        Posterior(KEY, fixed)
-    with pytest.raises(ValueError, match="no subsampling in plate 'data', .* 2 of 10 elements"):
-        Posterior(KEY, subsampled, (jnp.zeros(2),))
-    with pytest.raises(ValueError, match="with latent variables, got none"):
-        Posterior(KEY, lambda: None)
-    posterior = Posterior(KEY, baseless)
+def test_starts_look_through_wrappers():
+    for name, value in wrapped_starts().items():
+        loc = 100.0 if name in ("moved", "expanded") else 0.0
+        assert value.mean() == pytest.approx(loc, abs=0.2), name
+        assert value.std() == pytest.approx(2.0, rel=0.05), name
+
+
+# --- refusals ---
+
+
+def discrete():
+    numpyro.sample("k", dist.Bernoulli(0.5))
+
+
+def fixed():
+    numpyro.sample("z", dist.Delta(jnp.array(1.0)))
+
+
+def subsampled():
+    loc = numpyro.sample("loc", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", 10, subsample_size=2):
+        numpyro.sample("x", dist.Normal(loc, 1.0), obs=jnp.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (discrete, "continuous latent variables, got Bernoulli.* at site 'k'"),
+        (fixed, "continuous latent variables, got Delta at site 'z'"),
+        (subsampled, "no subsampling in plate 'data', .* 2 of 10 elements"),
+        (lambda: None, "with latent variables, got none"),
+    ],
+)
+def test_refusals(model, message):
+    with pytest.raises(ValueError, match=message):
+        Posterior(KEY, model)
+
+
+def test_a_prior_without_base_has_no_normalized_part():
+    posterior = Posterior(
+        KEY, lambda: numpyro.sample("z", ebm.EnergyBased(lambda z: z**2, event_shape=()))
+    )
     posterior.potential(posterior.start)
     with pytest.raises(ValueError, match="a base at energy-based site 'z', got base=None"):
         posterior.log_densities(posterior.start)
 
 
-def test_supports_that_depend_on_other_latents():
+def test_supports_may_depend_on_other_latents():
     def model():
         width = numpyro.sample("width", dist.Gamma(3.0, 1.0))
         numpyro.sample("z", dist.Uniform(0.0, width))

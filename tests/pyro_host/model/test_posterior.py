@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.hosts.pyro import normal
 from pyro import poutine
 from torch.distributions import biject_to
 
@@ -21,11 +22,11 @@ def energy(z):
 
 
 def base():
-    return dist.Normal(torch.zeros(2), 2.0).to_event(1)
+    return normal(scale=2.0)
 
 
 class NoSampler(ebm.MALA):
-    """Stands in where nobody shall draw from the energy-based prior itself."""
+    """Stands in where the energy-based prior itself must not be sampled."""
 
     def init(self, potential, position):
         raise AssertionError
@@ -53,11 +54,11 @@ def by_hand(x, z, w):
 
 
 @pytest.mark.parametrize("subsample_size", [None, 2])
-def test_densities_are_those_of_each_element(subsample_size):
+def test_densities_of_each_element(subsample_size):
     x = data()
     posterior = Posterior(local_model, (x,), {"subsample_size": subsample_size})
     size = subsample_size or NUM_DATA
-    assert posterior.packing.plate_shape == (size, 1)
+    assert posterior.layout.plate_shape == (size, 1)
     position = torch.randn(NUM_CHAINS, size, 1, 2 + NUM_FEATURES)
     with posterior.hidden(), pyro.plate("data", NUM_DATA, subsample_size, dim=-2) as index:
         drawn = x[index]
@@ -72,7 +73,7 @@ def test_densities_are_those_of_each_element(subsample_size):
     torch.testing.assert_close(posterior.potential(position), -(prior + rest))
 
 
-def test_positions_and_values_are_one_thing():
+def test_position_inverts_values():
     posterior = Posterior(local_model, (data(),))
     position = torch.randn(NUM_DATA, 1, 2 + NUM_FEATURES)
     values = posterior.values(position)
@@ -82,10 +83,10 @@ def test_positions_and_values_are_one_thing():
     torch.testing.assert_close(posterior.position(values), position)
 
 
-def test_chains_start_at_draws_from_priors_and_bases():
+def test_starts_are_draws_from_priors_and_bases():
     posterior = Posterior(local_model, (data(),))
     assert posterior.start.shape == (NUM_DATA, 1, 2 + NUM_FEATURES)
-    values = posterior.packing.unpack(posterior.starts(4000))
+    values = posterior.layout.unpack(posterior.starts(4000))
     z, w = values["z"], values["w"].exp()
     assert z.mean().item() == pytest.approx(0.0, abs=4 * 2.0 / math.sqrt(z.numel()))
     assert z.var().item() == pytest.approx(4.0, abs=4 * 4.0 * math.sqrt(2 / z.numel()))
@@ -101,12 +102,12 @@ def global_model(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
-def test_a_latent_outside_of_the_plate_ties_its_elements():
+def test_a_latent_outside_of_a_plate_ties_its_elements():
     x = torch.randn(5)
     posterior = Posterior(global_model, (x,))
-    position = torch.randn(NUM_CHAINS, *posterior.packing.plate_shape, 6)
-    assert posterior.packing.plate_shape == (1,)
-    values = posterior.packing.unpack(position)
+    position = torch.randn(NUM_CHAINS, *posterior.layout.plate_shape, 6)
+    assert posterior.layout.plate_shape == (1,)
+    values = posterior.layout.unpack(position)
     loc, z = values["loc"], values["z"]
     standard = dist.Normal(0.0, 1.0)
     expected = standard.log_prob(loc[:, 0])
@@ -122,7 +123,7 @@ def model_with_a_site_outside(x, depends):
     pyro.factor("penalty", -penalty.square())
 
 
-def test_a_site_outside_of_the_plate_counts_if_it_depends_on_latents():
+def test_a_site_outside_counts_if_it_depends_on_latents():
     x, standard = torch.randn(5), dist.Normal(0.0, 1.0)
     free = Posterior(model_with_a_site_outside, (x, False))
     position = torch.randn(5, 1)
@@ -134,7 +135,7 @@ def test_a_site_outside_of_the_plate_counts_if_it_depends_on_latents():
     torch.testing.assert_close(potential, -log_joint.sum()[None] + z.sum().square())
 
 
-def test_parameters_are_constants_as_they_are_now():
+def test_parameters_have_their_present_values():
     weight = torch.nn.Parameter(torch.tensor(1.0))
 
     def model(x):
@@ -150,36 +151,69 @@ def test_parameters_are_constants_as_they_are_now():
     torch.testing.assert_close(posterior.potential(position) - before, 2.5 * position[:, 0] ** 2)
 
 
-def test_what_it_refuses():
-    def discrete():
-        pyro.sample("k", dist.Bernoulli(0.5))
+def wrapped_model():
+    """Energy priors in every wrapper, that cannot be sampled themselves."""
+    prior = ebm.EnergyBased(energy, base(), sampler=NoSampler(1.0))
+    shift = dist.transforms.AffineTransform(100.0, 1.0)
+    moved = dist.TransformedDistribution(prior, shift)
+    pyro.sample("plain", prior)
+    pyro.sample("joined", prior.expand([3]).to_event(1))
+    pyro.sample("moved", moved.expand([3, 1]).to_event(2))
+    with pyro.plate("data", 3):
+        pyro.sample("masked", prior.expand([3]).mask(MASK))
+        pyro.sample("expanded", moved.expand([1]))
 
-    def fixed():
-        pyro.sample("z", dist.Delta(torch.tensor(1.0)))
 
-    def subsampled(x):
-        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", 10, subsample_size=2):
-            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+def test_starts_look_through_wrappers():
+    values = Posterior(wrapped_model).starts(4000)
+    values = Posterior(wrapped_model).layout.unpack(values)
+    for name, value in values.items():
+        loc = 100.0 if name in ("moved", "expanded") else 0.0
+        assert value.mean().item() == pytest.approx(loc, abs=0.2), name
+        assert value.std().item() == pytest.approx(2.0, rel=0.05), name
 
-    def baseless():
-        pyro.sample("z", ebm.EnergyBased(lambda z: z.square(), event_shape=()))
 
-    with pytest.raises(ValueError, match="continuous latent variables, got Bernoulli at site 'k'"):
-        Posterior(discrete)
-    with pytest.raises(ValueError, match="continuous latent variables, got Delta at site 'z'"):
-        Posterior(fixed)
-    with pytest.raises(ValueError, match="no subsampling in plate 'data', .* 2 of 10 elements"):
-        Posterior(subsampled, (torch.zeros(2),))
-    with pytest.raises(ValueError, match="with latent variables, got none"):
-        Posterior(lambda: None)
-    posterior = Posterior(baseless)
+# --- refusals ---
+
+
+def discrete():
+    pyro.sample("k", dist.Bernoulli(0.5))
+
+
+def fixed():
+    pyro.sample("z", dist.Delta(torch.tensor(1.0)))
+
+
+def subsampled():
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", 10, subsample_size=2):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (discrete, "continuous latent variables, got Bernoulli at site 'k'"),
+        (fixed, "continuous latent variables, got Delta at site 'z'"),
+        (subsampled, "no subsampling in plate 'data', .* 2 of 10 elements"),
+        (lambda: None, "with latent variables, got none"),
+    ],
+)
+def test_refusals(model, message):
+    with pytest.raises(ValueError, match=message):
+        Posterior(model)
+
+
+def test_a_prior_without_base_has_no_normalized_part():
+    posterior = Posterior(
+        lambda: pyro.sample("z", ebm.EnergyBased(lambda z: z.square(), event_shape=()))
+    )
     posterior.potential(posterior.start)
     with pytest.raises(ValueError, match="a base at energy-based site 'z', got base=None"):
         posterior.log_densities(posterior.start)
 
 
-def test_supports_that_depend_on_other_latents():
+def test_supports_may_depend_on_other_latents():
     def model():
         width = pyro.sample("width", dist.Gamma(3.0, 1.0))
         pyro.sample("z", dist.Uniform(torch.zeros(()), width))
