@@ -1,5 +1,3 @@
-"""Optimizers that sit steps out."""
-
 import copy
 import pickle
 
@@ -13,7 +11,7 @@ from pyro.optim.clipped_adam import ClippedAdam
 
 from pyro_ebm.pyro import step_when
 
-# All with something that moves a parameter, or itself, where the gradient is zero.
+# All with something that changes although the gradient is zero.
 OPTIMIZERS = [
     (torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.1}),
     (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
@@ -45,7 +43,7 @@ def gradients():
 
 
 @pytest.mark.parametrize(("optimizer", "options"), OPTIMIZERS)
-def test_a_parked_parameter_and_its_state_stay_as_they_are(optimizer, options, gradients):
+def test_a_skipped_step_changes_nothing(optimizer, options, gradients):
     parameter = torch.ones(3, requires_grad=True)
     conditional = step_when(optimizer)([parameter], **options, condition=every_third)
     for count, gradient in enumerate(gradients):
@@ -58,9 +56,7 @@ def test_a_parked_parameter_and_its_state_stay_as_they_are(optimizer, options, g
 
 @pytest.mark.parametrize("condition", [None, every_third])
 @pytest.mark.parametrize(("optimizer", "options"), OPTIMIZERS)
-def test_it_is_the_plain_optimizer_on_the_gradients_it_moves_on(
-    optimizer, options, condition, gradients
-):
+def test_it_is_the_plain_optimizer_otherwise(optimizer, options, condition, gradients):
     ours, theirs = (torch.ones(3, requires_grad=True) for _ in range(2))
     conditional = step_when(optimizer)([ours], **options, condition=condition)
     plain = optimizer([theirs], **options)
@@ -91,8 +87,8 @@ def parameters():
     return [pyro.param(name).detach().clone() for name in ("loc", "log_scale")]
 
 
-def test_players_of_one_svi_have_their_own_conditions(gradients):
-    """As two optimizers in a loop by hand, which drops the gradients of parked players."""
+def test_parameters_of_one_svi_have_their_own_conditions(gradients):
+    """As two optimizers in a loop by hand, which drops the gradients of skipped steps."""
     x = gradients[0] + 2.0
     svi = inference(PyroOptim(step_when(torch.optim.Adam), options))
     loc, log_scale = (torch.tensor(0.0, requires_grad=True) for _ in range(2))
@@ -107,7 +103,7 @@ def test_players_of_one_svi_have_their_own_conditions(gradients):
         torch.testing.assert_close(parameters(), [loc.detach(), log_scale.detach()])
 
 
-def test_saved_training_goes_on_where_it_stopped(gradients, tmp_path):
+def test_saved_training_continues_exactly(gradients, tmp_path):
     x = gradients[0] + 2.0
 
     def optimizer():
@@ -132,7 +128,7 @@ def test_saved_training_goes_on_where_it_stopped(gradients, tmp_path):
 
 
 def test_inside_a_learning_rate_scheduler(gradients):
-    """The rate follows all steps, those sat out too."""
+    """The rate follows all steps, skipped ones too."""
     scheduler = PyroLRScheduler(
         torch.optim.lr_scheduler.ExponentialLR,
         {"optimizer": step_when(torch.optim.SGD), "optim_args": options, "gamma": 0.5},
@@ -154,7 +150,7 @@ def pickled(optimizer):
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
-def test_copies_go_on_as_the_original(duplicate, gradients):
+def test_copies_continue_as_the_original(duplicate, gradients):
     def train(optimizer, gradients):
         (parameter,) = optimizer.param_groups[0]["params"]
         for gradient in gradients:
@@ -172,7 +168,7 @@ def test_copies_go_on_as_the_original(duplicate, gradients):
     torch.testing.assert_close(other.state_dict(), original.state_dict(), rtol=0, atol=0)
 
 
-def test_a_state_saved_without_a_condition_starts_to_count():
+def test_a_state_without_a_count_starts_at_zero():
     parameter = torch.ones(3, requires_grad=True)
     plain = torch.optim.SGD([parameter], lr=0.5)
     step(plain, parameter, torch.ones(3))
@@ -183,12 +179,12 @@ def test_a_state_saved_without_a_condition_starts_to_count():
     assert torch.equal(parameter, torch.zeros(3))
 
 
-def test_a_step_sat_out_still_gives_the_loss_of_a_closure():
+def test_a_skipped_step_returns_the_loss_of_a_closure():
     optimizer = step_when(torch.optim.SGD)([torch.ones(3, requires_grad=True)], condition=bool)
     assert [optimizer.step(lambda: 0.5) for _ in range(2)] == [0.5, 0.5]
 
 
-def test_an_optimizer_with_a_condition_is_not_given_another():
+def test_a_conditional_optimizer_is_not_wrapped_again():
     conditional = step_when(torch.optim.Adam)
     assert step_when(conditional) is conditional
 
@@ -196,11 +192,11 @@ def test_an_optimizer_with_a_condition_is_not_given_another():
 @pytest.mark.parametrize(
     "optimizer", [pyro.optim.Adam, pyro.optim.Adam({}), torch.nn.Linear, "Adam"]
 )
-def test_what_is_no_optimizer_of_torch(optimizer):
+def test_other_optimizers_are_refused(optimizer):
     with pytest.raises(TypeError, match=r"a subclass of torch.optim.Optimizer, .* got"):
         step_when(optimizer)
 
 
-def test_a_condition_that_is_no_function():
+def test_conditions_are_functions():
     with pytest.raises(TypeError, match="`condition` to be callable, got int"):
         step_when(torch.optim.Adam)([torch.ones(3, requires_grad=True)], condition=5)
