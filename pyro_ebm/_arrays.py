@@ -1,4 +1,4 @@
-"""Arrays of either host as NumPy arrays, without importing the host."""
+"""Conversion of either host's arrays to NumPy, without importing the host."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """The same numbers in memory that NumPy reads, without gradients."""
+    """Return an array as a NumPy array, without gradients."""
     if is_from(array, "torch"):
         array = array.detach().cpu()
     return np.asarray(array)
 
 
 def is_from(value: Any, package: str) -> bool:
-    """Whether a class of the package made the value, without importing the package."""
+    """Whether a value is an instance of a class of the package."""
     return any(base.__module__.split(".")[0] == package for base in type(value).__mro__)

@@ -1,20 +1,11 @@
-"""What to install when an optional dependency is missing."""
+"""Notes on import errors that name the missing requirement."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 
 def require_extra(extra: str) -> AbstractContextManager[None]:
-    """Makes a failing import inside the block name the extra of this package that fixes it.
-
-    Args:
-        extra: Name of the extra, as in `pip install pyro-ebm[extra]`.
-
-    Returns:
-        A context manager to import under.
-
-    Raises:
-        ImportError: On leaving the block, the import's own error with a note added.
+    """Add the name of an extra of this package to import errors inside the context.
 
     Example:
         >>> with require_extra("numpyro"):
@@ -25,17 +16,7 @@ def require_extra(extra: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def require(requirement: str) -> Iterator[None]:
-    """Makes a failing import inside the block name the requirement to install.
-
-    Args:
-        requirement: What `pip install` should be given.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        ImportError: The import's own error with a note added.
-    """
+    """Add a note with the argument of ``pip install`` to import errors inside the context."""
     try:
         yield
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""From chains and posterior draws of either host to ArviZ."""
+"""Chains of samplers, and the conversion of draws of either host to ArviZ."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ _PER_DRAW = ("posterior_predictive", "predictions", "log_likelihood")
 _PRIOR = ("prior", "prior_predictive")
 _DATA = ("observed_data", "constant_data", "predictions_constant_data")
 
-# NumPyro's names for what ArviZ calls otherwise; of two that mean one thing the later one wins.
+# ArviZ's names for NumPyro's statistics; of two with one meaning the later one wins.
 _NUMPYRO_NAMES = {
     "mean_accept_prob": "acceptance_rate",
     "accept_prob": "acceptance_rate",
@@ -25,13 +25,13 @@ _NUMPYRO_NAMES = {
 
 
 class Chains(NamedTuple):
-    """What a sampler of energies returns: draws of several chains, arrays of the host.
+    """Draws of several chains, arrays of the host.
 
     Attributes:
         samples: Draws, shape `(chain, draw, *batch_shape, *event_shape)`.
-        statistics: What was recorded at each draw, shapes `(chain, draw, *batch_shape)`: `lp`,
-            the unnormalised log-density in nats, `acceptance_rate`, `diverging` and others.
-        state: The sampler's last state, to go on from.
+        statistics: By name, shapes `(chain, draw, *batch_shape)`: `lp`, the unnormalized
+            log-density in nats, `acceptance_rate`, `diverging` and others.
+        state: Last state of the sampler, from which another run can continue.
     """
 
     samples: Array
@@ -39,15 +39,7 @@ class Chains(NamedTuple):
     state: Any
 
     def to_arviz(self, name: str = "x", **kwargs: Any) -> Any:
-        """Hands the chains to ArviZ; see :func:`to_arviz` for the other arguments.
-
-        Args:
-            name: What to call the variable.
-            **kwargs: Passed on to :func:`to_arviz`.
-
-        Returns:
-            An `InferenceData` (ArviZ 0.x) or an xarray `DataTree` (ArviZ 1.x).
-        """
+        """Convert the chains with :func:`to_arviz`, which documents the other arguments."""
         return to_arviz(self, name=name, **kwargs)
 
 
@@ -61,35 +53,35 @@ def to_arviz(
     sample_stats: Group | None = None,
     **groups: Group,
 ) -> Any:
-    """Converts posterior draws to what the installed ArviZ works on.
+    """Convert posterior draws to the data structure of the installed ArviZ.
 
-    R-hat and effective sample sizes mean something for draws of Markov chains only, not for
-    independent draws from a guide. An observed energy-based site has a log-likelihood up to an
-    unknown constant only: leave it out of `log_likelihood`.
+    R-hat and effective sample sizes are about Markov chains, not about independent draws from a
+    guide. The log-likelihood of an observed energy-based site is known up to a constant only: leave
+    it out of `log_likelihood`.
 
     Args:
         draws: :class:`Chains`; an `MCMC` object of Pyro or NumPyro that has run; or a dictionary
             from names to arrays of shape `(chain, draw, *shape)`.
-        name: What to call the variable of `Chains`, by default `"x"`.
-        num_chains: Set it if the arrays of a dictionary are flat, shape
-            `(num_chains * draw, *shape)`, as both hosts' `get_samples()` returns them.
+        name: Name of the variable of `Chains`. Default: `"x"`.
+        num_chains: Number of chains of a dictionary of flat arrays, shape
+            `(num_chains * draw, *shape)`, as `get_samples()` of both hosts returns them.
         coords: Labels of dimensions, by dimension.
         dims: Names of the dimensions of `shape`, by variable.
         sample_stats: Statistics of the sampler under ArviZ's names, shape `(chain, draw, *batch)`
-            or flat; added to those that `draws` brings. A draw is `diverging` if it is in any
+            or flat, in addition to those of `draws`. A draw is `diverging` if it diverged in any
             batch element.
         **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
             `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
             them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
-            `constant_data` and `predictions_constant_data` stay as they are.
+            `constant_data` and `predictions_constant_data` are not changed.
 
     Returns:
         An `InferenceData` (ArviZ 0.x) or an xarray `DataTree` (ArviZ 1.x).
 
     Raises:
-        TypeError: If `draws` is of another kind.
+        TypeError: If `draws` has another type.
         ValueError: If shapes disagree, a group has an unknown name, or a statistic of an
-            energy-based model is called `energy`, by which ArviZ means the Hamiltonian's.
+            energy-based model is called `energy`, which in ArviZ is that of the Hamiltonian.
 
     Example:
         >>> draws = {"z": np.random.default_rng(0).normal(size=(4, 100, 2))}
@@ -100,12 +92,12 @@ def to_arviz(
     chain, draw = _chain_and_draw(posterior)
     statistics |= sample_stats or {}
     if not _is_mcmc(draws):
-        _refuse_energy(statistics)
+        _check_names(statistics)
     contents = {"posterior": posterior, "sample_stats": _statistics(statistics, chain, draw)}
     contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
     if "lp" in statistics and not isinstance(draws, Mapping):
-        # An integer, for a netCDF file stores no Boolean attributes.
+        # An integer, because a netCDF file stores no Boolean attributes.
         data["sample_stats"]["lp"].attrs["lp_normalized"] = 0
     return data
 
@@ -113,7 +105,7 @@ def to_arviz(
 def _read(
     draws: Any, name: str | None, num_chains: int | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
-    """Posterior draws, shapes `(chain, draw, *shape)`, and the statistics that come with them."""
+    """Return posterior draws, shapes `(chain, draw, *shape)`, and their statistics."""
     if name is not None and not isinstance(draws, Chains):
         raise ValueError(f"Expected `name` with Chains only, got it with {_kind(draws)}.")
     if num_chains is not None and not isinstance(draws, Mapping):
@@ -155,7 +147,7 @@ def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
 
 
 def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Extra fields that are one number a draw, under ArviZ's names."""
+    """Return extra fields with one number for each draw, under ArviZ's names."""
     arrays = {k: to_numpy(v) for k, v in fields.items() if not isinstance(v, dict | tuple)}
     arrays = {name: array for name, array in arrays.items() if array.ndim == 2}
     if "potential_energy" in arrays:
@@ -165,7 +157,7 @@ def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _pyro_statistics(diagnostics: Mapping[str, Any], chain: int, draw: int) -> dict[str, Array]:
-    """Pyro's kernels keep the indices of divergent transitions, ours more; all by chain."""
+    """Return the divergences of Pyro's kernels, and all statistics of ours."""
     if "divergences" not in diagnostics:
         return {}
     chains = [f"chain {index}" for index in range(chain)]
@@ -203,14 +195,14 @@ def _shaped(group: str, arrays: Group, chain: int, draw: int) -> dict[str, np.nd
 def _statistics(statistics: Group, chain: int, draw: int) -> dict[str, np.ndarray]:
     arrays = _folded(statistics, chain, draw)
     if "diverging" in arrays:
-        # ArviZ's plots mark whole draws: one that diverged in any batch element.
+        # ArviZ's plots mark whole draws.
         diverging = arrays["diverging"].reshape(chain, draw, -1)
         arrays["diverging"] = np.any(diverging, axis=-1)
     return arrays
 
 
 def _folded(arrays: Group, chain: int, draw: int) -> dict[str, np.ndarray]:
-    """Arrays of one value a draw as `(chain, draw, *shape)`; flat ones are folded."""
+    """Return arrays with one value for each draw as `(chain, draw, *shape)`."""
     return {name: _fold(name, to_numpy(value), chain, draw) for name, value in arrays.items()}
 
 
@@ -225,11 +217,11 @@ def _fold(name: str, array: np.ndarray, chain: int, draw: int) -> np.ndarray:
     )
 
 
-def _refuse_energy(statistics: Group) -> None:
+def _check_names(statistics: Group) -> None:
     if "energy" in statistics:
         raise ValueError(
-            "Expected an energy-based model's energy under the name 'ebm_energy', got 'energy', "
-            "by which ArviZ means the energy of the sampler's Hamiltonian."
+            "Expected the energy of an energy-based model under the name 'ebm_energy', got "
+            "'energy', which in ArviZ is the energy of the sampler's Hamiltonian."
         )
 
 

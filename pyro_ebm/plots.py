@@ -1,6 +1,7 @@
-"""Pictures of energy-based models that ArviZ does not have.
+"""Plots of energy-based models that ArviZ does not have.
 
-Each takes arrays of NumPy or a host, draws on ``ax``, by default a new figure's, and returns it.
+Each takes arrays of NumPy or a host, and plots on ``ax``, by default a new figure's, which it
+returns.
 """
 
 from collections.abc import Callable
@@ -17,19 +18,17 @@ from pyro_ebm.diagnostics import Chains
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_energy_histogram", "plot_energy_landscape", "plot_log_weights"]
-
 Array = Any
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
-# Okabe and Ito's colours, told apart with every kind of colour vision.
+# Okabe and Ito's colors, distinct for every kind of color vision.
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"
 _CHAIN_COLORS = (_VERMILLION, _BLUE, "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 _STYLES = {"forward": (_BLUE, "-"), "reverse": (_VERMILLION, "--")}
-# From middle gray to white, so that every color is seen on them.
+# From middle gray to white: every color is visible on them.
 _GRAYS = [str(shade) for shade in np.linspace(0.5, 1.0, 11)]
 _NUM_BINS = 40
-# More than these hide each other.
+# More lines or dots would hide each other.
 _MAX_LINES, _MAX_DOTS = len(_CHAIN_COLORS), 2000
 
 
@@ -43,26 +42,23 @@ def plot_energy_landscape(
     num_points: int = 100,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """An energy in two dimensions, with draws or the paths of chains on it.
+    """Plot an energy in two dimensions, with draws or the paths of chains on it.
 
     Args:
-        energy: From ``(N, 2)`` to ``(N,)``, arrays of the kind that ``draws`` is; for example
-            the ``potential`` of an energy-based distribution, which counts its base in.
-        draws: Chains, or values of shape ``(draw, 2)`` or ``(chain, draw, 2)``. At most 2000 are
-            drawn, evenly spaced ones.
-        paths: Whether to join the draws of a chain, from a circle to a square; the first six
-            chains then, with every draw.
-        limits: ``((left, right), (bottom, top))``; by default what holds the draws.
-        energy_range: Nats above the lowest energy that colours tell apart: at 10 a density has
+        energy: From ``(N, 2)`` to ``(N,)``, arrays of the kind of ``draws``; for example the
+            ``potential`` of an energy-based distribution, which includes the base.
+        draws: Chains, or values of shape ``(draw, 2)`` or ``(chain, draw, 2)``. At most 2000 evenly
+            spaced ones are plotted.
+        paths: Whether to join the draws of a chain, from a circle to a square. Plots every draw of
+            the first six chains.
+        limits: ``((left, right), (bottom, top))``. Default: around the draws.
+        energy_range: Nats above the lowest energy that the colors cover: at 10 a density has
             fallen to 1/20000 of its peak.
-        num_points: Grid points a side.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
+        num_points: Grid points on a side.
+        ax: Axes to plot on.
 
     Raises:
-        ValueError: If a shape is another one or no energy on the grid is finite.
+        ValueError: If a shape is wrong or no energy on the grid is finite.
     """
     check_positive("energy_range", energy_range)
     check_positive_integer("num_points", num_points, minimum=2)
@@ -92,24 +88,21 @@ def plot_energy_landscape(
 def plot_energy_histogram(
     data_energies: Array, model_energies: Array, *, ax: "Axes | None" = None
 ) -> "Axes":
-    """Energies of data against energies of draws from the model.
+    """Plot the energies of data against the energies of draws from the model.
 
     In a trained model whose chains have mixed, the two agree. Draws of lower energy than the data
-    say that the model gives its mass to something else; draws of higher energy, or chains that
-    disagree, that the sampler has not arrived. Outliers are left out; the legend says how many, if
-    they are more than one in a hundred.
+    mean that the model puts its mass elsewhere; draws of higher energy, or chains that disagree,
+    mean that the sampler has not converged. Outliers are left out; the legend has their share if it
+    is above one percent.
 
     Args:
         data_energies: Shape ``(N,)``.
         model_energies: Shape ``(draw,)`` or ``(chain, draw)``, for example
-            ``chains.statistics["ebm_energy"]``; up to six chains get a line each.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
+            ``chains.statistics["ebm_energy"]``; up to six chains have a line each.
+        ax: Axes to plot on.
 
     Raises:
-        ValueError: If a shape is another one or no energy is finite.
+        ValueError: If a shape is wrong or no energy is finite.
     """
     data, model = to_numpy(data_energies), to_numpy(model_energies)
     if data.ndim != 1 or model.ndim not in (1, 2):
@@ -131,47 +124,43 @@ def plot_energy_histogram(
 
 
 def plot_log_weights(
-    record: Any,
+    result: Any,
     *,
     kind: str = "histogram",
     element: tuple[int, ...] = (),
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Log-weights behind an estimate of a log-normalizer: do many of them carry it, or a few?
+    r"""Plot the log-weights of an estimate of a log-normalizer, to see whether a few dominate.
 
     Forward log-weights :math:`\log w` give the lower bound, :math:`\log \mathrm{mean}(w)`; those
-    of paths walked backwards, where there are any, the upper one,
-    :math:`-\log \mathrm{mean}(1 / w)`. Where annealing is slow enough the two histograms
-    overlap, and cross at :math:`\log Z`.
+    of reverse paths, where there are any, the upper one, :math:`-\log \mathrm{mean}(1 / w)`. If
+    annealing is slow enough the two histograms overlap, and cross at :math:`\log Z`. Estimate,
+    bounds and effective sample size are in the title.
 
     Args:
-        record: What ``log_normalizer`` returns, log-weights of shape ``(num_samples, *batch)``.
+        result: Result of ``log_normalizer``, log-weights of shape ``(num_samples, *batch)``.
         kind: ``"histogram"`` of the log-weights, or ``"sorted"``: normalized weights, the
             largest first. The ideal is a flat line at one over their number.
-        element: Which batch element, an index of ``batch``.
-        ax: Where to draw.
-
-    Returns:
-        The axes; estimate, bounds and effective sample size are in the title.
+        element: Index of a batch element.
+        ax: Axes to plot on.
 
     Raises:
-        ValueError: If no weight is there or finite, or ``element`` does not fit ``batch``.
+        ValueError: If there is no weight, none is finite, or ``element`` does not fit ``batch``.
 
     References:
         | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015)
     """
     check_choice("kind", kind, ("histogram", "sorted"))
-    if record.log_weights is None:
-        raise ValueError("Expected a record with log-weights, got one of a method without any.")
-    samples = {"forward": _element(record.log_weights, element)}
-    if record.reverse_log_weights is not None:
-        samples["reverse"] = _element(record.reverse_log_weights, element)
+    if result.log_weights is None:
+        raise ValueError("Expected a result with log-weights, got one of a method without any.")
+    samples = {"forward": _element(result.log_weights, element)}
+    if result.reverse_log_weights is not None:
+        samples["reverse"] = _element(result.reverse_log_weights, element)
     marks = {
-        name: float(to_numpy(getattr(record, name))[element])
+        name: float(to_numpy(getattr(result, name))[element])
         for name in ("lower", "estimate", "upper")
-        if getattr(record, name) is not None
     }
-    size = float(to_numpy(record.effective_sample_size)[element])
+    size = float(to_numpy(result.effective_sample_size)[element])
     num_weights = min(len(sample) for sample in samples.values())
     ax = _axes(ax)
     if kind == "sorted":
@@ -195,7 +184,7 @@ def _axes(ax: "Axes | None") -> "Axes":
 
 
 def _limits(points: np.ndarray) -> np.ndarray:
-    """What holds the finite points, with a margin; shape (2, 2)."""
+    """Return limits around the finite points, with a margin; shape (2, 2)."""
     finite = points[np.isfinite(points).all(axis=1)]
     if not len(finite):
         raise ValueError("Expected finite draws or `limits`, got neither.")
@@ -205,7 +194,7 @@ def _limits(points: np.ndarray) -> np.ndarray:
 
 
 def _height(energy: Callable[[Array], Array], grid: np.ndarray, like: Array) -> np.ndarray:
-    """Energies on a grid of shape (side, side, 2), counted from the lowest."""
+    """Return energies above the lowest on a grid of shape (side, side, 2)."""
     xp = array_namespace(like)
     if not xp.isdtype(like.dtype, "real floating"):
         raise ValueError(f"Expected draws of real numbers, got {like.dtype}.")
@@ -226,10 +215,10 @@ def _draw_paths(ax: "Axes", chains: np.ndarray) -> None:
 
 
 def _bulk(sample: np.ndarray) -> np.ndarray:
-    """What lies within three interquartile ranges, found anew until chains astray are out."""
+    """Return the draws within three interquartile ranges, three times to exclude stray chains."""
     bulk = _finite(sample).astype(float)
     for _ in range(3):
-        # A quarter of all draws may be astray: "lower" keeps the quartile among the others.
+        # A quarter of all draws may be stray: "lower" keeps the quartile among the others.
         first, third = np.quantile(bulk, [0.25, 0.75], method="lower")
         reach = 3 * (third - first)
         if reach > 0:
@@ -238,7 +227,7 @@ def _bulk(sample: np.ndarray) -> np.ndarray:
 
 
 def _bins(*samples: np.ndarray) -> np.ndarray:
-    """Edges of bins over the bulk of all samples."""
+    """Return edges of bins over the bulk of all samples."""
     bulk = np.concatenate([_bulk(sample) for sample in samples])
     low, high = bulk.min(), bulk.max()
     margin = 0.5 * (high == low)
@@ -253,7 +242,7 @@ def _finite(sample: np.ndarray) -> np.ndarray:
 
 
 def _density(sample: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Heights of a histogram whose area is the share of the sample that is on the axis."""
+    """Return heights of a histogram whose area is the share of the sample on the axis."""
     counts, _ = np.histogram(sample[np.isfinite(sample)], bins)
     return counts / (sample.size * np.diff(bins))
 

@@ -1,6 +1,9 @@
 """Toy distributions and small real images."""
 
-from pyro_ebm.datasets.images import Digits, Split, digits
-from pyro_ebm.datasets.toys import TOYS, Toy, bimodal, toy
-
-__all__ = ["TOYS", "Digits", "Split", "Toy", "bimodal", "digits", "toy"]
+from pyro_ebm.datasets.images import Digits as Digits
+from pyro_ebm.datasets.images import Split as Split
+from pyro_ebm.datasets.images import digits as digits
+from pyro_ebm.datasets.toys import TOYS as TOYS
+from pyro_ebm.datasets.toys import Toy as Toy
+from pyro_ebm.datasets.toys import bimodal as bimodal
+from pyro_ebm.datasets.toys import toy as toy

@@ -1,4 +1,4 @@
-"""Small real images."""
+"""Small images of handwritten digits."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,9 @@ import numpy as np
 
 from pyro_ebm._extras import require
 
-__all__ = ["Digits", "Split", "digits"]
-
 
 class Split(NamedTuple):
-    """Images and what they show.
+    """Images with their labels.
 
     Attributes:
         images: Pixels in [0, 1], float32 of shape `(n, 64)`, rows of an 8 x 8 image in turn.
@@ -27,7 +25,7 @@ class Digits(NamedTuple):
     Attributes:
         train: 1197 images to fit parameters on.
         validation: 200 images to choose settings on.
-        test: 400 images to report numbers on, once.
+        test: 400 images for reported numbers.
     """
 
     train: Split
@@ -36,13 +34,10 @@ class Digits(NamedTuple):
 
 
 def digits(seed: int = 0) -> Digits:
-    """Loads the 1797 real 8 x 8 digits that scikit-learn ships, split at random.
+    """Load the 1797 digits of 8 x 8 pixels in scikit-learn, split at random.
 
     Args:
         seed: The same seed gives the same split.
-
-    Returns:
-        Training, validation and test images with their labels.
 
     Raises:
         ImportError: If scikit-learn is not installed.

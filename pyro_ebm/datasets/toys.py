@@ -1,7 +1,6 @@
-"""Toy distributions, with exact log-densities where they exist.
+"""Toy distributions, some with exact log-densities.
 
-Every toy draws exactly as many points as asked for, from `numpy.random.default_rng(seed)` alone.
-The two-dimensional toys keep the constants under which energy-based models are usually compared:
+The two-dimensional toys have the constants with which energy-based models are usually compared:
 FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models (Grathwohl et al.,
 2019), https://arxiv.org/abs/1810.01367; Energy Discrepancies: A Score-Independent Loss for
 Energy-Based Models (Schröder et al., 2023), https://arxiv.org/abs/2307.06431.
@@ -15,23 +14,21 @@ from functools import cache
 import numpy as np
 from numpy.random import Generator
 
-__all__ = ["TOYS", "Toy", "bimodal", "toy"]
-
 Array = np.ndarray
 
-# The published mixtures divide by this, not by the square root of two.
+# The published mixtures divide by this number, not by the square root of two.
 _SHRINK = 1.414
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A distribution over vectors that one can draw from exactly and reproducibly.
+    """Distribution over vectors with exact, reproducible draws.
 
     Attributes:
-        name: What the distribution is called.
+        name: Name of the distribution.
         draw: Maps a generator and a number of points `n` to points, shape `(n, dimension)`.
         density: Exact log-density of points of shape `(*batch, dimension)`, shape `(*batch)`, in
-            nats, by a closed form or a quadrature; None where there is neither.
+            nats, by a closed form or a quadrature; None if there is neither.
         dimension: Length of one point.
     """
 
@@ -41,34 +38,13 @@ class Toy:
     dimension: int = 2
 
     def sample(self, num_samples: int, seed: int = 0) -> Array:
-        """Draws points.
-
-        Args:
-            num_samples: How many.
-            seed: The same seed gives the same points.
-
-        Returns:
-            Points, float64 of shape `(num_samples, dimension)`.
-
-        Raises:
-            ValueError: If `num_samples` is negative.
-        """
+        """Draw points, float64 of shape `(num_samples, dimension)`, determined by the seed."""
         if num_samples < 0:
             raise ValueError(f"Expected `num_samples` to be at least 0, got {num_samples}.")
         return self.draw(np.random.default_rng(seed), num_samples)
 
     def log_density(self, x: Array) -> Array:
-        """Evaluates the exact, normalised log-density.
-
-        Args:
-            x: Points, shape `(*batch, dimension)`.
-
-        Returns:
-            Log-densities in nats, shape `(*batch)`.
-
-        Raises:
-            ValueError: If there is no exact log-density, or `x` has another last dimension.
-        """
+        """Evaluate the normalized log-density of points, shape `(*batch, dimension)`, in nats."""
         if self.density is None:
             raise ValueError(f"Expected a toy with an exact log-density, got {self.name!r}.")
         x = np.asarray(x, dtype=np.float64)
@@ -78,7 +54,7 @@ class Toy:
 
 
 def _mixture(name: str, centers: Array, std: float, weights: Array | None = None) -> Toy:
-    """A mixture of Gaussians, centers `(K, dimension)`, that share one standard deviation."""
+    """Return a mixture of Gaussians with one standard deviation, centers `(K, dimension)`."""
     num_components, dimension = centers.shape
     weights = np.full(num_components, 1 / num_components) if weights is None else weights
 
@@ -97,18 +73,12 @@ def _mixture(name: str, centers: Array, std: float, weights: Array | None = None
 
 
 def bimodal(rho: float = 0.5) -> Toy:
-    r"""Two well-separated Gaussians on the line, for the weights of modes.
+    r"""Return two well-separated Gaussians on the line, points of shape `(n, 1)`.
 
     .. math:: \rho\, N(-5, 1) + (1 - \rho)\, N(5, 1)
 
     Args:
         rho: Weight of the left mode, between 0 and 1.
-
-    Returns:
-        A one-dimensional toy: points of shape `(n, 1)`.
-
-    Raises:
-        ValueError: If `rho` is not a probability.
 
     References:
         Energy Discrepancies (Schröder et al., 2023), https://arxiv.org/abs/2307.06431
@@ -133,7 +103,7 @@ def _draw_checkerboard(rng: Generator, n: int) -> Array:
 
 
 def _checkerboard_density(x: Array) -> Array:
-    """Uniform on the eight dark squares of side 2 in the square from -4 to 4."""
+    """Evaluate the uniform density on eight squares of side 2 in the square from -4 to 4."""
     dark = np.sum(np.floor(x / 2), axis=-1) % 2 == 0
     inside = np.all((x >= -4) & (x < 4), axis=-1)
     return np.where(dark & inside, -np.log(32.0), -np.inf)
@@ -146,7 +116,7 @@ def _draw_two_spirals(rng: Generator, n: int) -> Array:
 
 
 def _two_spirals_density(x: Array) -> Array:
-    """By quadrature over the angle; minus infinity four units away."""
+    """Integrate over the angle; minus infinity four units away."""
     rows = x.reshape(-1, 2)
     both = [_arm_density(sign * rows) for sign in (-1, 1)]
     with np.errstate(divide="ignore"):
@@ -154,7 +124,7 @@ def _two_spirals_density(x: Array) -> Array:
 
 
 def _arm_density(rows: Array) -> Array:
-    """Of one of the two arms, shape `(n,)`: coordinates are independent, given the angle."""
+    """Evaluate the density of an arm: coordinates are independent, given the angle."""
     (arm, weights), blur = _arm_quadrature(), _blur_density()
     totals = []
     for block in np.array_split(rows, len(rows) // 4096 + 1):
@@ -165,7 +135,7 @@ def _arm_density(rows: Array) -> Array:
 
 @cache
 def _arm_quadrature(num_angles: int = 256) -> tuple[Array, Array]:
-    """Middles of the arm, shape `(num_angles, 2)`, and weights: the squared angle is uniform."""
+    """Return points on the arm, `(num_angles, 2)`, and weights; the squared angle is uniform."""
     nodes, weights = np.polynomial.legendre.leggauss(num_angles)
     angle = 1.5 * np.pi * (1 + nodes)
     return (angle[:, None] * _on_circle(np.pi - angle) + 0.25) / 3, weights * angle / (3 * np.pi)
@@ -173,7 +143,7 @@ def _arm_quadrature(num_angles: int = 256) -> tuple[Array, Array]:
 
 @cache
 def _blur_density() -> tuple[Array, Array]:
-    """Density of a uniform of width 1/6 plus the noise, tabulated by distance from its middle."""
+    """Tabulate the density of a uniform of width 1/6 plus noise by the distance from its middle."""
     away = np.linspace(0.0, 4.0, 40_001)
     ends = ((away + shift) / (0.1 * math.sqrt(2)) for shift in (-1 / 12, 1 / 12))
     near, far = (np.array([math.erfc(z) for z in end]) for end in ends)
@@ -181,11 +151,11 @@ def _blur_density() -> tuple[Array, Array]:
 
 
 def _draw_pinwheel(rng: Generator, n: int) -> Array:
-    """Composing graphical models with neural networks (Johnson et al., 2016), its five blades."""
+    """Draw the five blades of Composing graphical models with neural networks (Johnson, 2016)."""
     radial = 1 + 0.3 * rng.standard_normal(n)
     tangential = 0.1 * rng.standard_normal(n)
     angle = 2 * np.pi * rng.integers(5, size=n) / 5 + 0.25 * np.exp(radial)
-    # The blade (radial, tangential), turned further the further out it is.
+    # The blade (radial, tangential), rotated by an angle that grows with the radius.
     turned = (radial + 1j * tangential) * np.exp(-1j * angle)
     return 2 * np.stack([turned.real, turned.imag], axis=-1)
 
@@ -223,20 +193,11 @@ TOYS: Mapping[str, Toy] = {
         Toy(name="two_spirals", draw=_draw_two_spirals, density=_two_spirals_density),
     )
 }
-"""The two-dimensional toys by name."""
+"""Two-dimensional toys by name."""
 
 
 def toy(name: str) -> Toy:
-    """Looks up a two-dimensional toy.
-
-    Args:
-        name: One of the names in `TOYS`.
-
-    Returns:
-        The toy.
-
-    Raises:
-        ValueError: If there is none of that name; the message lists those there are.
+    """Return the two-dimensional toy of a name in `TOYS`.
 
     Example:
         >>> toy("25_gaussians").sample(1000, seed=0).shape

@@ -25,7 +25,7 @@ def grid(distribution):
     return np.stack(axes, axis=-1), step**distribution.dimension
 
 
-def test_issue_toys_are_there():
+def test_names_of_toys():
     assert set(TOYS) == {
         *("25_gaussians", "8_gaussians", "checkerboard", "pinwheel"),
         *("rings", "swiss_roll", "two_moons", "two_spirals"),
@@ -60,7 +60,7 @@ def test_density_integrates_to_one(distribution):
 
 
 @pytest.mark.parametrize("distribution", WITH_DENSITY, ids=by_name)
-def test_draws_have_the_moments_and_entropy_of_the_density(distribution):
+def test_draws_match_their_density(distribution):
     """Means, products and -log p of draws within five standard errors of the grid's integrals."""
     n = 40_000
     points, volume = grid(distribution)
@@ -83,7 +83,7 @@ def test_draws_have_the_moments_and_entropy_of_the_density(distribution):
     assert abs(surprise.mean() - entropy) < 5 * surprise.std() / np.sqrt(len(surprise)) + 2e-3
 
 
-def test_25_gaussians_are_where_they_are_published():
+def test_25_gaussians_have_the_published_centers():
     centers = np.array([(a, b) for a in range(-4, 5, 2) for b in range(-4, 5, 2)]) / 1.414
     log_density = toy("25_gaussians").log_density(centers)
     std = 0.2 / 1.414
@@ -147,7 +147,7 @@ def test_log_density_keeps_the_batch_shape():
     assert toy("checkerboard").log_density(np.array([9.0, 9.0])) == -np.inf
 
 
-def test_bad_input_says_what_was_expected():
+def test_errors():
     with pytest.raises(ValueError, match="one of 25_gaussians, .*got 'spiral'"):
         toy("spiral")
     with pytest.raises(ValueError, match="exact log-density, got 'pinwheel'"):
@@ -160,7 +160,7 @@ def test_bad_input_says_what_was_expected():
         bimodal(1.5)
 
 
-def test_digits_are_split_once_and_for_all():
+def test_digits_are_split_by_seed():
     data = digits()
     assert [part.images.shape for part in data] == [(1197, 64), (200, 64), (400, 64)]
     assert [part.labels.shape for part in data] == [(1197,), (200,), (400,)]

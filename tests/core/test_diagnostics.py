@@ -18,7 +18,7 @@ CHAIN, DRAW = 2, 50
 
 @pytest.fixture(params=["0.x", "1.x"])
 def generation(request, monkeypatch):
-    """Runs a test with ArviZ as installed, then with the converter of the DataTree generation."""
+    """ArviZ as installed, then with the converter of the DataTree generation."""
     if request.param == "1.x":
         new = SimpleNamespace(__version__="1.3.0", from_dict=arviz_base.from_dict)
         monkeypatch.setitem(sys.modules, "arviz", new)
@@ -92,7 +92,7 @@ STATISTICS = {"lp", "ebm_energy", "acceptance_rate", "step_size", "diverging"}
 
 
 def batched(*batch):
-    """Chains on a distribution of a batch shape, with all that a sampler keeps."""
+    """Chains on a batched distribution, with all statistics of a sampler."""
     statistics = {name: draws(*batch) for name in STATISTICS}
     statistics["diverging"] = draws(*batch) > 2
     return Chains(draws(*batch, 3), statistics, state=None)
@@ -113,7 +113,7 @@ def test_every_statistic_of_a_sampler(batch, generation):
     assert not diverging.all()
 
 
-def test_arviz_plots_the_divergences_of_batched_chains():
+def test_arviz_plots_divergences_of_batched_chains():
     mpl.use("Agg")
     data = batched(4).to_arviz()
     arviz.plot_pair(data, divergences=True, coords={"x_dim_0": 0})
@@ -148,7 +148,7 @@ def test_further_groups(generation):
     assert data["observed_data"]["y"].shape == (5,)
 
 
-def test_numpyro_statistics_get_the_names_of_arviz(generation):
+def test_numpyro_statistics_have_names_of_arviz(generation):
     data = to_arviz(NumPyroMCMC())
     statistics = data["sample_stats"]
     assert set(statistics) == {
@@ -208,12 +208,12 @@ def test_data_tree_round_trip(tmp_path, monkeypatch):
         lambda: to_arviz({"z": draws()}, sample_stats={"energy": draws()}),
     ],
 )
-def test_energy_of_a_model_is_never_the_hamiltonians(convert):
+def test_energies_of_models_have_their_own_name(convert):
     with pytest.raises(ValueError, match="'ebm_energy', got 'energy'"):
         convert()
 
 
-def test_bad_input_says_what_was_expected():
+def test_errors():
     with pytest.raises(TypeError, match="an MCMC object of Pyro or NumPyro, got ndarray"):
         to_arviz(draws())
     with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got .*\(2, 49, 3\)"):

@@ -1,5 +1,6 @@
-"""The pictures, read back from the artists that matplotlib holds."""
+"""Plots, read back from the artists of matplotlib."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import array_api_strict
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.contour import QuadContourSet
 
+from pyro_ebm.core.evidence.weights import bracket
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.plots import plot_energy_histogram, plot_energy_landscape, plot_log_weights
 
@@ -63,7 +65,7 @@ def test_landscape_shows_every_draw_on_the_energy():
     ]
 
 
-def test_landscape_puts_the_energy_the_right_way_round():
+def test_landscape_has_the_axes_in_order():
     ax = plot_energy_landscape(
         lambda x: np.where((x[:, 0] > 0) & (x[:, 1] < 0), 0.0, 5.0),
         normal(10, 2),
@@ -77,7 +79,7 @@ def test_landscape_puts_the_energy_the_right_way_round():
     assert ax.get_ylim() == (-3, 3)
 
 
-def test_landscape_gives_the_energy_arrays_of_the_draws_kind():
+def test_landscape_calls_the_energy_with_arrays_like_the_draws():
     seen = []
 
     def energy(points):
@@ -91,7 +93,7 @@ def test_landscape_gives_the_energy_arrays_of_the_draws_kind():
     assert seen[0].shape == (49, 2)
 
 
-def test_landscape_of_many_draws_shows_some_from_everywhere():
+def test_landscape_thins_many_draws_evenly():
     draws = np.stack([np.linspace(0, 1, 9001), np.zeros(9001)], axis=1)
     dots = plot_energy_landscape(bowl, draws).lines[0].get_xydata()
     assert 1000 < len(dots) <= 2000
@@ -111,7 +113,7 @@ def test_landscape_of_paths():
         assert (start.get_marker(), end.get_marker()) == ("o", "s")
 
 
-def test_landscape_with_walls_holes_and_chains_astray():
+def test_landscape_with_walls_holes_and_stray_chains():
     def energy(points):
         walled = np.where(points[:, 0] > 0, bowl(points), np.inf)
         return np.where(points[:, 1] > 0, walled, np.nan)
@@ -150,10 +152,10 @@ def test_histogram_without_lines_for_chains(model):
     assert legend(plot_energy_histogram(normal(500), model)) == ["data", "model"]
 
 
-@pytest.mark.parametrize("astray", [1e30, np.inf, np.nan])
-def test_histogram_says_how_many_are_off_the_axis(astray):
+@pytest.mark.parametrize("stray", [1e30, np.inf, np.nan])
+def test_histogram_names_the_share_off_the_axis(stray):
     model = normal(4, 100)
-    model[2] = astray
+    model[2] = stray
     ax = plot_energy_histogram(normal(500) + 3, model)
     assert "model (25% off the axis)" in legend(ax)
     assert areas(ax) == pytest.approx([1, 0.75], abs=0.01)
@@ -170,65 +172,49 @@ def test_histogram_of_one_number():
 # --- log-weights ---
 
 
-def record(num_samples=1000, batch=(), spread=0.7, reverse=True):
-    """Weights whose log is normal, with log Z = 3."""
+def weigh(num_samples=1000, batch=(), spread=0.7, reverse=True):
+    """Result from weights whose log is normal, with log Z = 3."""
     shape = (num_samples, *batch)
     forward = 3 - spread**2 / 2 + spread * normal(*shape)
     backward = 3 + spread**2 / 2 + spread * normal(*shape, seed=1)
-    weights = np.exp(forward)
-    lower = np.log(weights.mean(axis=0))
-    upper = -np.log(np.exp(-backward).mean(axis=0))
-    return SimpleNamespace(
-        log_weights=forward,
-        reverse_log_weights=backward if reverse else None,
-        lower=lower,
-        upper=upper if reverse else None,
-        estimate=(lower + upper) / 2 if reverse else lower,
-        effective_sample_size=weights.sum(axis=0) ** 2 / (weights**2).sum(axis=0),
-    )
+    return bracket(forward, backward if reverse else None)
 
 
 def test_log_weights_with_their_estimate_and_bounds():
-    weights = record()
-    ax = plot_log_weights(weights)
+    result = weigh()
+    ax = plot_log_weights(result)
     assert areas(ax) == pytest.approx([1, 1], abs=0.01)
     marks = {line.get_label(): line.get_xdata()[0] for line in ax.lines}
-    assert marks == {name: getattr(weights, name) for name in ("lower", "estimate", "upper")}
+    assert marks == {name: getattr(result, name) for name in ("lower", "estimate", "upper")}
     assert legend(ax) == ["forward", "reverse", "lower", "estimate", "upper"]
     assert ax.get_xlabel() == "log-weight (nats)"
-    size = round(weights.effective_sample_size)
+    size = round(float(result.effective_sample_size))
     assert f"effective sample size {size} of 1000" in ax.get_title()
-    assert f"estimate {weights.estimate:.3f}" in ax.get_title()
+    assert f"estimate {result.estimate:.3f}" in ax.get_title()
 
 
 def test_log_weights_of_one_direction():
-    ax = plot_log_weights(record(reverse=False))
+    ax = plot_log_weights(weigh(reverse=False))
     assert legend(ax) == ["forward", "lower", "estimate"]
-    assert "upper" not in ax.get_title()
-
-
-def test_bounds_far_from_the_weights_are_on_the_axis():
-    weights = record()
-    weights.upper = np.array(40.0)
-    assert plot_log_weights(weights).get_xlim()[1] >= 40
-    weights.upper = np.array(np.inf)
-    ax = plot_log_weights(weights)
     assert np.isfinite(ax.get_xlim()).all()
     assert "upper inf" in ax.get_title()
 
 
+def test_bounds_far_from_the_weights_are_on_the_axis():
+    far = replace(weigh(), upper=np.array(40.0))
+    assert plot_log_weights(far).get_xlim()[1] >= 40
+
+
 def test_sorted_weights():
-    weights = record(spread=3.0)
-    ax = plot_log_weights(weights, kind="sorted")
+    result = weigh(spread=3.0)
+    ax = plot_log_weights(result, kind="sorted")
     forward, reverse, equal = (line.get_ydata() for line in ax.lines)
     for ranked in (forward, reverse):
         assert ranked.sum() == pytest.approx(1)
         assert (np.diff(ranked) <= 0).all()
-    largest = np.exp(weights.log_weights.max()) / np.exp(weights.log_weights).sum()
+    largest = np.exp(result.log_weights.max()) / np.exp(result.log_weights).sum()
     assert forward[0] == pytest.approx(largest)
-    largest = (
-        np.exp(-weights.reverse_log_weights.min()) / np.exp(-weights.reverse_log_weights).sum()
-    )
+    largest = np.exp(-result.reverse_log_weights.min()) / np.exp(-result.reverse_log_weights).sum()
     assert reverse[0] == pytest.approx(largest)
     assert equal[0] == 1 / 1000
     assert ax.get_xscale() == ax.get_yscale() == "log"
@@ -236,9 +222,9 @@ def test_sorted_weights():
 
 @pytest.mark.parametrize("kind", ["histogram", "sorted"])
 def test_one_element_of_a_batch(kind):
-    weights = record(batch=(2, 3))
-    ax = plot_log_weights(weights, kind=kind, element=(1, 2))
-    assert f"estimate {weights.estimate[1, 2]:.3f}" in ax.get_title()
+    result = weigh(batch=(2, 3))
+    ax = plot_log_weights(result, kind=kind, element=(1, 2))
+    assert f"estimate {result.estimate[1, 2]:.3f}" in ax.get_title()
 
 
 # --- all of them ---
@@ -249,7 +235,7 @@ def test_one_element_of_a_batch(kind):
     [
         lambda ax: plot_energy_landscape(bowl, normal(10, 2), ax=ax),
         lambda ax: plot_energy_histogram(normal(10), normal(10), ax=ax),
-        lambda ax: plot_log_weights(record(), ax=ax),
+        lambda ax: plot_log_weights(weigh(), ax=ax),
     ],
 )
 def test_axes_can_be_given(plot):
@@ -259,7 +245,7 @@ def test_axes_can_be_given(plot):
     figure.canvas.draw()
 
 
-def test_bad_input_says_what_was_expected():
+def test_errors():
     with pytest.raises(ValueError, match=r"\(draw, 2\) or \(chain, draw, 2\), got \(10, 3\)"):
         plot_energy_landscape(bowl, normal(10, 3))
     with pytest.raises(ValueError, match=r"\(chain, draw, 2\), got \(4, 10, 5, 2\)"):
@@ -281,8 +267,8 @@ def test_bad_input_says_what_was_expected():
     with pytest.raises(ValueError, match="finite energies or log-weights, got none"):
         plot_energy_histogram(normal(10), np.full(10, np.nan))
     with pytest.raises(ValueError, match=r"`element` to be an index of \(2, 3\), got \(\)"):
-        plot_log_weights(record(batch=(2, 3)))
-    with pytest.raises(ValueError, match="a record with log-weights, got one of a method without"):
+        plot_log_weights(weigh(batch=(2, 3)))
+    with pytest.raises(ValueError, match="a result with log-weights, got one of a method without"):
         plot_log_weights(SimpleNamespace(log_weights=None))
     with pytest.raises(ValueError, match=r"`kind` to be one of \['histogram', 'sorted'\]"):
-        plot_log_weights(record(), kind="bars")
+        plot_log_weights(weigh(), kind="bars")
