@@ -9,10 +9,13 @@ STAMP := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q
 
 # Two frameworks on few cores: thread pools that wait for each other make every timing worse.
-ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_ISA)"
+ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA)"
+
+# XLA's older emitters compile in half the time; small tests do little else.
+suites doctest: XLA = --xla_cpu_use_fusion_emitters=false $(ISA)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test suites doctest isa demo benchmark clean
+.PHONY: help setup lint format test suites doctest isa demo benchmark evidence-report clean
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
@@ -20,6 +23,7 @@ help:
 	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
 	@echo "make isa                        the tests with the vector widths of older processors"
 	@echo "make benchmark                  samplers timed beside those of other libraries"
+	@echo "make evidence-report            tests/evidence/RESULTS.md, from the results"
 	@echo "make lint | format | setup | clean"
 
 setup: $(STAMP)
@@ -61,8 +65,8 @@ doctest: $(STAMP)
 
 # A seed gives other bits when vectors have another width; no test may depend on them.
 isa: $(STAMP)
-	@ATEN_CPU_CAPABILITY=avx2 $(MAKE) suites XLA_ISA=--xla_cpu_max_isa=AVX2
-	@ATEN_CPU_CAPABILITY=default $(MAKE) suites XLA_ISA=--xla_cpu_max_isa=SSE4_2
+	@ATEN_CPU_CAPABILITY=avx2 $(MAKE) suites ISA=--xla_cpu_max_isa=AVX2
+	@ATEN_CPU_CAPABILITY=default $(MAKE) suites ISA=--xla_cpu_max_isa=SSE4_2
 
 demo: $(STAMP)
 	@$(BIN)/python tutorials/digits_$(HOST).py --output demo_output
@@ -71,6 +75,9 @@ benchmark: $(STAMP)
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group benchmark
 	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_pyro.py
 	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_numpyro.py
+
+evidence-report: $(STAMP)
+	@cd tests && ../$(BIN)/python -m evidence report
 
 clean:
 	@rm -rf build dist demo_output .pytest_cache .ruff_cache .import_linter_cache

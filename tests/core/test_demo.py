@@ -2,13 +2,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import xarray
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_runs_and_leaves_what_it_promises(tmp_path):
-    command = [sys.executable, "tutorials/digits_pyro.py", "--fast", "--output", str(tmp_path)]
+@pytest.mark.parametrize("host", ["pyro", "numpyro"])
+def test_demo_runs_and_leaves_its_files(host, tmp_path):
+    command = [sys.executable, f"tutorials/digits_{host}.py", "--fast", "--output", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "Warning" not in run.stderr
