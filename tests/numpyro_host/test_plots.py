@@ -5,6 +5,7 @@ import pytest
 from jax import random
 
 import pyro_ebm.numpyro as ebm
+from pyro_ebm.numpyro.distributions.energy_based import scaled_energy
 from pyro_ebm.plots import plot_energy_histogram, plot_energy_landscape
 
 
@@ -20,5 +21,5 @@ def test_plots_read_arrays(prior):
     ax = plot_energy_landscape(prior.potential, chains, num_points=20)
     assert ax.lines[0].get_xydata() == pytest.approx(np.asarray(chains.samples).reshape(-1, 2))
     data = random.normal(random.key(1), (30, 2))
-    ax = plot_energy_histogram(prior.evaluate(data), prior.evaluate(chains.samples))
+    ax = plot_energy_histogram(*(scaled_energy(prior, x) for x in (data, chains.samples)))
     assert len(ax.get_legend().get_texts()) == 3

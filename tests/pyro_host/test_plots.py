@@ -6,6 +6,7 @@ import torch
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm.plots import plot_energy_histogram, plot_energy_landscape
+from pyro_ebm.pyro.distributions.energy_based import scaled_energy
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,6 @@ def test_plots_read_tensors(float64):
     chains = ebm.run_chains(ebm.MALA(0.1), prior, num_samples=20, progress_bar=False)
     ax = plot_energy_landscape(prior.potential, chains, num_points=20)
     assert ax.lines[0].get_xydata() == pytest.approx(chains.samples.reshape(-1, 2).numpy())
-    model_energies = prior.evaluate(chains.samples)
-    ax = plot_energy_histogram(prior.evaluate(torch.randn(30, 2)), model_energies)
+    energies = (scaled_energy(prior, x) for x in (torch.randn(30, 2), chains.samples))
+    ax = plot_energy_histogram(*energies)
     assert len(ax.get_legend().get_texts()) == 3
