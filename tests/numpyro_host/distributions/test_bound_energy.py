@@ -16,8 +16,8 @@ from numpyro import handlers
 from numpyro.contrib.module import eqx_module, flax_module, nnx_module
 
 import pyro_ebm.numpyro as ebm
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective, frozen_in_parameters
-from pyro_ebm.numpyro.distributions.energy_based import scaled_energy
 
 
 def product(w, v):

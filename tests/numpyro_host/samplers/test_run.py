@@ -9,7 +9,7 @@ from helpers.targets import normal_p_value
 from jax import lax, random
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.numpyro.samplers.run import _keep, move_values, short_run
 
 KEY = random.key(0)

@@ -25,8 +25,8 @@ from torch import nn
 from torch.distributions.transforms import AffineTransform
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.diagnostics import to_arviz
-from pyro_ebm.pyro.distributions.energy_based import scaled_energy
 from pyro_ebm.pyro.samplers.run import move_values
 
 
