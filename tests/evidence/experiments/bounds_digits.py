@@ -27,8 +27,8 @@ CELLS = [{"num_steps": NUM_STEPS}]
 QUICK = {"num_steps": 30}
 
 
-def networks(host: Any, *, tilted: bool, num_layers: int = FLOW["num_layers"]) -> Nets:
-    nets, flow = digits.networks(host, energy=tilted), FLOW | {"num_layers": num_layers}
+def networks(host: Any, *, tilted: bool, flow: Any = FLOW) -> Nets:
+    nets = digits.networks(host, energy=tilted)
     generator = host.generator_flow(digits.NUM_LATENTS, **flow)
     return nets | ({"generator": generator} if tilted else {})
 

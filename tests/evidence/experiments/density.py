@@ -117,8 +117,9 @@ CELLS = [{"table": table, "method": method} for table in TABLES for method in ME
 QUICK = {
     "table": "red wine",
     "method": "KALE-F",
+    "flow": {"num_layers": 2, "width": 16},
     "num_steps": 150,
-    "learning_rate": 2e-3,
+    "learning_rate": 5e-3,
     "base_learning_rate": 1e-4,
     "num_base_samples": 200,
     "gradient_penalty": 0.1,
@@ -213,15 +214,17 @@ def fit(
     return best, figures | {"last": nll(host, nets, table.test)}
 
 
-def run(host: Any, seed: int, *, table: str, method: str, **changes: Any) -> dict[str, float]:
+def run(
+    host: Any, seed: int, *, table: str, method: str, flow: Any = FLOW, **changes: Any
+) -> dict[str, float]:
     """Figures of one run, in nats; ``changes`` are made to the setting."""
     host.seed(seed)
     setting = replace(SETTINGS[table][method], **changes)
     data = Table(*(part.astype(np.float32) for part in TABLES[table]()))
-    flow = {"density": host.flow(data.train.shape[1], **FLOW)}
+    start = {"density": host.flow(data.train.shape[1], **flow)}
     if setting.staged:
-        flow, _ = fit(host, flow, data, "ML", SETTINGS[table]["ML"], seed)
-    nets = flow | {"base": host.copied(flow)["density"], "log_normalizer": host.array(0.0)}
+        start, _ = fit(host, start, data, "ML", SETTINGS[table]["ML"], seed)
+    nets = start | {"base": host.copied(start)["density"], "log_normalizer": host.array(0.0)}
     nets, figures = fit(host, nets, data, method, setting, seed)
     figures |= {"test": nll(host, nets, data.test), "train": nll(host, nets, data.train)}
     if method.startswith("KALE"):

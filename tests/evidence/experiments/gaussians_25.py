@@ -27,15 +27,15 @@ BATCH_SIZE, LEARNING_RATE, NUM_STEPS, DECAY = 128, 1e-3, 50_000, 0.999
 BASE_SCALE = 2.0  # standard deviation of the normal base: it only shapes the far tails
 NUM_TEST = 5_000
 CELLS = [{"num_steps": NUM_STEPS}]
-QUICK = {"num_steps": 300, "decay": 0.9, "grid_size": 160}
+QUICK = {"num_steps": 200, "width": 64, "learning_rate": 1e-2, "decay": 0.9, "grid_size": 80}
 
 
 @cache
-def inference(host: Any, num_steps: int) -> Any:
+def inference(host: Any, num_steps: int, learning_rate: float) -> Any:
     objective = host.ebm.EnergyDiscrepancy(variance=VARIANCE, num_samples=NUM_NEGATIVES)
     loss = host.ebm.EnergyELBO(objective, num_normalizer_samples=0)
     model = plane.model(host, BASE_SCALE)
-    return host.Inference(model, no_guide, loss, Adam(LEARNING_RATE), num_steps)
+    return host.Inference(model, no_guide, loss, Adam(learning_rate), num_steps)
 
 
 def mean_squared_error(log_density: plane.Density, seed: int, grid_size: int) -> dict[str, float]:
@@ -53,11 +53,18 @@ def mean_squared_error(log_density: plane.Density, seed: int, grid_size: int) ->
 
 
 def run(
-    host: Any, seed: int, *, num_steps: int, decay: float = DECAY, grid_size: int = 600
+    host: Any,
+    seed: int,
+    *,
+    num_steps: int,
+    width: int = WIDTH,
+    learning_rate: float = LEARNING_RATE,
+    decay: float = DECAY,
+    grid_size: int = 600,
 ) -> dict[str, float]:
     host.seed(seed)
-    start = {"energy": host.mlp(2, None, WIDTH, DEPTH, activation="softplus")}
+    start = {"energy": host.mlp(2, None, width, DEPTH, activation="softplus")}
     blocks = np.split(plane.batches(TOY, num_steps, BATCH_SIZE, seed), max(num_steps // 1000, 1))
-    nets = train_all(inference(host, num_steps), start, blocks, decay=decay)
+    nets = train_all(inference(host, num_steps, learning_rate), start, blocks, decay=decay)
     log_density = plane.log_density(host, nets["energy"], BASE_SCALE)
     return mean_squared_error(log_density, seed, grid_size)

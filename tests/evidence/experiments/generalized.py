@@ -39,9 +39,8 @@ WIDTH, BASE_WIDTH = 64, 32  # of the nets of energy and base: two hidden layers,
 BATCH_SIZE = 256  # values, and draws of the base
 BETAS = (0.5, 0.9)
 ENERGY_STEPS = 5  # for each of the base
-NUM_DRAWS, POOL_SIZE = 1500, 50_000
 CENTER = (3.0, 0.0)
-CHAIN_STEPS, STEP_SIZE = 200, 0.05
+STEP_SIZE = 0.05  # of chains
 KINDS = ("chains", "resampled")  # of draws of the model
 BANDWIDTHS = (0.25, 0.5, 1.0)  # standard deviations of the Gaussian kernels, which are averaged
 
@@ -56,6 +55,9 @@ class Setting:
         base_stops: Count of steps from which it moves no more.
         gradient_penalty: See ``KALE``.
         rates: Adam's for energy and base, at the start; they fall to zero along half a cosine.
+        num_draws: Draws of the model by chains.
+        chain_steps: Steps of each chain.
+        pool_size: Draws of the base.
     """
 
     num_steps: int
@@ -63,6 +65,9 @@ class Setting:
     base_stops: int
     gradient_penalty: float
     rates: tuple[float, float]
+    num_draws: int = 1500
+    chain_steps: int = 200
+    pool_size: int = 50_000
 
     def base_moves(self, count: Any) -> Any:
         turn = count % ENERGY_STEPS == ENERGY_STEPS - 1
@@ -95,7 +100,10 @@ QUICK = {
     "data": "8_gaussians",
     "dimension": 2,
     "stop": "early",
-    "changes": {"num_steps": 400, "base_stops": 150, "gradient_penalty": 1.0},
+    "changes": {
+        **{"num_steps": 300, "base_stops": 100, "gradient_penalty": 1.0},
+        **{"num_draws": 500, "chain_steps": 50, "pool_size": 5000},
+    },
 }
 QUICK_CIRCLE = {
     "data": "circle",
@@ -210,7 +218,7 @@ def compare(
     Args:
         name: Name of the toy.
         seed: Seed of the data and of resampling.
-        pool: Draws of the base, ``(POOL_SIZE, 2)``.
+        pool: Draws of the base, ``(pool_size, 2)``.
         walked: Draws of the model from chains, ``(N, 2)``.
         energy: Energies ``(N,)`` of points ``(N, 2)``.
     """
@@ -246,20 +254,21 @@ def run(
     setting = replace(TILTS[stop], **changes)
     nets = train(host, seed, data, dimension, setting)
     base = host.ebm.Pushforward(latent(host, data, dimension), nets["base"])
-    pool = host.draw(base, POOL_SIZE)
+    pool = host.draw(base, setting.pool_size)
     sampler = host.ebm.MALA(STEP_SIZE)
-    options = {"sampler": sampler, "num_sampler_steps": CHAIN_STEPS}
-    walked = host.draw(host.ebm.EnergyBased(nets["energy"], base, **options), NUM_DRAWS)
+    options = {"sampler": sampler, "num_sampler_steps": setting.chain_steps}
+    walked = host.draw(host.ebm.EnergyBased(nets["energy"], base, **options), setting.num_draws)
     energy = nets["energy"]
     return compare(data, seed, pool=pool, walked=walked, energy=lambda x: host.evaluate(energy, x))
 
 
 def run_circle(host: Any, seed: int, settings: dict[str, Setting]) -> dict[str, float]:
     """Distance of the base from the data and their KALE, at the start and at the end."""
-    data, figures = on_circle(POOL_SIZE, 10_000 + seed), {}
+    data, figures = on_circle(CIRCLE.pool_size, 10_000 + seed), {}
     for time, setting in settings.items():
         nets = train(host, seed, "circle", 1, setting)
-        draws = host.draw(host.ebm.Pushforward(latent(host, "circle", 1), nets["base"]), POOL_SIZE)
+        base = host.ebm.Pushforward(latent(host, "circle", 1), nets["base"])
+        draws = host.draw(base, setting.pool_size)
         center = np.asarray(nets["base"].values["center"])
         energies = (host.evaluate(nets["energy"], x) for x in (data, draws))
         figures[f"distance, {time}"] = float(np.linalg.norm(center))

@@ -38,9 +38,9 @@ CELLS = [{"num_steps": NUM_STEPS}]
 QUICK = {"num_steps": 30}
 
 
-def networks(host: Any, prior: str) -> Nets:
+def networks(host: Any, prior: str, flow: Any = FLOW) -> Nets:
     nets = digits.networks(host, energy="tilted" in prior)
-    return nets | ({"flow": host.flow(digits.NUM_LATENTS, **FLOW)} if "flow" in prior else {})
+    return nets | ({"flow": host.flow(digits.NUM_LATENTS, **flow)} if "flow" in prior else {})
 
 
 def inference(host: Any, prior: str, num_steps: int, objective: Any = OBJECTIVE) -> Any:
