@@ -18,7 +18,7 @@ WEIGHT, ENTROPY_WEIGHT = 0.7, 0.8
 ENTROPIES = ("exact", "smallest_singular_value", "noise")
 
 GENERATOR = {"matrix": MATRIX, "shift": SHIFT}
-PARTNER = GENERATOR | {
+FAMILY = GENERATOR | {
     "noise_scale": np.array(NOISE_SCALE),
     "encoder": ENCODER,
     "encoder_scale": np.array(ENCODER_SCALE),
@@ -26,14 +26,14 @@ PARTNER = GENERATOR | {
 
 
 def players(entropy):
-    return PARTNER if entropy == "noise" else GENERATOR
+    return FAMILY if entropy == "noise" else GENERATOR
 
 
 def potential(theta, x):
     return x @ theta[:2] + x**2 @ theta[2:] / 2
 
 
-def score(theta, x):
+def gradient(theta, x):
     return theta[:2] + theta[2:] * x
 
 
@@ -41,16 +41,16 @@ def _log_normal(x, scale=1.0):
     return (-0.5 * (x / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)).sum(-1)
 
 
-def transport(entropy, latent, partner):
-    """What the generator makes of latent values, and -log of its density (h)."""
+def value_and_neg_log_density(entropy, latent, family):
+    """Values of the generator at latent ones, and -log of its density (h)."""
     z, epsilon = latent[:, :2], latent[:, 2:]
-    x = z @ partner["matrix"].T + partner["shift"]
+    x = z @ family["matrix"].T + family["shift"]
     if entropy == "noise":
-        x = x + partner["noise_scale"] * epsilon
-        posterior = _log_normal(z - x @ partner["encoder"].T, partner["encoder_scale"])
-        log_volume = 2 * np.log(partner["noise_scale"]) + posterior
+        x = x + family["noise_scale"] * epsilon
+        posterior = _log_normal(z - x @ family["encoder"].T, family["encoder_scale"])
+        log_volume = 2 * np.log(family["noise_scale"]) + posterior
         return x, log_volume - _log_normal(z) - _log_normal(epsilon)
-    square = partner["matrix"].T @ partner["matrix"]
+    square = family["matrix"].T @ family["matrix"]
     trace, det = square[0, 0] + square[1, 1], np.linalg.det(square)
     if entropy == "exact":
         return x, 0.5 * np.log(det) - _log_normal(z)
@@ -66,7 +66,7 @@ def slope(entropy, theta):
     """Of the log-ratio f in each latent value, generator and encoder as they are."""
 
     def log_ratio(latent):
-        x, h = transport(entropy, latent, PARTNER)
+        x, h = value_and_neg_log_density(entropy, latent, FAMILY)
         return h - potential(theta, x)
 
     latent = latent_of(entropy)
@@ -76,22 +76,22 @@ def slope(entropy, theta):
 
 def energy_losses(entropy, penalty, theta, threshold=0.0):
     """Of each of the seven values, as the energy sees them."""
-    x, h = transport(entropy, latent_of(entropy), PARTNER)
+    x, h = value_and_neg_log_density(entropy, latent_of(entropy), FAMILY)
     bound = (h - potential(theta, x)).mean()
     if penalty == "data":
-        square = (score(theta, X) ** 2).sum(-1)
+        square = (gradient(theta, X) ** 2).sum(-1)
         return potential(theta, X) + bound + WEIGHT * square
     beyond = WEIGHT * _mean_half_square(entropy, theta) - threshold
     return potential(theta, X) + bound + (beyond if beyond.real > 0 else 0.0)
 
 
 def _mean_half_square(entropy, theta):
-    """R as a function of theta: slopes are linear in the score, whatever the entropy."""
+    """R as a function of theta: slopes are linear in the gradient of U, whatever the entropy."""
     latent, jacobian = latent_of(entropy), MATRIX
     if entropy == "noise":
         jacobian = np.concatenate([MATRIX, NOISE_SCALE * np.eye(2)], axis=1)
-    x, _ = transport(entropy, latent, PARTNER)
-    change = -(score(theta, x) - score(THETA, x)) @ jacobian
+    x, _ = value_and_neg_log_density(entropy, latent, FAMILY)
+    change = -(gradient(theta, x) - gradient(THETA, x)) @ jacobian
     return 0.5 * ((slope(entropy, THETA) + change) ** 2).sum(-1).mean()
 
 
@@ -104,17 +104,17 @@ def energy_gradient(entropy, penalty, threshold=0.0):
     return np.array([_complex_step(loss, THETA, column) for column in np.eye(4)])
 
 
-def partner_gradients(entropy):
-    """Of the mean potential of draws minus the weighed entropy, by name of the parameter."""
+def generator_gradients(entropy):
+    """Of the mean potential of draws minus the weighted entropy, by name of the parameter."""
 
-    def loss(partner):
-        x, h = transport(entropy, latent_of(entropy), partner)
+    def loss(family):
+        x, h = value_and_neg_log_density(entropy, latent_of(entropy), family)
         return (potential(THETA, x) - ENTROPY_WEIGHT * h).mean()
 
     return {
         name: np.array(
             [
-                _complex_step(lambda v, n=name: loss(PARTNER | {n: v}), value, direction)
+                _complex_step(lambda v, n=name: loss(FAMILY | {n: v}), value, direction)
                 for direction in np.eye(value.size).reshape((-1, *value.shape))
             ]
         ).reshape(value.shape)

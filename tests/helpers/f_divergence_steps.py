@@ -7,6 +7,8 @@ Either host must agree with these numbers, and so with the other.
 
 import numpy as np
 
+from helpers.divergence_games import LE_CAM
+
 BASE_LOC, BASE_SCALE = 0.3, 1.5
 _rng = np.random.default_rng(5)
 X, DRAWS = _rng.normal(size=7), 0.3 + 1.4 * _rng.normal(size=5)
@@ -14,21 +16,33 @@ THETA = np.array([0.2, -0.4, 0.3])
 OMEGA = np.array([-0.1, 0.3, -0.2, 0.5])
 ENERGY_PENALTY, CRITIC_PENALTY = 0.3, 0.7
 
-# a', b and b' of l, from the methods page.
+# a, a', b and b' of l, from the methods page; the last is not in the library.
 TABLE = {
-    "kl": (np.ones_like, np.exp, np.exp),
-    "reverse_kl": (lambda x: np.exp(-x), lambda x: x - 1, np.ones_like),
+    "kl": (lambda x: 1 + x, np.ones_like, np.exp, np.exp),
+    "reverse_kl": (
+        lambda x: -np.exp(-x),
+        lambda x: np.exp(-x),
+        lambda x: x - 1,
+        np.ones_like,
+    ),
     "jensen_shannon": (
+        lambda x: np.log(2) - np.log1p(np.exp(-x)),
         lambda x: 1 / (1 + np.exp(x)),
         lambda x: np.log1p(np.exp(x)) - np.log(2),
         lambda x: 1 / (1 + np.exp(-x)),
     ),
     "pearson": (
+        lambda x: 2 * np.exp(x) - 2,
         lambda x: 2 * np.exp(x),
         lambda x: np.exp(2 * x) - 1,
         lambda x: 2 * np.exp(2 * x),
     ),
+    "le_cam": (LE_CAM.a, LE_CAM.a_derivative, LE_CAM.b, LE_CAM.b_derivative),
 }
+
+
+def le_cam(u):
+    return (u - 1) ** 2 / (u + 1)
 
 
 def energy_features(x):
@@ -45,12 +59,24 @@ def base_features(x):
     return np.stack([-z, 1 - z**2]) / BASE_SCALE
 
 
+def log_ratios():
+    """Of the values and of the draws."""
+    return [THETA @ energy_features(x) + OMEGA @ critic_features(x) for x in (X, DRAWS)]
+
+
+def values(divergence, *, bound=np.inf):
+    """Losses of the seven values."""
+    a, _, b, _ = TABLE[divergence]
+    plus, minus = (np.clip(ratio, -bound, bound) for ratio in log_ratios())
+    return a(plus) - b(minus).mean()
+
+
 def gradients(divergence, *, bound=np.inf, covariance_only=False, penalties=False):
     """Gradients of the mean loss in theta, in omega, and in the base's mean and scale."""
-    slope, b, b_slope = TABLE[divergence]
+    _, slope, b, b_slope = TABLE[divergence]
     energies = [THETA @ energy_features(x) for x in (X, DRAWS)]
     critics = [OMEGA @ critic_features(x) for x in (X, DRAWS)]
-    plus, minus = (np.clip(e + h, -bound, bound) for e, h in zip(energies, critics, strict=True))
+    plus, minus = (np.clip(ratio, -bound, bound) for ratio in log_ratios())
     lam, mu = (ENERGY_PENALTY, CRITIC_PENALTY) if penalties else (0.0, 0.0)
 
     def descent(features, penalty):

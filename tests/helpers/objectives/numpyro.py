@@ -11,14 +11,17 @@ from jax.tree_util import Partial
 from numpyro import infer  # noqa: F401
 from numpyro.handlers import mask  # noqa: F401
 
-import pyro_ebm.numpyro as ebm  # noqa: F401
+import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import Implicit, Walk, empty_guide, fit  # noqa: F401
 from helpers.linear_gaussian_numpyro import run as run_toy  # noqa: F401
 from helpers.objectives.step import Step
+from pyro_ebm.numpyro.objectives import jacobian as room
+from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 
 ppl, xp = numpyro, jnp
 stop_gradient = lax.stop_gradient
 bind = Partial
+HESSIAN_TAKES_COPIES = False
 
 
 def array(values):
@@ -58,11 +61,10 @@ def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
         read = {name: metric() for name, metric in metrics.items()}
         return (array(weights) * loss).mean(), (loss, read)
 
-    # Compiled as a whole: an operation at a time takes longer.
-    gradient = jax.jit(jax.grad(mean, (0, 1), has_aux=True))
+    gradient = jax.grad(mean, (0, 1), has_aux=True)
     (gradients, by_value), (loss, metrics) = gradient(_arrays(params), array(x))
     read = {name: float(metric) for name, metric in metrics.items()}
-    return Step(np.asarray(loss), _to_numpy(gradients), np.asarray(by_value), read)
+    return Step(np.asarray(loss), _dict_to_numpy(gradients), np.asarray(by_value), read)
 
 
 def blocks(objective, prior, params, x, attached=None, chains=None):
@@ -77,7 +79,7 @@ def blocks(objective, prior, params, x, attached=None, chains=None):
     gradient = jax.vmap(jax.grad(mean, has_aux=True), (None, 0, 0, 0))
     keys = random.split(random.key(0), len(x))
     gradients, loss = jax.jit(gradient)(_arrays(params), keys, array(x), given)
-    return np.asarray(loss), _to_numpy(gradients)
+    return np.asarray(loss), _dict_to_numpy(gradients)
 
 
 def train(
@@ -106,7 +108,7 @@ def train(
 
     start = _arrays(params), optimizer.init(_arrays(params))
     keys = random.split(random.key(0), num_steps)
-    return _to_numpy(jax.jit(lambda start: lax.scan(step, start, keys)[1])(start))
+    return _dict_to_numpy(jax.jit(lambda start: lax.scan(step, start, keys)[1])(start))
 
 
 def metrics(loss, model, guide, x, trained=None):
@@ -115,6 +117,38 @@ def metrics(loss, model, guide, x, trained=None):
     read = jax.jit(lambda params: loss.metrics(random.key(0), params, model, guide, x))
     (found,) = read(params).values()
     return {name: float(value) for name, value in found.items()}
+
+
+# --- generators ---
+
+
+def family(distribution, generator, encoder=None, **options):
+    return VariationalGenerator.of(random.key(0), distribution, generator, encoder, **options)
+
+
+def log_det_jtj(generator, z, **options):
+    # Compiled as a whole: an operation at a time takes longer.
+    compiled = jax.jit(lambda z: ebm.log_det_jtj(random.key(0), generator, z, **options))
+    return np.asarray(compiled(array(z)))
+
+
+def log_det_and_gradient(generator, z, **options):
+    """Log-determinants, and the gradient of their sum in the latent values."""
+
+    def total(z):
+        values = ebm.log_det_jtj(random.key(0), generator, z, **options)
+        return values.sum(), values
+
+    gradient, values = jax.jit(jax.grad(total, has_aux=True))(array(z))
+    return np.asarray(values), np.asarray(gradient)
+
+
+def smallest_singular_value(generator, z, **options):
+    return np.asarray(room.smallest_singular_value(random.key(0), generator, array(z), **options))
+
+
+def jacobian(generator, z):
+    return np.asarray(room.jacobian(generator, array(z)))
 
 
 def adam(learning_rate, *betas):
@@ -192,5 +226,9 @@ def _arrays(params):
     return {name: array(value) for name, value in params.items()}
 
 
-def _to_numpy(tree):
+def to_numpy(x):
+    return np.asarray(x)
+
+
+def _dict_to_numpy(tree):
     return {name: np.asarray(value) for name, value in tree.items()}

@@ -8,12 +8,15 @@ from pyro import infer  # noqa: F401
 from pyro.poutine import mask  # noqa: F401
 from torch import nn
 
-import pyro_ebm.pyro as ebm  # noqa: F401
+import pyro_ebm.pyro as ebm
 from helpers.hosts.pyro import Implicit, Walk, empty_guide, fit  # noqa: F401
 from helpers.linear_gaussian_pyro import run as run_toy  # noqa: F401
 from helpers.objectives.step import Step
+from pyro_ebm.pyro.objectives import jacobian as room
+from pyro_ebm.pyro.objectives.generator import VariationalGenerator
 
 ppl, xp = pyro, torch
+HESSIAN_TAKES_COPIES = True
 
 
 def array(values):
@@ -52,7 +55,7 @@ def noise_in_guide(size):
 def loss(objective, distribution, x, *, seed=0, **attached):
     """Losses of values."""
     pyro.set_rng_seed(seed)
-    return _numpy(objective.loss(distribution, array(x), **attached).value)
+    return to_numpy(objective.loss(distribution, array(x), **attached).value)
 
 
 def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
@@ -66,9 +69,9 @@ def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
     *gradients, by_value = torch.autograd.grad(
         total, inputs, allow_unused=True, materialize_grads=True
     )
-    found = dict(zip(leaves, map(_numpy, gradients), strict=True))
+    found = dict(zip(leaves, map(to_numpy, gradients), strict=True))
     read = {name: float(metric()) for name, metric in metrics.items()}
-    return Step(_numpy(loss), found, _numpy(by_value), read)
+    return Step(to_numpy(loss), found, to_numpy(by_value), read)
 
 
 def blocks(objective, prior, params, x, attached=None, chains=None):
@@ -109,7 +112,7 @@ def train(
         given = attached(leaves) if attached else {}
         objective.loss(prior(leaves), x, **given).value.mean().backward()
         optimizer.step()
-        path.append({name: _numpy(leaf) for name, leaf in leaves.items()})
+        path.append({name: to_numpy(leaf) for name, leaf in leaves.items()})
     return {name: np.stack([at[name] for at in path]) for name in leaves}
 
 
@@ -118,6 +121,33 @@ def metrics(loss, model, guide, x, trained=None):
     del trained
     (found,) = loss.metrics(model, guide, x).values()
     return {name: float(value) for name, value in found.items()}
+
+
+# --- generators ---
+
+
+def family(distribution, generator, encoder=None, **options):
+    return VariationalGenerator.of(distribution, generator, encoder, **options)
+
+
+def log_det_jtj(generator, z, **options):
+    pyro.set_rng_seed(0)
+    return to_numpy(ebm.log_det_jtj(generator, array(z), **options))
+
+
+def log_det_and_gradient(generator, z, **options):
+    """Log-determinants, and the gradient of their sum in the latent values."""
+    z = array(z).requires_grad_()
+    values = ebm.log_det_jtj(generator, z, **options)
+    return to_numpy(values), to_numpy(torch.autograd.grad(values.sum(), z)[0])
+
+
+def smallest_singular_value(generator, z, **options):
+    return to_numpy(room.smallest_singular_value(generator, array(z), **options))
+
+
+def jacobian(generator, z):
+    return to_numpy(room.jacobian(generator, array(z)))
 
 
 def adam(learning_rate, *betas):
@@ -203,5 +233,5 @@ class NoDensity(Unsampled):
         return torch.zeros(sample_shape)
 
 
-def _numpy(x):
+def to_numpy(x):
     return x.detach().numpy().copy()

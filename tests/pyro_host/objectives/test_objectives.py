@@ -1,0 +1,1 @@
+from helpers.objectives.objectives import *  # noqa: F403
