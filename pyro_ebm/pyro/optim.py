@@ -49,7 +49,7 @@ def step_when(optimizer: type[Optimizer]) -> type[Optimizer]:
 
 
 class _StepsWhen(Optimizer):
-    """Comes before the optimizer proper in the order of inheritance."""
+    """Mixin in front of the optimizer proper."""
 
     plain: type[Optimizer]
 

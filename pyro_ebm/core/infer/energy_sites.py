@@ -1,8 +1,12 @@
-"""Checks of energy-based sites, and of what objectives and guides give for them."""
+"""Energy-based sites of a model, and checks of what objectives and guides give for them."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from array_api_compat import array_namespace
 
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -10,6 +14,69 @@ ADVICE = (
     "If training diverged, try a smaller learning rate, more or smaller steps of the sampler "
     "that draws negatives, or a penalty on energies."
 )
+
+
+@dataclass
+class EnergySite(ABC):
+    """An energy-based site, recorded during a run of the model.
+
+    Attributes:
+        name: Name of the site.
+        fn: Its distribution, with its wrappers.
+        energy: Its distribution, without wrappers.
+        value: Its value, held constant.
+        scale: Factor on its log-density, from subsampling plates and the like.
+        plates: Frames of the plates around it.
+        objective: Trains it; None if nothing does.
+        attached: Parts that the guide attached to it, by name.
+    """
+
+    name: str
+    fn: Any
+    energy: Any
+    value: Any
+    scale: Any
+    plates: tuple[Any, ...]
+    objective: Any
+    attached: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
+        plate_dims = {plate.dim for plate in self.plates if plate.dim is not None}
+        check_plates(self.name, self.fn.batch_shape, plate_dims)
+        if self.objective is not None:
+            check_attached(self.name, self.objective.loss, self.attached)
+
+    def loss(self, *rng_key: Any) -> Loss:
+        """Loss of each batch element, and metrics."""
+        metrics: dict[str, Callable[[], Any]] = {}
+        parts = self._parts()
+
+        def value_of(energy: Any, value: Any) -> Any:
+            result = self.objective.loss(*rng_key, energy, value, **parts)
+            loss = as_loss(self.objective, result)
+            metrics.update(loss.metrics)
+            return loss.value
+
+        return Loss(self._map(value_of), metrics)
+
+    def metrics(self, *rng_key: Any) -> dict[str, Any]:
+        """Mean of the objective over batch elements, and its metrics."""
+        loss = self.loss(*rng_key)
+        read = {name: metric() for name, metric in loss.metrics.items()}
+        ones = array_namespace(loss.value).broadcast_to(self._map(_ones), loss.value.shape)
+        return {"objective": self.total(loss.value) / self.total(ones), **read}
+
+    @abstractmethod
+    def total(self, per_element: Any) -> Any:
+        """Sum numbers over batch elements as the host does, with scale and mask."""
+
+    @abstractmethod
+    def _map(self, function: Callable[[Any, Any], Any]) -> Any:
+        """Evaluate the log-density of ``fn`` with ``function(energy, value)`` in its place."""
+
+    def _parts(self) -> Mapping[str, Any]:
+        return self.attached
 
 
 def objective_of(site: str, objective: Any) -> Any:
@@ -29,23 +96,25 @@ def check_objectives(objective: Any) -> None:
             raise TypeError(f"Expected an objective with a `loss`, got {type(one).__name__}.")
 
 
-def check_sites(objective: Any, found: Iterable[str]) -> None:
-    """Raise if there is an objective for a name that is no energy-based site of the model."""
-    found = sorted(found)
-    for site in objective if isinstance(objective, Mapping) else ():
-        if site not in found:
+def check_names(objective: Any, sites: Mapping[str, EnergySite], attached: Iterable[str]) -> None:
+    """Raise unless objectives are given for sites, and parts attached to sites with an objective.
+
+    Args:
+        objective: One for all sites, or a dictionary by site.
+        sites: The energy-based sites of the model.
+        attached: Names that a guide attached something to.
+    """
+    for name in objective if isinstance(objective, Mapping) else ():
+        if name not in sites:
             raise ValueError(
-                f"Expected objectives for energy-based sites of the model ({found}), got {site!r}."
+                "Expected objectives for energy-based sites of the model "
+                f"({sorted(sites)}), got {name!r}."
             )
-
-
-def check_attached_sites(attached: Iterable[str], trained: Iterable[str]) -> None:
-    """Raise if a guide attached something to a name that is no site with an objective."""
-    trained = sorted(trained)
-    for site in attached:
-        if site not in trained:
+    trained = sorted(name for name, site in sites.items() if site.objective is not None)
+    for name in attached:
+        if name not in trained:
             raise ValueError(
-                f"Expected attach(...) for sites with an objective ({trained}), got {site!r}."
+                f"Expected attach(...) for sites with an objective ({trained}), got {name!r}."
             )
 
 
@@ -120,3 +189,7 @@ def without_base(site: str) -> str:
         f"The reported loss leaves out the log-normalizer of site {site!r}, which has no base to "
         "estimate it from; num_normalizer_samples=0 turns this warning off."
     )
+
+
+def _ones(energy: Any, value: Any) -> Any:
+    return array_namespace(value).ones_like(value[(..., *(0 for _ in energy.event_shape))])

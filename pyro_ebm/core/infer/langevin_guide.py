@@ -1,6 +1,7 @@
 """Settings and checks of guides by short Markov chains on the posterior."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from pyro_ebm.core.checks import check_positive_integer
@@ -71,3 +72,12 @@ def check_density(name: str, site: Any, point_mass: type) -> None:
     if site is None or isinstance(site["fn"], point_mass):
         got = "none" if site is None else "a Delta"
         raise ValueError(f"Expected `init` to have a density at site {name!r}, got {got}.")
+
+
+def enter_plates(plates: Mapping[str, Any], site: Mapping[str, Any]) -> ExitStack:
+    """Enter those of some plates, by name, that are around a site of the model."""
+    stack = ExitStack()
+    for frame in site["cond_indep_stack"]:
+        if frame.dim is not None and frame.name in plates:
+            stack.enter_context(plates[frame.name])
+    return stack

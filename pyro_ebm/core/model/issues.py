@@ -1,8 +1,10 @@
 """Issues of energy-based sites that inference would get wrong without an error."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from pyro_ebm.core.distributions.checks import is_implicit
 
 _BIASING = ("doubly_intractable", "implicit", "mixture")
 
@@ -36,6 +38,20 @@ class ModelIssue:
     def biases_mcmc(self) -> bool:
         """Whether MCMC, with any kernel, would sample another density."""
         return self.kind in _BIASING
+
+
+def issues_of_site(site: Any, energy: Any, mixture: Any) -> Iterator[ModelIssue]:
+    """Yield the issues that the message of a model's site shows by itself.
+
+    Args:
+        site: The message.
+        energy: Energy-based distribution in it, or None.
+        mixture: Distribution with an energy as a component, or None.
+    """
+    if mixture is not None:
+        yield in_mixture(site["name"], mixture)
+    if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
+        yield implicit_latent(site["name"])
 
 
 def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> ModelIssue:

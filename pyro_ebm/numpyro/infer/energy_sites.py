@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,17 +13,17 @@ from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.infer import energy_sites as core
+from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.numpyro.infer.persistent_chains import with_values
 from pyro_ebm.numpyro.model.sites import (
     Dependencies,
     find_dependencies,
     find_energy,
-    issues_in_guide,
+    find_mixture,
+    has_energy,
     issues_of_latents,
-    issues_of_site,
     issues_of_untrained,
     map_energy,
 )
@@ -32,66 +31,28 @@ from pyro_ebm.numpyro.model.sites import (
 Attached = dict[str, dict[str, Any]]
 
 
-@dataclass
-class EnergySite:
-    """An energy-based site of a run of the model.
-
-    Attributes:
-        name: Name of the site.
-        fn: Its distribution, with its wrappers (masks among them).
-        value: Its value, held constant.
-        scale: Factor on its log-density, None for 1.
-        plates: Frames of the plates around it, and of a ``scan``.
-        objective: What trains it, if anything does.
-        attached: What the guide attached to it, by name.
-    """
-
-    name: str
-    fn: Any
-    value: Array
-    scale: Any
-    plates: tuple[Any, ...]
-    objective: Any
-    attached: dict[str, Any]
+class EnergySite(core.EnergySite):
+    """An energy-based site of a NumPyro model; masks are a part of ``fn``."""
 
     @classmethod
     def of(cls, msg: Any, objective: Any, attached: Attached) -> "EnergySite":
-        """Make it from the message of a sample site; check plates and what is attached."""
+        """Make it from the message of a sample site, and check it."""
         name, fn, plates = msg["name"], msg["fn"], tuple(msg["cond_indep_stack"])
         if msg.get("_control_flow_done"):  # The leftmost dimension is the time of a scan.
             dim = -len(fn.batch_shape)
             plates += (CondIndepStackFrame(f"{name}$time", dim, fn.batch_shape[0]),)
-        core.check_plates(name, fn.batch_shape, {plate.dim for plate in plates})
-        objective, own = core.objective_of(name, objective), attached.get(name, {})
-        if objective is not None:
-            core.check_attached(name, objective.loss, own)
-        value = lax.stop_gradient(jnp.asarray(msg["value"]))
-        return cls(name, fn, value, msg["scale"], plates, objective, own)
-
-    @property
-    def energy(self) -> EnergyBased:
-        """Its distribution, without wrappers."""
-        energy = find_energy(self.fn)
-        assert energy is not None
-        return energy
-
-    def loss(self, rng_key: Array) -> Loss:
-        """Loss of each batch element, and metrics."""
-        metrics: dict[str, Callable[[], Array]] = {}
-
-        def value_of(fn: EnergyBased, x: Array) -> Array:
-            result = self.objective.loss(rng_key, fn, x, **self.attached)
-            loss = core.as_loss(self.objective, result)
-            metrics.update(loss.metrics)
-            return loss.value
-
-        return Loss(map_energy(self.fn, self.value, value_of), metrics)
-
-    def metrics(self, rng_key: Array) -> dict[str, Array]:
-        """Mean of the objective over batch elements, and its metrics."""
-        loss = self.loss(rng_key)
-        read = {name: metric() for name, metric in loss.metrics.items()}
-        return {"objective": self._mean(loss.value), **read}
+        site = cls(
+            name=name,
+            fn=fn,
+            energy=find_energy(fn),
+            value=lax.stop_gradient(jnp.asarray(msg["value"])),
+            scale=msg["scale"],
+            plates=plates,
+            objective=core.objective_of(name, objective),
+            attached=attached.get(name, {}),
+        )
+        site.check()
+        return site
 
     def check_finite(self, loss: Array) -> None:
         """Raise unless a loss is finite; inside ``jit``, where nothing can raise, it is NaN."""
@@ -105,8 +66,8 @@ class EnergySite:
             log_weights = importance_log_weights(rng_key, self.energy, num_samples)
         except NotImplementedError:
             warnings.warn(core.without_base(self.name), stacklevel=2)
-            return self._total(jnp.zeros(()))
-        return self._total(map_energy(self.fn, self.value, lambda fn, x: log_mean_exp(log_weights)))
+            return self.total(jnp.zeros(()))
+        return self.total(self._map(lambda energy, value: log_mean_exp(log_weights)))
 
     def warn_if_untrained(self, found: Dependencies, parameters: Set[str]) -> None:
         """Warn if no optimizer updates the energy's parameters, or no objective trains them.
@@ -122,16 +83,15 @@ class EnergySite:
         for issue in issues_of_untrained(self.name, found, parameters):
             warnings.warn(issue.message, stacklevel=2)
 
-    def _total(self, per_element: Array) -> Array:
+    def total(self, per_element: Array) -> Array:
         return jnp.sum(scale_and_mask(per_element, self.scale))
 
-    def _mean(self, per_element: Array) -> Array:
-        ones = map_energy(self.fn, self.value, lambda fn, x: jnp.ones(fn.batch_shape))
-        return self._total(per_element) / self._total(jnp.broadcast_to(ones, per_element.shape))
+    def _map(self, function: Callable[[EnergyBased, Array], Array]) -> Array:
+        return map_energy(self.fn, self.value, function)
 
 
 class SiteRecorder(Messenger):
-    """Records the energy-based sites of a run outside of the particles, and raises for issues.
+    """Handler that records the sites of a run outside of the particles, and raises for issues.
 
     Args:
         objective: One objective for all sites, or a dictionary of objectives by site.
@@ -183,14 +143,13 @@ class SiteRecorder(Messenger):
         if not msg["is_observed"] and not isinstance(fn, Delta):
             self.inputs[name] = msg["value"]
             self.latents[name] = fn.support.is_discrete
-        for issue in issues_of_site(msg):
+        for issue in issues_of_site(msg, find_energy(fn), find_mixture(fn)):
             raise ValueError(issue.message)
         if _is_unnormalized_energy(fn):
             self.sites[name] = EnergySite.of(msg, self.objective, self.attached)
 
     def _check(self, model: Callable[[], Any]) -> None:
-        core.check_sites(self.objective, self.sites)
-        core.check_attached_sites(self.attached, [site.name for site in self.trained])
+        core.check_names(self.objective, self.sites, self.attached)
         if not self.sites:
             return
         found = find_dependencies(self.sites, self.inputs, model)
@@ -201,7 +160,7 @@ class SiteRecorder(Messenger):
 
 
 class FactorEmitter(Messenger):
-    """Adds, at each energy-based site, a factor of value zero with the gradient of its objective.
+    """Handler that adds, at each energy-based site, the factor that trains the energy.
 
     It runs inside of the particles and keeps no value, which would outlive their ``vmap``.
 
@@ -241,7 +200,7 @@ def _is_unnormalized_energy(fn: Any) -> bool:
 
 
 class _GuideSites(Messenger):
-    """Collects what a guide attaches; hides persistent chains that have moved already."""
+    """Handler that collects what a guide attaches, and hides chains that have moved already."""
 
     def __init__(self, attached: Attached, mutables: set[str], chains: Mapping[str, Array]) -> None:
         super().__init__()
@@ -265,6 +224,5 @@ class _GuideSites(Messenger):
         elif msg["type"] == "attach":
             parts = with_values(msg["parts"], self.chains)
             self.attached.setdefault(msg["site"], {}).update(parts)
-        elif msg["type"] == "sample":
-            for issue in issues_in_guide(msg):
-                raise ValueError(issue.message)
+        elif msg["type"] == "sample" and has_energy(msg["fn"]):
+            raise ValueError(in_guide(msg["name"]).message)

@@ -1,7 +1,6 @@
 """Guides by short Markov chains on the posterior of a NumPyro model."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.infer import langevin_guide as settings
-from pyro_ebm.core.infer.langevin_guide import check_density
+from pyro_ebm.core.infer.langevin_guide import check_density, enter_plates
 from pyro_ebm.numpyro.model.posterior import Posterior
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.langevin import Langevin
@@ -68,7 +67,7 @@ class LangevinGuide(settings.LangevinGuide):
             sites = self._run_init(init_key, posterior, values, args, kwargs)
         plates = posterior.plates()
         for name, site in posterior.latents.items():
-            with _entered(plates, site):
+            with enter_plates(plates, site):
                 log_density = 0.0
                 if name in sites:
                     log_q = sites[name]["fn"].log_prob(values[name])
@@ -93,11 +92,3 @@ class LangevinGuide(settings.LangevinGuide):
         for name, site in sites.items():
             check_density(name, site, Delta)
         return sites
-
-
-def _entered(plates: Mapping[str, Any], site: Mapping[str, Any]) -> ExitStack:
-    """Enter the plates around a site of the model."""
-    stack = ExitStack()
-    for frame in site["cond_indep_stack"]:
-        stack.enter_context(plates[frame.name])
-    return stack

@@ -12,7 +12,6 @@ from numpyro.primitives import mutable
 
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.run import move_values
 from pyro_ebm.numpyro.samplers.target import initial_values
@@ -33,7 +32,7 @@ class PersistentChains(settings.PersistentChains):
     """
 
     _: KW_ONLY
-    sampler: Sampler = Langevin(0.05)
+    sampler: Any = Langevin(0.05)
 
     def advance(
         self, rng_key: Array, distribution: EnergyBased, values: Array

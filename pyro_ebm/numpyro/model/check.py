@@ -12,14 +12,14 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import Messenger
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.model.issues import ModelIssue
+from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_site
 from pyro_ebm.numpyro.model.sites import (
     find_dependencies,
     find_energy,
-    issues_in_guide,
+    find_mixture,
+    has_energy,
     issues_of_arrays,
     issues_of_latents,
-    issues_of_site,
 )
 
 
@@ -43,9 +43,9 @@ def check_model(
     def check(*args: Any, **kwargs: Any) -> list[ModelIssue]:
         issues = _check_sites(partial(model, *args, **kwargs))
         if guide is not None and not isinstance(guide, AutoGuide):
-            in_guide = _GuideSites()
-            _run(in_guide, partial(guide, *args, **kwargs))
-            issues += in_guide.issues
+            sites = _GuideSites()
+            _run(sites, partial(guide, *args, **kwargs))
+            issues += sites.issues
         return issues
 
     return check
@@ -64,7 +64,7 @@ def _check_sites(model: Callable[[], Any]) -> list[ModelIssue]:
 
 
 class _GuideSites(Messenger):
-    """Looks for energies in a guide."""
+    """Handler that finds energies in a guide."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class _GuideSites(Messenger):
         self.inputs: dict[str, Any] = {}
 
     def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "sample":
-            self.issues += issues_in_guide(msg)
+        if msg["type"] == "sample" and has_energy(msg["fn"]):
+            self.issues.append(in_guide(msg["name"]))
 
 
 class _ModelSites(Messenger):
-    """Collects energies, latent variables, and the values of these and of parameters.
+    """Handler that collects energies, latent variables, and values of these and of parameters.
 
     Attributes:
         energies: Whether the log-normalizer is known, by site.
@@ -97,8 +97,8 @@ class _ModelSites(Messenger):
         if msg["type"] != "sample":
             return
         name, fn = msg["name"], msg["fn"]
-        self.issues += issues_of_site(msg)
         energy = find_energy(fn)
+        self.issues += issues_of_site(msg, energy, find_mixture(fn))
         if energy is not None:
             self.energies[name] = energy.log_normalizer is not None
         if not msg["is_observed"] and not isinstance(fn, Delta):

@@ -18,7 +18,6 @@ from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
-from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
@@ -45,6 +44,11 @@ def find_mixture(fn: Any) -> Distribution | None:
         if _is_distribution(part) and (_is_unnormalized(part) or find_mixture(part)):
             return mixture
     return None
+
+
+def has_energy(fn: Any) -> bool:
+    """Whether an energy is anywhere in a distribution."""
+    return find_energy(fn) is not None or find_mixture(fn) is not None
 
 
 def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], Array]) -> Array:
@@ -160,21 +164,6 @@ def _union(names: Any) -> frozenset[str]:
 
 
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
-
-
-def issues_of_site(site: Site) -> Iterator[issues.ModelIssue]:
-    """Yield issues that need no dependencies: mixtures, latents without density."""
-    mixture, energy = find_mixture(site["fn"]), find_energy(site["fn"])
-    if mixture is not None:
-        yield issues.in_mixture(site["name"], mixture)
-    if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
-        yield issues.implicit_latent(site["name"])
-
-
-def issues_in_guide(site: Site) -> Iterator[issues.ModelIssue]:
-    """Yield an issue if an energy is anywhere in the distribution of a guide's site."""
-    if find_energy(site["fn"]) is not None or find_mixture(site["fn"]) is not None:
-        yield issues.in_guide(site["name"])
 
 
 def issues_of_latents(

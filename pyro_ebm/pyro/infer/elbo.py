@@ -93,12 +93,14 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         return super().__call__(model, guide)
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Estimate of the negative ELBO."""
         recorder = SiteRecorder(self.objective, moves_chains=False)
         with TrainedByObjective():
             loss = self.elbo.loss(recorder.model(model), recorder.guide(guide), *args, **kwargs)
         return self._report(loss, recorder)
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Estimate the negative ELBO, and add gradients of stock ELBO and objectives."""
         recorder, emitter = self._handlers()
         model, guide = recorder.model(emitter(model)), recorder.guide(guide)
         with TrainedByObjective(), poutine.trace(param_only=True) as params:
@@ -117,6 +119,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         return self._report(loss, recorder)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Estimate the negative ELBO as a tensor with a ``backward``."""
         self._check_differentiable()
         recorder, emitter = self._handlers()
         model, guide = recorder.model(emitter(model)), recorder.guide(guide)

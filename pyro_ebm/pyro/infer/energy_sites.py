@@ -1,7 +1,7 @@
 """Handlers that record the energy-based sites of a model and add the factors that train them."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,17 +14,17 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_ebm.core.infer import energy_sites as core
+from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.pyro.infer.persistent_chains import ChainStore
 from pyro_ebm.pyro.model.sites import (
     find_energy,
-    issues_in_guide,
+    find_mixture,
+    has_energy,
     issues_of_graph,
     issues_of_leaves,
-    issues_of_site,
     issues_of_untrained,
     map_energy,
 )
@@ -34,62 +34,16 @@ _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized"
 
 
 @dataclass
-class EnergySite:
-    """An energy-based site, recorded during a run of the model.
+class EnergySite(core.EnergySite):
+    """An energy-based site of a Pyro model.
 
     Attributes:
-        name: Name of the site.
-        fn: Its distribution, with its wrappers.
-        value: Its value, held constant.
-        scale: Factor on its log-density, from subsampling plates and the like.
         mask: Batch elements that count; None for all.
-        plates: The plates around it.
-        objective: Trains it; None if nothing does.
-        attached: Parts that the guide attached to it.
-        chains: Moves persistent chains among them.
+        chains: Moves persistent chains among the attached parts.
     """
 
-    name: str
-    fn: Any
-    value: Tensor
-    scale: Any
     mask: Any
-    plates: tuple[Any, ...]
-    objective: Any
-    attached: dict[str, Any]
     chains: ChainStore
-
-    @property
-    def energy(self) -> EnergyBased:
-        """Its distribution, without wrappers."""
-        energy = find_energy(self.fn)
-        assert energy is not None
-        return energy
-
-    def check(self) -> None:
-        """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
-        plate_dims = {plate.dim for plate in self.plates if plate.vectorized}
-        core.check_plates(self.name, self.fn.batch_shape, plate_dims)
-        if self.objective is not None:
-            core.check_attached(self.name, self.objective.loss, self.attached)
-
-    def loss(self) -> Loss:
-        """Loss of each batch element, and metrics."""
-        attached = self.chains.resolve(self.name, self.attached, self.energy)
-        metrics: dict[str, Callable[[], Tensor]] = {}
-
-        def value_of(fn: EnergyBased, x: Tensor) -> Tensor:
-            loss = core.as_loss(self.objective, self.objective.loss(fn, x, **attached))
-            metrics.update(loss.metrics)
-            return loss.value
-
-        return Loss(map_energy(self.fn, self.value, value_of), metrics)
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Mean of the objective over batch elements, and its metrics."""
-        loss = self.loss()
-        read = {name: metric() for name, metric in loss.metrics.items()}
-        return {"objective": self._mean(loss.value), **read}
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""
@@ -97,7 +51,7 @@ class EnergySite:
             estimate = self.value.new_zeros(())
         else:
             estimate = log_mean_exp(importance_log_weights(self.energy, num_samples))
-        return self._total(map_energy(self.fn, self.value, lambda fn, x: estimate))
+        return self.total(self._map(lambda energy, value: estimate))
 
     def warn_if_untrained(self, leaves: list[Tensor], params: Any) -> None:
         """Warn of parameters of the energy that no optimizer will update.
@@ -120,18 +74,20 @@ class EnergySite:
         if self.energy.base is None:
             warnings.warn(core.without_base(self.name), stacklevel=5)
 
-    def _total(self, per_element: Tensor) -> Tensor:
-        """Sum over batch elements as Pyro scales them; a mean over particles."""
+    def total(self, per_element: Tensor) -> Tensor:
+        """Sum numbers over batch elements; a mean over particles."""
         num_particles = prod(plate.size for plate in self.plates if plate.name in _PARTICLE_PLATES)
         return scale_and_mask(per_element, self.scale, self.mask).sum() / num_particles
 
-    def _mean(self, per_element: Tensor) -> Tensor:
-        ones = map_energy(self.fn, self.value, lambda fn, x: x.new_ones(()))
-        return self._total(per_element) / self._total(ones.expand(per_element.shape))
+    def _map(self, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
+        return map_energy(self.fn, self.value, function)
+
+    def _parts(self) -> Mapping[str, Any]:
+        return self.chains.resolve(self.name, self.attached, self.energy)
 
 
 class SiteRecorder(Messenger):
-    """Records the energy-based sites of a model, and raises for issues.
+    """Handler that records the energy-based sites of a model, and raises for issues.
 
     Args:
         objective: One objective for all sites, or a dictionary of objectives by site.
@@ -160,8 +116,7 @@ class SiteRecorder(Messenger):
             self.latents.clear()
             with self:
                 result = model(*args, **kwargs)
-            core.check_sites(self.objective, self.sites)
-            core.check_attached_sites(self.attached, [site.name for site in self.trained])
+            core.check_names(self.objective, self.sites, self.attached)
             return result
 
         return handled
@@ -180,20 +135,21 @@ class SiteRecorder(Messenger):
         core.refuse_attach(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        for issue in issues_of_site(msg):
+        energy, mixture = find_energy(msg["fn"]), find_mixture(msg["fn"])
+        for issue in issues_of_site(msg, energy, mixture):
             raise ValueError(issue.message)
-        energy = find_energy(msg["fn"])
         # With a known log-normalizer it is a distribution like any other.
         if energy is not None and energy.log_normalizer is None:
-            self._record(msg)
+            self._record(msg, energy)
         if not msg["is_observed"]:
             self.latents[msg["name"]] = msg["value"]
 
-    def _record(self, msg: Any) -> None:
+    def _record(self, msg: Any, energy: EnergyBased) -> None:
         name = msg["name"]
         self.sites[name] = EnergySite(
             name=name,
             fn=msg["fn"],
+            energy=energy,
             value=detach_provenance(msg["value"]).detach(),
             scale=msg["scale"],
             mask=msg["mask"],
@@ -206,7 +162,7 @@ class SiteRecorder(Messenger):
 
 
 class FactorEmitter(Messenger):
-    """Adds, at each recorded site, a factor of value zero with the gradient of its objective.
+    """Handler that adds a factor of value zero, with minus an objective's gradient, at each site.
 
     Args:
         recorder: Handler around this one.
@@ -250,5 +206,5 @@ class _GuideSites(Messenger):
         self.attached.setdefault(msg["name"], {}).update(msg["value"])
 
     def _pyro_sample(self, msg: Any) -> None:
-        for issue in issues_in_guide(msg):
-            raise ValueError(issue.message)
+        if has_energy(msg["fn"]):
+            raise ValueError(in_guide(msg["name"]).message)

@@ -1,7 +1,6 @@
 """Guides by short Markov chains on the posterior of a Pyro model."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -13,7 +12,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_ebm.core.infer import langevin_guide as settings
-from pyro_ebm.core.infer.langevin_guide import check_density
+from pyro_ebm.core.infer.langevin_guide import check_density, enter_plates
 from pyro_ebm.pyro.model.posterior import Posterior
 from pyro_ebm.pyro.model.sites import log_density
 from pyro_ebm.pyro.samplers.base import Sampler
@@ -65,7 +64,7 @@ class LangevinGuide(settings.LangevinGuide, nn.Module):
         sites = {} if self.init is None else self._run_init(posterior, values, args, kwargs)
         plates = posterior.plates()
         for name, site in posterior.latents.items():
-            with _entered(plates, site):
+            with enter_plates(plates, site):
                 pyro.sample(name, Delta(values[name], event_dim=site["fn"].event_dim))
                 if name in sites:
                     # Pyro scales it by plates; its value is zero.
@@ -84,12 +83,3 @@ class LangevinGuide(settings.LangevinGuide, nn.Module):
         for name, site in sites.items():
             check_density(name, site, Delta)
         return sites
-
-
-def _entered(plates: Mapping[str, Any], site: Mapping[str, Any]) -> ExitStack:
-    """Enter the plates around a site of the model."""
-    stack = ExitStack()
-    for frame in site["cond_indep_stack"]:
-        if frame.vectorized and frame.name in plates:
-            stack.enter_context(plates[frame.name])
-    return stack

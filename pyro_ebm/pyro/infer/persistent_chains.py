@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.run import move_values
 from pyro_ebm.pyro.samplers.target import initial_values
@@ -31,7 +30,7 @@ class PersistentChains(settings.PersistentChains):
     """
 
     _: KW_ONLY
-    sampler: Sampler = Langevin(0.05)
+    sampler: Any = Langevin(0.05)
 
     def advance(self, distribution: EnergyBased, values: Tensor) -> tuple[Tensor, Tensor]:
         """Move some of the chains, ``values``, on a distribution without batch dimensions.

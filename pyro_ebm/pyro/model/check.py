@@ -16,15 +16,15 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.model.issues import ModelIssue
+from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_site
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
     find_energy,
-    issues_in_guide,
+    find_mixture,
+    has_energy,
     issues_of_leaves,
     issues_of_provenance,
-    issues_of_site,
     map_energy,
 )
 from pyro_ebm.pyro.samplers.target import initial_values
@@ -86,7 +86,7 @@ def _leaving_no_trace() -> Iterator[None]:
 
 
 class _GuideSites(Messenger):
-    """Puts latent variables at zero in unconstrained space, and looks for energies."""
+    """Handler that sets latent variables to zero in unconstrained space, and finds energies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,11 +105,11 @@ class _GuideSites(Messenger):
             msg["value"], msg["done"] = bijection(zeros), True
 
     def _inspect(self, msg: Any) -> None:
-        self.issues += issues_in_guide(msg)
+        self.issues += [in_guide(msg["name"])] if has_energy(msg["fn"]) else []
 
 
 class _ModelSites(_GuideSites):
-    """Marks the values of latent variables, and looks for marks behind the log-normalizers."""
+    """Handler that marks latent variables, and looks for marks behind log-normalizers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _ModelSites(_GuideSites):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name, energy = msg["name"], find_energy(msg["fn"])
-        self.issues += issues_of_site(msg)
+        self.issues += issues_of_site(msg, energy, find_mixture(msg["fn"]))
         if energy is not None:
             self._examine(msg, energy)
         if is_sample_site(msg) and not msg["is_observed"]:

@@ -159,7 +159,7 @@ def _without_checks() -> Iterator[None]:
 
 
 class _Values(Messenger):
-    """Gives sites their values, and keeps the messages of all sample sites."""
+    """Handler that sets the values of sites, and keeps the messages of all sample sites."""
 
     def __init__(self, values: Mapping[str, Tensor], *, unconstrained: bool = False) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class _Values(Messenger):
 
 
 class _InitialValues(Messenger):
-    """Gives energy-based sites without a value one to start chains from, in place of a draw."""
+    """Handler that sets energy-based sites to initial values of chains in place of draws."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["value"] is None and find_energy(msg["fn"]) is not None:

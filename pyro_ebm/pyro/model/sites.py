@@ -10,7 +10,6 @@ from pyro.ops.provenance import get_provenance
 from torch import Tensor, nn
 from torch.distributions import Distribution, biject_to
 
-from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
@@ -37,6 +36,11 @@ def find_mixture(fn: Any) -> Distribution | None:
         if isinstance(part, Distribution) and (_is_unnormalized(part) or find_mixture(part)):
             return mixture
     return None
+
+
+def has_energy(fn: Any) -> bool:
+    """Whether an energy is anywhere in a distribution."""
+    return find_energy(fn) is not None or find_mixture(fn) is not None
 
 
 def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
@@ -97,21 +101,6 @@ def log_volume(site: Site, unconstrained: Tensor) -> Tensor:
 
 
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
-
-
-def issues_of_site(site: Site) -> Iterator[issues.ModelIssue]:
-    """Yield issues that the message of a model's site shows: mixtures, bases without density."""
-    mixture, energy = find_mixture(site["fn"]), find_energy(site["fn"])
-    if mixture is not None:
-        yield issues.in_mixture(site["name"], mixture)
-    if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
-        yield issues.implicit_latent(site["name"])
-
-
-def issues_in_guide(site: Site) -> Iterator[issues.ModelIssue]:
-    """Yield the issue that a guide's site is, or contains, an energy."""
-    if find_energy(site["fn"]) is not None or find_mixture(site["fn"]) is not None:
-        yield issues.in_guide(site["name"])
 
 
 def issues_of_provenance(

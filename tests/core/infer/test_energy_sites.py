@@ -1,12 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 
 from pyro_ebm.core.infer.elbo import EnergyELBO
 from pyro_ebm.core.infer.energy_sites import (
     as_loss,
     check_attached,
-    check_attached_sites,
+    check_names,
     check_plates,
-    check_sites,
 )
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -30,18 +31,19 @@ def test_missing_and_unknown_parts_are_errors(attached, got):
         check_attached("x", Objective().loss, attached)
 
 
-def test_attached_sites_need_an_objective():
-    check_attached_sites(["x"], ["x", "y"])
-    message = r"attach\(...\) for sites with an objective \(\['x'\]\), got 'typo'"
+@pytest.mark.parametrize(
+    ("objective", "attached", "message"),
+    [
+        ({"z": Objective()}, [], r"energy-based sites of the model \(\['x', 'y'\]\), got 'z'"),
+        (None, ["typo"], r"attach\(...\) for sites with an objective \(\['x'\]\), got 'typo'"),
+        (None, ["y"], r"attach\(...\) for sites with an objective \(\['x'\]\), got 'y'"),
+    ],
+)
+def test_names_are_those_of_sites(objective, attached, message):
+    sites = {"x": SimpleNamespace(objective=1), "y": SimpleNamespace(objective=None)}
+    check_names({"x": Objective()}, sites, ["x"])
     with pytest.raises(ValueError, match=message):
-        check_attached_sites(["x", "typo"], ["x"])
-
-
-def test_objectives_need_a_site():
-    check_sites({"x": Objective()}, ["x", "y"])
-    check_sites(Objective(), [])
-    with pytest.raises(ValueError, match=r"sites of the model \(\['x'\]\), got 'y'"):
-        check_sites({"y": Objective()}, ["x"])
+        check_names(objective, sites, attached)
 
 
 def test_batch_dimensions_are_plates():
