@@ -113,7 +113,7 @@ def train_both(images, settings):
     normal = train("Normal prior", normal, Trace_ELBO(), images, settings)
     # A stock ELBO cannot train an energy: it does not know the normalizing constant. Energy
     # discrepancy can, from the energies of latents and of noisy copies of them.
-    objective = ebm.EnergyDiscrepancy(variance=0.25, num_negatives=16)
+    objective = ebm.EnergyDiscrepancy(variance=0.25, num_samples=16)
     loss = ebm.EnergyELBO(objective, Trace_ELBO())
     return normal, train("Energy-based prior", tilted, loss, images, settings)
 
@@ -159,8 +159,8 @@ def look_at(networks, test_images, settings):
         num_warmup=settings.num_moves,
     )
     images = decode(networks, chains.samples[:, 0])
-    # Estimate, lower and upper end, standard error, effective sample size.
-    return Evidence(score, images, *map(float, log_z[:5]))
+    bracket = log_z.estimate, log_z.lower, log_z.upper, log_z.standard_error
+    return Evidence(score, images, *map(float, (*bracket, log_z.effective_sample_size)))
 
 
 def decode(networks, z):

@@ -5,7 +5,7 @@ import pytest
 from jax import random
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.plots import plot_energy_histogram, plot_energy_landscape
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.plots import plot_energy_histogram, plot_energy_landscape
-from pyro_ebm.pyro.distributions.energy_based import scaled_energy
 
 
 @pytest.fixture(autouse=True)
