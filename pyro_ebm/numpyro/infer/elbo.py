@@ -68,9 +68,9 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         ...         numpyro.sample("x", energy, obs=x)
         >>> loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.25))
         >>> svi = numpyro.infer.SVI(model, lambda x: None, optax.adam(1e-3), loss)
-        >>> run = svi.run(jax.random.key(0), 2, jnp.ones(4), progress_bar=False)
-        >>> run.losses.shape
-        (2,)
+        >>> state = svi.init(jax.random.key(0), jnp.ones(4))
+        >>> jax.eval_shape(svi.update, state, jnp.ones(4))[1].shape
+        ()
     """
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ class LangevinGuide(settings.LangevinGuide):
         ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
         ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
         >>> guide = numpyro.handlers.seed(ebm.LangevinGuide(model), jax.random.key(0))
-        >>> guide(jnp.zeros(3))["z"].shape
+        >>> jax.eval_shape(guide, jnp.zeros(3))["z"].shape
         (3,)
     """
 

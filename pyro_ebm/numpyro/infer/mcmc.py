@@ -75,14 +75,11 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
     ``adapt_state.step_size`` without being asked; ArviZ and ``to_arviz`` read them.
 
     Example:
-        >>> import jax, numpyro, numpyro.distributions as dist, pyro_ebm.numpyro as ebm
+        >>> import numpyro, numpyro.distributions as dist, pyro_ebm.numpyro as ebm
         >>> def model():
         ...     numpyro.sample("z", dist.Normal(0.0, 1.0))
         >>> kernel = ebm.SamplerKernel(model, ebm.MALA(0.5))
-        >>> mcmc = numpyro.infer.MCMC(kernel, num_warmup=5, num_samples=5, progress_bar=False)
-        >>> mcmc.run(jax.random.key(0))
-        >>> mcmc.get_samples()["z"].shape
-        (5,)
+        >>> mcmc = numpyro.infer.MCMC(kernel, num_warmup=500, num_samples=1000)
     """
 
     sample_field = "z"
