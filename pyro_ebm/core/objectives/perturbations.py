@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from pyro_ebm.core.checks import check_positive
 from pyro_ebm.core.objectives.settings import convert_fields
@@ -13,9 +14,7 @@ class GaussianPerturbation:
 
     .. math:: y = x + \sqrt t\, \xi, \qquad x_j = y + \sqrt t\, \xi_j
 
-    A kernel of your own has the same two methods: ``forward(x)`` perturbs every value once, and
-    ``backward(y, num_samples)`` returns draws of shape ``(num_samples, *y.shape)``. In NumPyro
-    both take a random key first.
+    A kernel of your own has the same two methods, in NumPyro with a random key first.
 
     Args:
         variance: :math:`t`, the *variance* of one hop; :math:`x_j - x` has variance :math:`2t`.
@@ -28,6 +27,14 @@ class GaussianPerturbation:
 
     def __post_init__(self) -> None:
         convert_fields(self, variance=check_positive)
+
+    def forward(self, *args: Any) -> Any:
+        """Perturb every value of ``(x,)`` once."""
+        raise NotImplementedError
+
+    def backward(self, *args: Any) -> Any:
+        """Draw from ``(y, num_samples)`` copies of shape ``(num_samples, *y.shape)``."""
+        raise NotImplementedError
 
     @property
     def standard_deviation(self) -> float:

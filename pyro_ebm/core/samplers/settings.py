@@ -18,8 +18,20 @@ from pyro_ebm.core.checks import (
 _PROTOCOL = ("init", "step", "target_accept_prob", "adapt_mass_matrix")
 
 
+class Kernel:
+    """Base of the settings of all kernels. A kernel of your own need not derive from it."""
+
+    def init(self, *args: Any) -> Any:
+        """Start chains at ``(potential, position)``, a position of shape ``(*chains, *event)``."""
+        raise NotImplementedError(f"{type(self).__name__} is the settings half of a kernel.")
+
+    def step(self, *args: Any) -> Any:
+        """Move every chain once, from ``(potential, state)``; NumPyro has ``rng_key`` first."""
+        raise NotImplementedError(f"{type(self).__name__} is the settings half of a kernel.")
+
+
 @dataclass(frozen=True)
-class Langevin:
+class Langevin(Kernel):
     r"""Unadjusted Langevin dynamics (ULA); one gradient a step.
 
     .. math:: x' = x - h \nabla U(x) + c \sqrt{2 h T_k}\, \xi
@@ -58,7 +70,7 @@ class Langevin:
 
 
 @dataclass(frozen=True)
-class KineticLangevin:
+class KineticLangevin(Kernel):
     r"""Kinetic (underdamped) Langevin dynamics by the ABOBA splitting; one gradient a step.
 
     Half a drift, half a kick, friction and noise, half a kick, half a drift, with
@@ -95,7 +107,7 @@ class KineticLangevin:
 
 
 @dataclass(frozen=True)
-class MALA:
+class MALA(Kernel):
     r"""Metropolis-adjusted Langevin algorithm; leaves the density invariant; one gradient a step.
 
     A :class:`Langevin` proposal, accepted or rejected.
@@ -128,7 +140,7 @@ class MALA:
 
 
 @dataclass(frozen=True)
-class HMC:
+class HMC(Kernel):
     r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps; leaves the density invariant.
 
     A fresh velocity, ``num_steps`` leapfrog steps of one gradient each, acceptance.

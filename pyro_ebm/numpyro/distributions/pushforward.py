@@ -69,14 +69,17 @@ class Pushforward(core.AbstractPushforward, Distribution):
 
     @property
     def latent(self) -> Any:
+        """Distribution of the latent values."""
         return self._latent.content
 
     @property
     def generator(self) -> Any:
+        """Function from latent values to values."""
         return self._generator.content
 
     @property
     def noise_scale(self) -> Any:
+        """Standard deviation of the noise, or None."""
         return self._noise_scale.content
 
     @property
