@@ -90,3 +90,8 @@ def test_only_some_entropies_are_never_too_high(entropy, num_iterations, is_lowe
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         GeneratorBoundsSettings(**options)
+
+
+def test_entropy_of_probabilistic_pca():
+    log_det = 2 * np.log(np.diag(known.MARGINAL_FACTOR)).sum()
+    assert 0.5 * (5 * math.log(2 * math.pi * math.e) + log_det) == pytest.approx(known.ENTROPY)

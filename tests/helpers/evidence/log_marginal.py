@@ -1,0 +1,166 @@
+import math
+
+import numpy as np
+import pytest
+
+from helpers import linear_gaussian as truth
+
+KNOWN = {"log_normalizers": {"z": 0.5 * math.log(1 / 16 / truth.PRECISION)}}
+SETTINGS = {
+    "importance": {"num_samples": 500},
+    "annealed": {
+        "method": "annealed",
+        "num_samples": 100,
+        "num_temperatures": 20,
+        "batch_size": 50,
+    },
+}
+
+
+def untuned(host):
+    """Settings that compile faster, without a pilot run."""
+    return {**SETTINGS["annealed"], "sampler": host.ebm.MALA(0.5, target_accept_prob=None)}
+
+
+def exact_log_marginal(x):
+    variance = 1 / truth.PRECISION + 1
+    return -0.5 * np.asarray(x) ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)
+
+
+def check(result, exact):
+    """Errors are as large as stated, over many data points."""
+    assert result.estimate.shape == result.standard_error.shape == exact.shape
+    errors = (np.asarray(result.estimate) - np.asarray(exact)) / np.asarray(result.standard_error)
+    assert errors.mean() == pytest.approx(0.0, abs=4 / math.sqrt(len(errors)))
+    assert (errors**2).mean() == pytest.approx(1.0, abs=4 * math.sqrt(2 / len(errors)))
+
+
+# --- exact marginal likelihoods ---
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_each_data_point_is_right_within_its_error(host, method):
+    # The toy at its best prior, and a guide that is not quite the posterior.
+    model, guide, x = host.fitted_toy(truth.PRECISION, scale=1.1)
+    result = host.log_marginal(model, guide, **KNOWN, **SETTINGS[method])()
+    check(result, exact_log_marginal(x))
+    assert result.standard_error.mean() < 0.1
+    assert (result.log_normalizer_error == 0).all()
+
+
+# --- one number for all data ---
+
+
+def grouped_model(host):
+    def model(x):
+        loc = host.ppl.sample("loc", host.dist.Normal(0.0, 1.0))
+        with host.ppl.plate("data", len(x)):
+            z = host.ppl.sample("z", host.dist.Normal(loc, 1.0))
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    return model
+
+
+def test_a_latent_outside_of_the_plate(host):
+    x, covariance = host.random_normal(3), host.array(np.ones((3, 3)) + 2 * np.eye(3))
+    exact = host.dist.MultivariateNormal(host.array(np.zeros(3)), covariance).log_prob(x)
+    result = host.log_marginal(grouped_model(host), **untuned(host))(x)
+    assert result.estimate.shape == ()
+    assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
+
+
+def test_a_guide_that_ties_data_points(host):
+    def model(x):
+        with host.ppl.plate("data", len(x)):
+            z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    x = host.random_normal(3)
+    guide = host.tied_guide(model, x)
+    exact = host.dist.Normal(0.0, math.sqrt(2.0)).log_prob(x).sum()
+    result = host.log_marginal(model, guide, num_samples=4000)(x)
+    assert result.estimate.shape == ()
+    assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
+
+
+# --- log-normalizers ---
+
+
+def steep(z):
+    return 1.5 * z**2
+
+
+def features_model(host):
+    """A datum has three latents of one energy-based prior; the first two of them count.
+
+    Another latent, of no consequence, makes them one datum.
+    """
+    features = np.array([True, True, False])
+
+    def model(x, log_normalizer=None):
+        base = host.dist.Normal(0.0, 1.0)
+        prior = host.ebm.EnergyBased(steep, base, log_normalizer=log_normalizer)
+        with host.ppl.plate("data", len(x), dim=-2):
+            host.ppl.sample("idle", host.dist.Normal(0.0, 1.0))
+            with host.ppl.plate("features", 3, dim=-1), host.mask(mask=host.xp.asarray(features)):
+                z = host.ppl.sample("z", prior)
+                host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    return model
+
+
+def test_errors_of_log_normalizers_add_up(host):
+    x, model = host.random_normal(5, 3), features_model(host)
+    prior = host.ebm.EnergyBased(steep, host.dist.Normal(0.0, 1.0))
+    rough = host.log_normalizer(prior, method="importance", num_samples=50)
+    results = []
+    for known in ({"z": -math.log(2)}, {"z": rough}, None):
+        host.seed(1)
+        results.append(host.log_marginal(model, log_normalizers=known, **untuned(host))(x))
+    exact, with_error, estimated = results
+    host.seed(1)
+    known = host.log_marginal(model, **untuned(host))(x, log_normalizer=lambda: -math.log(2))
+    log_marginal = host.dist.Normal(0.0, math.sqrt(1.25)).log_prob(x)[:, :2].sum(-1)
+    for result in (exact, estimated, known):
+        assert (abs(result.estimate - log_marginal) < 4 * result.standard_error).all()
+    assert (estimated.log_normalizer_error > 0).all()
+    assert (known.log_normalizer_error == 0).all()
+    shift = 2 * (rough.estimate + math.log(2))
+    np.testing.assert_allclose(with_error.estimate, exact.estimate - shift, rtol=1e-5)
+    common = np.full(5, 2 * rough.standard_error)
+    np.testing.assert_allclose(with_error.log_normalizer_error, common, rtol=1e-5)
+    expected = np.hypot(np.asarray(exact.standard_error), common)
+    np.testing.assert_allclose(with_error.standard_error, expected, rtol=1e-5)
+
+
+# --- options, warnings and errors ---
+
+
+def test_options_of_the_model_are_its_own(host):
+    def model(x, method):
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+        host.ppl.sample("x", host.dist.Normal(z, method), obs=x)
+
+    x = host.array(0.5)
+    result = host.log_marginal(model, **untuned(host))(x, method=1.0)
+    exact = host.dist.Normal(0.0, math.sqrt(2)).log_prob(x)
+    assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
+
+
+def test_few_effective_samples_trigger_a_warning(host):
+    model, guide, _ = host.fitted_toy(truth.PRECISION, scale=0.02)
+    with pytest.warns(UserWarning, match="is below 10 at .* of 512 data points"):
+        host.log_marginal(model, guide, **KNOWN, num_samples=50)()
+
+
+def test_errors(host):
+    x, model = host.random_normal(3), grouped_model(host)
+    with pytest.raises(ValueError, match="a guide for method='importance', got None"):
+        host.log_marginal(model)(x)
+    with pytest.raises(ValueError, match="a guide with a density, got one with nothing but Delta"):
+        host.log_marginal(model, host.ebm.LangevinGuide(model))(x)
+    with pytest.raises(ValueError, match=r"energy-based sites of the model \(\[\]\), got 'z'"):
+        host.log_marginal(model, method="annealed", log_normalizers={"z": 0.0})(x)
+    sampler = host.ebm.KineticLangevin(0.1)
+    with pytest.raises(ValueError, match=r"accepts or rejects its moves.*, got KineticLangevin"):
+        host.log_marginal(model, method="annealed", sampler=sampler)(x)

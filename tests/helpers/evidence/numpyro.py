@@ -1,0 +1,82 @@
+"""NumPyro, as the tests of evidence see it; `pyro.py` has the same names."""
+
+from functools import partial
+
+import jax
+import jax.numpy as xp
+import numpy as np
+import numpyro as ppl  # noqa: F401
+import numpyro.distributions as dist
+from jax import random
+from jax.tree_util import Partial as bind  # noqa: N813, F401
+from numpyro.handlers import mask, substitute  # noqa: F401
+
+import pyro_ebm.numpyro as ebm
+from helpers.hosts.numpyro import normal  # noqa: F401
+from helpers.linear_gaussian import log_weight
+from helpers.linear_gaussian_numpyro import Toy
+from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
+from pyro_ebm.numpyro.evidence import annealing
+from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
+
+KEY = random.key(0)
+log_normalizer = partial(ebm.log_normalizer, KEY)
+generator_bounds = partial(ebm.generator_bounds, KEY)
+
+
+def log_marginal(*args, **options):
+    return partial(ebm.log_marginal(*args, **options), KEY)
+
+
+def array(values):
+    """Array of the default precision."""
+    return xp.asarray(np.asarray(values), float)
+
+
+def random_normal(*shape):
+    return random.normal(KEY, shape)
+
+
+def seed(number):
+    """Nothing to do: the key is always the same."""
+
+
+def resample(log_weights):
+    return annealing.resample(KEY, log_weights)
+
+
+def compared(distribution, generator, latent, entropy):
+    """Log-ratios of latent values, and half squared norms of their slopes."""
+    return tuple(map(np.asarray, _compared(distribution, generator, array(latent), entropy)))
+
+
+@partial(jax.jit, static_argnames="entropy")
+def _compared(distribution, generator, latent, entropy):
+    generated = VariationalGenerator.of(KEY, distribution, generator, entropy=entropy)
+    draws = generated.compare(distribution, latent)
+    return draws.log_ratio, half_squared_norm(draws.slope)
+
+
+def fitted_toy(precision, scale):
+    """Model, guide and data of the linear-Gaussian toy with these parameters."""
+    toy, params = Toy("plate"), {"a": log_weight(precision), "slope": 0.7, "scale": scale}
+    return substitute(toy.model, data=params), substitute(toy.guide, data=params), toy.x
+
+
+def tied_guide(model, x):
+    """Guide with one distribution over the latents of all data points."""
+
+    def guide(x):
+        joint = dist.Normal(x / 2, 0.8).to_event(1)
+        z = ppl.sample("joint", joint, infer={"is_auxiliary": True})
+        with ppl.plate("data", len(x)):
+            ppl.sample("z", dist.Delta(z))
+
+    return guide
+
+
+class OnlySamples(dist.Normal):
+    """A normal without a density."""
+
+    def log_prob(self, value):
+        raise NotImplementedError

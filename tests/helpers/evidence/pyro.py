@@ -1,0 +1,64 @@
+"""Pyro, as the tests of evidence see it; `numpyro.py` has the same names."""
+
+from functools import partial as bind  # noqa: F401
+
+import numpy as np
+import pyro as ppl  # noqa: F401
+import pyro.distributions as dist
+import torch as xp
+from pyro.infer.autoguide import AutoMultivariateNormal
+from pyro.poutine import mask  # noqa: F401
+
+import pyro_ebm.pyro as ebm
+from helpers.hosts.pyro import normal  # noqa: F401
+from helpers.linear_gaussian import log_weight
+from helpers.linear_gaussian_pyro import Toy
+from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
+from pyro_ebm.pyro.evidence.annealing import resample  # noqa: F401
+from pyro_ebm.pyro.objectives.generator import VariationalGenerator
+
+log_normalizer, log_marginal = ebm.log_normalizer, ebm.log_marginal
+generator_bounds = ebm.generator_bounds
+
+
+def array(values):
+    """Array of the default precision."""
+    return xp.as_tensor(np.asarray(values), dtype=xp.get_default_dtype())
+
+
+def random_normal(*shape):
+    return xp.randn(shape)
+
+
+def seed(number):
+    ppl.set_rng_seed(number)
+
+
+def compared(distribution, generator, latent, entropy):
+    """Log-ratios of latent values, and half squared norms of their slopes."""
+    generated = VariationalGenerator.of(distribution, generator, entropy=entropy)
+    draws = generated.compare(distribution, array(latent))
+    return draws.log_ratio.numpy(), half_squared_norm(draws.slope).numpy()
+
+
+def fitted_toy(precision, scale):
+    """Model, guide and data of the linear-Gaussian toy with these parameters."""
+    toy = Toy("plate")
+    toy.energy.a.data.fill_(log_weight(precision))
+    ppl.param("slope", xp.tensor(0.7))
+    ppl.param("scale", xp.tensor(scale), constraint=dist.constraints.positive)
+    return toy.model, toy.guide, toy.x
+
+
+def tied_guide(model, x):
+    """Guide with one distribution over the latents of all data points."""
+    guide = AutoMultivariateNormal(model, init_scale=0.8)
+    guide(x)
+    return guide
+
+
+class OnlySamples(dist.Normal):
+    """A normal without a density."""
+
+    def log_prob(self, value):
+        raise NotImplementedError
