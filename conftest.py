@@ -1,12 +1,25 @@
-"""A clean start for the examples in docstrings."""
+"""A clean start for the examples in docstrings, and one cache for all that JAX compiles."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
+# Compiling takes most of the time of a test on NumPyro. What was compiled once is kept, for all
+# processes and for the next time.
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parent / ".pytest_cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
 
 @pytest.fixture(autouse=True)
-def fresh_parameters(request: pytest.FixtureRequest) -> None:
-    """Empty Pyro's parameter store; an example brings everything else that it needs."""
-    if isinstance(request.node, pytest.DoctestItem) and "pyro" in sys.modules:
-        sys.modules["pyro"].clear_param_store()
+def start_of_an_example(request: pytest.FixtureRequest) -> None:
+    """Empty Pyro's parameter store before an example, and compile for speed of compilation."""
+    if isinstance(request.node, pytest.DoctestItem):
+        if "pyro" in sys.modules:
+            sys.modules["pyro"].clear_param_store()
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update("jax_disable_most_optimizations", val=True)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,12 +5,6 @@ import numpyro.distributions as dist
 import pytest
 
 import pyro_ebm.numpyro as ebm
-
-# What was compiled once is kept, for all processes and for the next time.
-CACHE = Path(__file__).parents[2] / ".pytest_cache" / "jax"
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class Quartic(eqx.Module):
