@@ -31,8 +31,8 @@ from numpyro.infer import (
 from numpyro.primitives import mutable
 
 import pyro_ebm.numpyro as ebm
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.numpyro.distributions.energy_based import scaled_energy
 
 X = jnp.linspace(-2, 2, 16).reshape(8, 2)
 LATENT, OBSERVED = latent_model(Bowl()), observed_model(Bowl())

@@ -18,8 +18,8 @@ from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, 
 from pyro.optim import Adam, AdamW
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.pyro.distributions.energy_based import scaled_energy
 
 X = torch.linspace(-2, 2, 16).reshape(8, 2)
 
