@@ -44,6 +44,10 @@ LOG_NORMALIZER_QUARTIC = float(
     )
 )
 
+# Variance of that density.
+_weights = np.exp(-(_grid**2) / 2 - _grid**4 / 4)
+VARIANCE_QUARTIC = float((_weights * _grid**2).sum() / _weights.sum())
+
 
 def pseudo_spherical_gradient(gamma, mu, log_scale, m=-0.3, sigma2=1.0):
     """Of the pseudo-spherical objective of E = (x - mu)^2 / (2 s^2) on data N(m, sigma2).

@@ -1,0 +1,1 @@
+"""Tests of distributions that are the same on both hosts; the adapters are `helpers.samplers`."""

@@ -1,0 +1,201 @@
+import math
+
+import numpy as np
+import pytest
+
+from helpers.oracles import VARIANCE_QUARTIC
+from helpers.targets import normal_p_value
+
+SAMPLERS = {
+    "langevin": lambda ebm: ebm.Langevin(0.1),
+    "kinetic": lambda ebm: ebm.KineticLangevin(0.3),
+    "mala": lambda ebm: ebm.MALA(0.1),
+    "hmc": lambda ebm: ebm.HMC(0.3),
+}
+rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("name", ["langevin", "mala"])
+def test_one_gradient_a_step(host, name):
+    sampler, calls = SAMPLERS[name](host.ebm), []
+
+    def potential(x):
+        calls.append(None)
+        return (x**4).sum(-1)
+
+    state = sampler.init(potential, host.array(np.ones((3, 2))))
+    assert len(calls) == 1
+    state, info = host.step(sampler, potential, state)
+    assert len(calls) == 2
+    if state.potential is not None:
+        np.testing.assert_allclose(state.potential, (state.position**4).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(state.gradient, 4 * state.position**3, rtol=1e-5)
+    assert info.diverging.shape == info.acceptance_rate.shape == (3,)
+
+
+def test_moved_values_stay_in_the_support(host):
+    distribution, value = host.dist.Gamma(3.0, 2.0), host.array(rng.uniform(size=500))
+    moved = host.move_values(host.ebm.MALA(0.2), distribution, value, 100)
+    assert (moved > 0).all()
+    assert moved.mean() == pytest.approx(1.5, abs=4 * math.sqrt(3 / 4 / 500))
+
+
+def test_batched_distribution(host):
+    base = host.dist.Normal(host.array(np.zeros((3, 2))), 1.0).to_event(1)
+    prior = host.ebm.EnergyBased(lambda x: (x**4).sum(-1) / 4, base)
+    options = {"num_chains": 50, "num_samples": 200, "num_warmup": 100, "thinning": 2}
+    chains = host.run_chains(host.ebm.MALA(0.2, target_accept_prob=0.8), prior, **options)
+    assert chains.samples.shape == (50, 200, 3, 2)
+    names = {"lp", "acceptance_rate", "diverging", "step_size", "ebm_energy"}
+    assert set(chains.statistics) == names
+    assert {x.shape for x in chains.statistics.values()} == {(50, 200, 3)}
+    assert np.asarray(chains.samples).var() == pytest.approx(VARIANCE_QUARTIC, rel=0.03)
+
+
+def test_constrained_distribution(host):
+    gamma = host.dist.Gamma(host.array([2.0, 20.0]), 2.0)
+    sampler = host.ebm.MALA(0.05, target_accept_prob=0.9)
+    options = {"num_chains": 500, "num_samples": 40, "num_warmup": 100, "thinning": 5}
+    chains = host.run_chains(sampler, gamma, **options)
+    np.testing.assert_allclose(chains.samples.mean((0, 1)), [1.0, 10.0], rtol=0.05)
+    expected = gamma.log_prob(chains.samples)
+    np.testing.assert_allclose(chains.statistics["lp"], expected, atol=1e-4)
+    assert not chains.statistics["diverging"].any()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_lp_and_ebm_energy(host, name):
+    base = host.dist.Gamma(host.array([2.0, 3.0]), 1.0).to_event(1)
+    distribution = host.ebm.EnergyBased(lambda x: (x**2).sum(-1), base)
+    options = {"num_chains": 2, "num_samples": 5, "num_warmup": 100}
+    chains = host.run_chains(SAMPLERS[name](host.ebm), distribution, **options)
+    samples, statistics = chains.samples, chains.statistics
+    np.testing.assert_allclose(statistics["ebm_energy"], (samples**2).sum(-1), atol=1e-3)
+    np.testing.assert_allclose(statistics["lp"], distribution.log_prob(samples), atol=1e-3)
+
+
+# --- start ---
+
+
+def test_number_of_chains_from_init(host):
+    init, kernel = host.array(np.full(3, 2.0)), host.ebm.Langevin(1e-8)
+    normal = host.dist.Normal(0.0, 1.0)
+    first = host.run_chains(kernel, normal, init=init, num_samples=1)
+    np.testing.assert_allclose(first.samples[:, 0], init, atol=1e-2)
+    again = host.run_chains(kernel, normal, init=first.state, num_samples=1)
+    np.testing.assert_allclose(again.samples, first.samples, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (lambda ebm, dist: (ebm.MALA, dist.Normal(0.0, 1.0)), TypeError, "got the class MALA"),
+        (lambda ebm, dist: (dist.Normal(0.0, 1.0), ebm.MALA()), TypeError, "init and step, .* got"),
+        (lambda ebm, dist: (ebm.MALA(), dist.Poisson(1.0)), ValueError, "continuous .*Poisson"),
+    ],
+)
+def test_bad_arguments(host, arguments, error, message):
+    with pytest.raises(error, match=message):
+        host.run_chains(*arguments(host.ebm, host.dist))
+
+
+@pytest.mark.parametrize(
+    ("init", "options", "message"),
+    [
+        ([0.0, math.nan] * 2, {}, "every chain to start .* in 2 of 4 chains"),
+        (np.zeros((3, 1)), {}, r"`init` of shape \(3,\) .*, got \(3, 1\)"),
+        (np.zeros(3), {"num_chains": 4}, r"`init` of shape \(4, .* got \(3,\)"),
+        (np.zeros(3), {"num_samples": 0}, "`num_samples` to be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_options(host, init, options, message):
+    with pytest.raises(ValueError, match=message):
+        host.run_chains(
+            host.ebm.MALA(), host.dist.Normal(0.0, 1.0), init=host.array(init), **options
+        )
+
+
+# --- warm-up ---
+
+
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("make", [lambda ebm: ebm.MALA(), lambda ebm: ebm.HMC(num_steps=7)])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_default_step_size_at_any_scale(host, make, scale):
+    options = {"num_chains": 2000, "num_samples": 1, "num_warmup": 300}
+    target = host.dist.Normal(5 * scale, scale)
+    chains = host.run_chains(make(host.ebm), target, **options)
+    assert normal_p_value(chains.samples / scale - 5) > 1e-3
+
+
+def test_default_step_size_before_warmup(host):
+    draws = host.array(1e-3 * rng.normal(size=(2000, 8)))
+
+    def potential(x):
+        return (x**2).sum(-1) / 2e-6
+
+    step_size = host.ebm.MALA().init(potential, draws).step_size.item()
+    assert step_size == pytest.approx(1e-6 / 2, rel=4 * math.sqrt(2 / 16_000))
+    leapfrog = host.ebm.HMC().init(potential, draws).step_size.item()
+    assert leapfrog == pytest.approx(math.sqrt(2 * step_size))
+
+
+# For HMC unequal scales too, or trajectories would come back to their start all at once.
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize(
+    ("make", "scale", "rate"),
+    [
+        (lambda ebm: ebm.MALA(1e-3, adapt_mass_matrix=True), [0.01, 1.0, 100.0], 0.574),
+        (lambda ebm: ebm.HMC(9.0, 3), [0.5, 0.7, 1.0], 0.8),
+    ],
+)
+def test_warmup_tunes_step_size_and_scales(host, make, scale, rate):
+    sampler, init = make(host.ebm), host.array(scale * rng.normal(size=(1000, 3)))
+    target = host.dist.Normal(host.array([0.0] * 3), host.array(scale)).to_event(1)
+    chains = host.run_chains(sampler, target, num_samples=20, num_warmup=400, init=init)
+    assert chains.statistics["acceptance_rate"].mean().item() == pytest.approx(rate, abs=0.06)
+    assert chains.statistics["step_size"].shape == (1000, 20)
+    # Four errors of 1,000 exact draws: a trajectory of HMC may be near a period of a coordinate.
+    np.testing.assert_allclose(np.asarray(chains.samples).std((0, 1)), scale, rtol=0.09)
+    expected = scale if sampler.adapt_mass_matrix else 1.0
+    np.testing.assert_allclose(chains.state.scale, expected, rtol=0.1)
+
+
+def test_step_sizes_of_a_batch(host):
+    target = host.dist.Normal(0.0, host.array([0.01, 1.0]))
+    options = {"num_chains": 200, "num_samples": 10, "num_warmup": 300}
+    chains = host.run_chains(host.ebm.MALA(0.1), target, **options)
+    small, large = chains.state.step_size.tolist()
+    assert large / small == pytest.approx(1e4, rel=0.5)
+    assert chains.statistics["step_size"].shape == (200, 10, 2)
+
+
+def test_step_size_stays_without_a_target(host):
+    sampler, target = host.ebm.MALA(0.1, target_accept_prob=None), host.dist.Normal(0.0, 1.0)
+    chains = host.run_chains(sampler, target, num_samples=10, num_warmup=50)
+    np.testing.assert_allclose(chains.statistics["step_size"], 0.1)
+
+
+# --- warnings and progress ---
+
+
+def test_trouble_is_warned_of(host):
+    steep = host.ebm.EnergyBased(lambda x: 1e3 * x**4, host.dist.Normal(0.0, 1.0))
+    with pytest.warns(UserWarning, match=r"\d+ of 120 kept transitions of Langevin.* diverged"):
+        chains = host.run_chains(host.ebm.Langevin(0.5), steep, num_samples=30)
+    assert chains.statistics["diverging"][:, -1].all()
+    with (
+        pytest.warns(UserWarning, match="of MALA.* diverged"),
+        pytest.warns(UserWarning, match="4 of 4 chains of MALA.* are stuck"),
+    ):
+        exact = host.run_chains(host.ebm.MALA(0.5), steep, num_samples=30)
+    assert np.isfinite(np.asarray(exact.samples)).all()
+
+
+def test_progress_bar_changes_no_draw(host, capsys):
+    target, options = host.dist.Normal(0.0, 1.0), {"num_samples": 45, "num_warmup": 7}
+    shown = host.run_chains_with_a_bar(host.ebm.MALA(0.1), target, **options)
+    assert "MALA" in capsys.readouterr().err
+    hidden = host.run_chains(host.ebm.MALA(0.1), target, **options)
+    assert capsys.readouterr().err == ""
+    np.testing.assert_allclose(shown.samples, hidden.samples, atol=1e-5)
