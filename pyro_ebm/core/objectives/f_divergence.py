@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
+from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.divergences import Divergence, check_f
 from pyro_ebm.core.objectives.loss import Metrics, Objective
@@ -95,7 +96,8 @@ class FDivergence(Objective):
         Returns:
             Shape ``(*batch,)``; zero everywhere for a perfect model.
         """
-        raise NotImplementedError
+        critics = evaluate_energy(critic, value, distribution.event_shape)
+        return critics + scaled_energy(distribution, value)
 
 
 class FDivergenceWeights(NamedTuple):

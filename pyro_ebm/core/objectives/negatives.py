@@ -1,11 +1,15 @@
 """Negatives: draws of the model that objectives compare with the data."""
 
 from collections.abc import Callable
+from functools import partial
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 from pyro_ebm.core.samplers.settings import check_sampler
@@ -58,6 +62,24 @@ def check_attached_chains(chains: Any, event_shape: Any) -> None:
         )
 
 
+def sampler_and_steps(settings: Negatives, distribution: Any) -> tuple[Any, int]:
+    """Return what moves the draws of an objective, and for how many steps."""
+    sampler = settings.sampler or distribution.sampler
+    return sampler, settings.num_steps or distribution.num_sampler_steps
+
+
+def number_of_draws(settings: Negatives, value: Any, model: Any) -> int:
+    """Return the number of draws for each element of the batch of a base.
+
+    Args:
+        settings: Settings of the objective.
+        value: Values of the site, shape ``(*batch, *event)``.
+        model: Its distribution without plates.
+    """
+    num_values = prod(value.shape) // prod(model.event_shape)
+    return settings.num_samples or max(2, num_values // prod(model.batch_shape))
+
+
 class Energies(NamedTuple):
     """Energies of values and of negatives.
 
@@ -77,6 +99,39 @@ class Energies(NamedTuple):
     def mean_square(self) -> Any:
         """Squared energy of each value plus the mean squared energy of the negatives."""
         return mean_square(self.positive_energy, self.negative_energy)
+
+
+def evaluate_energies(distribution: Any, value: Any, negatives: Any) -> Energies:
+    """Evaluate energies and potentials of values and negatives, in one call of the energy.
+
+    Args:
+        distribution: An energy-based distribution.
+        value: Shape ``(*batch, *event)``.
+        negatives: Shape ``(num_samples, *context, *event)``; the context broadcasts with ``batch``.
+    """
+    energies = scaled_energies(distribution, value, negatives)
+    if distribution.base is None or is_implicit(distribution.base):
+        return Energies(*energies, *energies)
+    densities = [distribution.base.log_prob(x) for x in (value, negatives)]
+    return Energies(*energies, energies[0] - densities[0], energies[1] - densities[1])
+
+
+def scaled_energies(distribution: Any, value: Any, negatives: Any) -> tuple[Any, Any]:
+    """Evaluate the energies alone; see :func:`evaluate_energies`."""
+    function = partial(scaled_energy, distribution)
+    return evaluate_both(function, value, negatives, distribution.event_shape)
+
+
+def evaluate_both(
+    function: Callable[[Any], Any], value: Any, negatives: Any, event_shape: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """Call a function from ``(N, *event)`` to ``(N,)`` once, for values and negatives."""
+    xp = array_namespace(value, negatives)
+    both = [xp.reshape(x, (-1, *event_shape)) for x in (value, negatives)]
+    results = evaluate_energy(function, xp.concat(both), event_shape)
+    shapes = [x.shape[: x.ndim - len(event_shape)] for x in (value, negatives)]
+    first = both[0].shape[0]
+    return xp.reshape(results[:first], shapes[0]), xp.reshape(results[first:], shapes[1])
 
 
 def mean_square(positive: Any, negative: Any) -> Any:

@@ -6,18 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import mean_square
+from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies, mean_square
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import (
-    detached_metrics,
-    draw_negatives,
-    evaluate_both,
-    evaluate_energies,
-)
+from pyro_ebm.numpyro.objectives.negatives import detached_metrics, draw_negatives
 
 Function = Callable[[Array], Array]
 
@@ -76,10 +70,6 @@ class FDivergence(core.FDivergence):
         ratios = core.log_ratio_metrics(positive, negative, self.log_ratio_bound)
         metrics = {**detached_metrics(energies), **ratios}
         return Loss(weights.value + loss - lax.stop_gradient(loss), metrics)
-
-    def log_ratio(self, distribution: EnergyBased, value: Array, *, critic: Function) -> Array:
-        critics = evaluate_energy(critic, value, distribution.event_shape)
-        return critics + scaled_energy(distribution, value)
 
 
 def _derivative(function: Function) -> Function:

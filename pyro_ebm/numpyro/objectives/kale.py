@@ -13,10 +13,10 @@ from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
 from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.negatives import scaled_energies, weight_metrics
 from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics, evaluate_both
+from pyro_ebm.numpyro.objectives.negatives import detached_metrics
 
 
 class KALE(core.KALE):
@@ -50,11 +50,11 @@ class KALE(core.KALE):
         draw_key, penalty_key = random.split(rng_key)
         draws, zero = self._draw(draw_key, base, direction)
         if log_normalizer is None:
-            loss, negative = _energies(distribution, value, draws)
+            loss, negative = scaled_energies(distribution, value, draws)
             metrics = _metrics(loss, negative)
             loss = loss + core.log_partition(negative - zero)
         else:
-            loss, negative = _energies(distribution, value, lax.stop_gradient(draws))
+            loss, negative = scaled_energies(distribution, value, lax.stop_gradient(draws))
             partition = core.log_partition(negative)
             metrics = {**_metrics(loss, negative), **_lag_metrics(partition, log_normalizer)}
             loss = loss + self._bound(partition, log_normalizer)
@@ -92,11 +92,6 @@ class KALE(core.KALE):
         constant, fixed = lax.stop_gradient((log_normalizer, partition))
         gradient = core.log_normalizer_gradient(fixed, constant, safe=self.safe_gradient)
         return core.fenchel_bound(partition, constant) + gradient * _zero(log_normalizer)
-
-
-def _energies(distribution: EnergyBased, value: Array, draws: Array) -> tuple[Array, Array]:
-    function = partial(scaled_energy, distribution)
-    return evaluate_both(function, value, draws, distribution.event_shape)
 
 
 def _partition_of_base(

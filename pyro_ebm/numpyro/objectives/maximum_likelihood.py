@@ -6,9 +6,9 @@ from jax import Array, lax
 
 from pyro_ebm.core.objectives import maximum_likelihood as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.negatives import evaluate_energies, weight_metrics
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics, evaluate_energies
+from pyro_ebm.numpyro.objectives.negatives import detached_metrics
 
 
 class MaximumLikelihood(core.MaximumLikelihood):

@@ -5,18 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import mean_square
+from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies, mean_square
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import (
-    detached_metrics,
-    draw_negatives,
-    evaluate_both,
-    evaluate_energies,
-)
+from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives
 
 Function = Callable[[Tensor], Tensor]
 
@@ -74,10 +68,6 @@ class FDivergence(core.FDivergence):
         ratios = core.log_ratio_metrics(positive, negative, self.log_ratio_bound)
         metrics = {**detached_metrics(energies), **ratios}
         return Loss(weights.value + loss - loss.detach(), metrics)
-
-    def log_ratio(self, distribution: EnergyBased, value: Tensor, *, critic: Function) -> Tensor:
-        critics = evaluate_energy(critic, value, distribution.event_shape)
-        return critics + scaled_energy(distribution, value)
 
 
 def _derivative(function: Function) -> Function:

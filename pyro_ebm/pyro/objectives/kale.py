@@ -12,10 +12,10 @@ from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
 from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.negatives import scaled_energies, weight_metrics
 from pyro_ebm.pyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics, evaluate_both
+from pyro_ebm.pyro.objectives.negatives import detached_metrics
 
 
 class KALE(core.KALE):
@@ -42,11 +42,11 @@ class KALE(core.KALE):
         value = value.detach()
         draws, zero = self._draw(base, core.DIRECTIONS[base_loss])
         if log_normalizer is None:
-            loss, negative = _energies(distribution, value, draws)
+            loss, negative = scaled_energies(distribution, value, draws)
             metrics = _metrics(loss, negative)
             loss = loss + core.log_partition(negative - zero)
         else:
-            loss, negative = _energies(distribution, value, draws.detach())
+            loss, negative = scaled_energies(distribution, value, draws.detach())
             partition = core.log_partition(negative)
             metrics = {**_metrics(loss, negative), **_lag_metrics(partition, log_normalizer)}
             loss = loss + self._bound(partition, log_normalizer)
@@ -83,12 +83,6 @@ class KALE(core.KALE):
             partition.detach(), constant, safe=self.safe_gradient
         )
         return core.fenchel_bound(partition, constant) + gradient * _zero(log_normalizer)
-
-
-def _energies(distribution: EnergyBased, value: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    return evaluate_both(
-        partial(scaled_energy, distribution), value, draws, distribution.event_shape
-    )
 
 
 def _partition_of_base(

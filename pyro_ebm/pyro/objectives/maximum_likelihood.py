@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pyro_ebm.core.objectives import maximum_likelihood as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.negatives import evaluate_energies, weight_metrics
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics, evaluate_energies
+from pyro_ebm.pyro.objectives.negatives import detached_metrics
 
 
 class MaximumLikelihood(core.MaximumLikelihood):

@@ -5,8 +5,9 @@ from torch import Tensor
 from pyro_ebm.core.distributions.checks import check_one_base
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives, evaluate_energies
+from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives
 
 
 class PseudoSpherical(core.PseudoSpherical):

@@ -202,16 +202,16 @@ def test_negatives_from_a_sampler_and_from_chains(host):
         seen.append(len(x))
         return 0 * x
 
-    sampler = host.ebm.MALA(0.5)
+    sampler, base = host.ebm.MALA(0.5), host.dist.Normal(host.array(0.0), 1.0)
     objective = host.ebm.FDivergence("kl", sampler=sampler, num_steps=2, num_samples=30)
-    base = host.dist.Normal(host.array(0.0), 1.0)
-    prior, x = host.ebm.EnergyBased(lambda x: 0.5 * x**2, base), np.ones(8)
-    assert host.loss(objective, prior.expand((8,)), x, critic=watched).shape == (8,)
+    prior, x = host.ebm.EnergyBased(lambda x: 0.5 * x**2, base).expand((8,)), np.ones(8)
+    assert host.loss(objective, prior, x, critic=watched).shape == (8,)
     assert seen == [8 + 30]
 
     def model(x):
+        energy = host.bind(lambda weight, x: weight * x**2, host.ppl.param("w", host.array(0.5)))
         with host.ppl.plate("data", len(x)):
-            host.ppl.sample("x", prior, obs=x)
+            host.ppl.sample("x", host.ebm.EnergyBased(energy, base), obs=x)
 
     def guide(x):
         options = {"sampler": sampler, "restart_probability": 0.1}
