@@ -1,0 +1,184 @@
+"""NumPyro, as the tests of models and inference see it; `pyro.py` has the same names."""
+
+import jax
+import jax.numpy as xp
+import numpy as np
+import numpyro as ppl  # noqa: F401
+import numpyro.distributions as dist  # noqa: F401
+import optax
+from jax import random
+from numpyro import infer
+from numpyro.distributions import biject_to  # noqa: F401
+from numpyro.handlers import mask, replay, scale, seed, substitute, trace  # noqa: F401
+from numpyro.infer.autoguide import AutoNormal  # noqa: F401
+
+import pyro_ebm.numpyro as ebm  # noqa: F401
+from helpers.hosts.numpyro import (  # noqa: F401
+    Bowl,
+    Walk,
+    attaching,
+    empty_guide,
+    fit,
+    flatten,
+    latent_model,
+    mean_field_guide,
+    normal,
+    observed_model,
+    prior,
+    register,
+)
+from helpers.linear_gaussian import log_weight
+from helpers.linear_gaussian_numpyro import ELBOS, Toy, run  # noqa: F401
+from pyro_ebm.numpyro.model import posterior as room
+
+KEY = random.key(0)
+# Names in messages: of parameters in a closure, and of the way to freeze parameters.
+HIDDEN, FREEZING, HOST = "energy.weight", "jax.device_get(energy)", "NumPyro"
+
+STOCK = {
+    "Trace": lambda: infer.Trace_ELBO(),
+    "Trace x3": lambda: infer.Trace_ELBO(3),
+    "Trace x3 in turn": lambda: infer.Trace_ELBO(3, vectorize_particles=False),
+    "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(2),
+    "TraceGraph": lambda: infer.TraceGraph_ELBO(),
+    "Renyi x2": lambda: infer.RenyiELBO(),
+}
+# Those that need no density of the guide.
+WITHOUT_WEIGHTS = ["TraceMeanField x2", "TraceGraph"]
+BEST_LAYOUTS = [("subsample", "Trace x4 vectorized")]
+CELLS = [
+    (elbo, "plate")
+    for elbo in ("Trace", "Trace x4 vectorized", "TraceMeanField", "TraceGraph", "Renyi x2")
+]
+
+
+def array(values):
+    """Array of the default precision; booleans stay booleans."""
+    values = np.asarray(values)
+    return xp.asarray(values if values.dtype == bool else values.astype(float))
+
+
+to_numpy = np.asarray
+jit = jax.jit
+frozen = jax.device_get
+with_weight = Bowl
+
+# --- posteriors and guides ---
+
+
+def posterior(model, *args, **kwargs):
+    return room.Posterior(KEY, model, args, kwargs)
+
+
+def starts(posterior, num_chains):
+    return posterior.starts(random.key(1), num_chains)
+
+
+def best_toy(layout="plate"):
+    """A toy whose prior is the best one, and its parameters where a host keeps them apart."""
+    return Toy(layout), {"a": xp.array(log_weight(0.25))}
+
+
+def run_guide(guide, *args, params=None, key=KEY):
+    return trace(substitute(seed(guide, key), params or {})).get_trace(*args)
+
+
+def traces(guide, model, *args, params=None):
+    """Messages of a guide, and of the model replayed, by name."""
+    guide_trace = run_guide(guide, *args, params=params)
+    return guide_trace, trace(replay(seed(model, 1), guide_trace)).get_trace(*args)
+
+
+def draws(guide, *args, params=None):
+    """Values that a guide emits, under jit."""
+
+    @jax.jit
+    def values(params):
+        return {
+            name: site["value"]
+            for name, site in run_guide(guide, *args, params=params).items()
+            if site["type"] == "sample"
+        }
+
+    return values(params or {})
+
+
+def predict(model, guide, *args, params=None, num_samples):
+    params = params or infer.SVI(model, guide, optax.sgd(0.0), infer.Trace_ELBO())
+    if not isinstance(params, dict):
+        params = params.get_params(params.init(KEY, *args))
+    predictive = infer.Predictive(model, guide=guide, params=params, num_samples=num_samples)
+    return predictive(KEY, *args)
+
+
+# --- training ---
+
+
+def sgd(learning_rate):
+    return optax.sgd(learning_rate)
+
+
+def loss_and_gradients(loss, model, guide, *args):
+    """Loss of fresh parameters, and gradients by name."""
+    svi = infer.SVI(model, guide, optax.sgd(0.0), loss)
+    params = svi.get_params(svi.init(KEY, *args))
+    function = jax.jit(
+        jax.value_and_grad(lambda params: loss.loss(random.key(3), params, model, guide, *args))
+    )
+    value, gradients = function(params)
+    return float(value), flatten(gradients)
+
+
+def draws_of_loss(guide, *args):
+    """Values and log-densities at site ``z`` of the guide in :func:`loss_and_gradients`."""
+    key = random.split(random.key(3))[1]
+
+    @jax.jit
+    def evaluate():
+        site = run_guide(guide, *args, key=key)["z"]
+        return site["value"], [site["fn"].log_prob(site["value"])]
+
+    return evaluate()
+
+
+class Training:
+    """A training run, step by step."""
+
+    def __init__(self, model, guide, loss, optimizer=None):
+        self.model, self.guide, self.loss = model, guide, loss
+        self.svi = infer.SVI(model, guide, optimizer or optax.adam(0.05), loss)
+        self.state = None
+        self.update, self.evaluated = jax.jit(self.svi.update), jax.jit(self.svi.evaluate)
+
+    def init(self, *args):
+        if self.state is None:
+            self.state = self.svi.init(KEY, *args)
+
+    def fill(self, chains, values, *args):
+        self.init(*args)
+        self.state = self.state._replace(mutable_state={chains: array(values)})
+
+    def step(self, *args):
+        self.init(*args)
+        self.state, loss = self.update(self.state, *args)
+        return float(loss)
+
+    def evaluate(self, *args):
+        return float(self.evaluated(self.state, *args))
+
+    def metrics(self, *args):
+        self.init(*args)
+        params = self.svi.get_params(self.state) | (self.state.mutable_state or {})
+        return self.loss.metrics(random.key(1), params, self.model, self.guide, *args)
+
+    def param(self, name):
+        return flatten(self.svi.get_params(self.state))[name]
+
+    def chains(self, name):
+        return np.asarray(self.state.mutable_state[name])
+
+
+def advance(chains, distribution, values, seed=0):
+    """All chains and those that moved."""
+    moved = chains.advance(random.key(seed), distribution, array(values))
+    return [np.asarray(x) for x in moved]

@@ -1,0 +1,174 @@
+"""Pyro, as the tests of models and inference see it; `numpyro.py` has the same names."""
+
+from functools import partial
+
+import numpy as np
+import pyro as ppl
+import pyro.distributions as dist  # noqa: F401
+import torch as xp
+from pyro import infer
+from pyro.infer.autoguide import AutoNormal  # noqa: F401
+from pyro.optim import SGD, Adam
+from pyro.poutine import mask, replay, scale, trace  # noqa: F401
+from torch.distributions import biject_to  # noqa: F401
+
+import pyro_ebm.pyro as ebm  # noqa: F401
+from helpers.hosts.pyro import (  # noqa: F401
+    Bowl,
+    Walk,
+    attaching,
+    empty_guide,
+    fit,
+    latent_model,
+    mean_field_guide,
+    normal,
+    observed_model,
+    prior,
+    register,
+)
+from helpers.linear_gaussian import log_weight
+from helpers.linear_gaussian_pyro import ELBOS, Toy, run  # noqa: F401
+from pyro_ebm.pyro.model import posterior as room
+
+# Names in messages: of parameters in a closure, and of the way to freeze parameters.
+HIDDEN, FREEZING, HOST = "a tensor of shape ()", "requires_grad_(False)", "Pyro"
+
+STOCK = {
+    "Trace": lambda: infer.Trace_ELBO(),
+    "Trace x3": lambda: infer.Trace_ELBO(num_particles=3),
+    "Trace x3 vectorized": lambda: infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
+    "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(num_particles=2),
+    "TraceGraph x2": lambda: infer.TraceGraph_ELBO(num_particles=2),
+    "TraceEnum": lambda: infer.TraceEnum_ELBO(
+        max_plate_nesting=1, strict_enumeration_warning=False
+    ),
+    "Renyi x2": lambda: infer.RenyiELBO(num_particles=2),
+    "ReweightedWakeSleep x2": lambda: infer.ReweightedWakeSleep(
+        num_particles=2, max_plate_nesting=1
+    ),
+}
+# Those that need no density of the guide.
+WITHOUT_WEIGHTS = ["Trace", "TraceMeanField x2", "TraceGraph x2", "TraceEnum"]
+BEST_LAYOUTS = [("plate", "Trace"), ("subsample", "Trace x4 vectorized")]
+CELLS = [(elbo, "plate") for elbo in ELBOS if elbo != "Trace x4"]
+
+
+def array(values):
+    """Array of the default precision; booleans stay booleans."""
+    values = np.asarray(values)
+    return xp.as_tensor(values, dtype=None if values.dtype == bool else xp.get_default_dtype())
+
+
+def to_numpy(x):
+    return x.detach().numpy().copy()
+
+
+def jit(function):
+    return function
+
+
+def frozen(energy):
+    """The energy with constant parameters."""
+    return energy.requires_grad_(False).eval()
+
+
+def with_weight(weight):
+    """A bowl with a given weight."""
+    return partial(xp.func.functional_call, Bowl(), {"weight": weight})
+
+
+# --- posteriors and guides ---
+
+
+def posterior(model, *args, **kwargs):
+    return room.Posterior(model, args, kwargs)
+
+
+def starts(posterior, num_chains):
+    return posterior.starts(num_chains)
+
+
+def best_toy(layout="plate"):
+    """A toy whose prior is the best one, and its parameters where a host keeps them apart."""
+    toy = Toy(layout)
+    toy.energy.a.data.fill_(log_weight(0.25))
+    return toy, None
+
+
+def traces(guide, model, *args, params=None):
+    """Messages of a guide, and of the model replayed, by name."""
+    del params
+    guide_trace = trace(guide).get_trace(*args)
+    model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args)
+    return dict(guide_trace.nodes), dict(model_trace.nodes)
+
+
+def draws(guide, *args, params=None):
+    """Values that a guide emits."""
+    del params
+    return {name: to_numpy(value) for name, value in guide(*args).items()}
+
+
+def predict(model, guide, *args, params=None, num_samples):
+    del params
+    return infer.Predictive(model, guide=guide, num_samples=num_samples)(*args)
+
+
+# --- training ---
+
+
+def sgd(learning_rate):
+    return SGD({"lr": learning_rate})
+
+
+def loss_and_gradients(loss, model, guide, *args):
+    """Loss of fresh parameters, and gradients by name."""
+    ppl.clear_param_store()
+    ppl.set_rng_seed(3)
+    value = loss.loss_and_grads(model, guide, *args)
+    store = ppl.get_param_store()
+    gradients = {name: store[name].unconstrained().grad for name in store}
+    gradients = {n.replace("$$$", "."): to_numpy(g) for n, g in gradients.items() if g is not None}
+    return value, gradients
+
+
+def draws_of_loss(guide, *args):
+    """Values and log-densities at site ``z`` of the guide in :func:`loss_and_gradients`."""
+    ppl.set_rng_seed(3)
+    site_trace = trace(guide).get_trace(*args)
+    site_trace.compute_log_prob()
+    logs = [site["log_prob"] for n, site in site_trace.nodes.items() if n in ("z", "z$init")]
+    return to_numpy(site_trace.nodes["z"]["value"]), [to_numpy(log) for log in logs]
+
+
+class Training:
+    """A training run, step by step."""
+
+    def __init__(self, model, guide, loss, optimizer=None):
+        self.model, self.guide, self.loss = model, guide, loss
+        self.svi = infer.SVI(model, guide, optimizer or Adam({"lr": 0.05}), loss)
+
+    def fill(self, chains, values, *args):
+        del args
+        ppl.param(chains, array(values))
+
+    def step(self, *args):
+        return self.svi.step(*args)
+
+    def evaluate(self, *args):
+        return self.svi.evaluate_loss(*args)
+
+    def metrics(self, *args):
+        return self.loss.metrics(self.model, self.guide, *args)
+
+    def param(self, name):
+        return to_numpy(ppl.get_param_store()[name.replace(".", "$$$")])
+
+    chains = param
+
+
+def advance(chains, distribution, values, seed=0):
+    """All chains and those that moved."""
+    ppl.set_rng_seed(seed)
+    with xp.no_grad():
+        return [to_numpy(x) for x in chains.advance(distribution, array(values))]
