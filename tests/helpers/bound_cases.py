@@ -1,4 +1,4 @@
-"""Energies with generators, for both hosts, and what is known of their bounds by quadrature.
+"""Energies with generators, for both hosts, and their bounds by quadrature.
 
 Functions take the array namespace of the host first.
 """
