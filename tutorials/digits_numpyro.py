@@ -91,7 +91,7 @@ def guide(networks, images, batch_size=None):
 
 def train(name, networks, loss, images, settings):
     print(name)
-    # The learning rate falls to zero, so that the last weights are no snapshot of a random walk.
+    # The learning rate falls to zero, or the last weights would be a snapshot of a random walk.
     cosine = optax.cosine_decay_schedule(1e-3, settings.num_steps)
     svi = SVI(model, guide, optax.adam(cosine), loss)
     key = random.key(settings.seed)
@@ -108,14 +108,14 @@ def train_both(images, settings):
     decoder = mlp(keys[1], NUM_LATENTS, 256, NUM_PIXELS)
     # Energies map (N, 16) to (N,): one number for each value.
     normal = Networks(encoder, decoder, energy=None)
-    tilted = Networks(encoder, decoder, energy=mlp(keys[2], NUM_LATENTS, 128, "scalar"))
+    learned = Networks(encoder, decoder, energy=mlp(keys[2], NUM_LATENTS, 128, "scalar"))
 
     normal = train("Normal prior", normal, Trace_ELBO(), images, settings)
     # A stock ELBO cannot train an energy: it does not know the normalizing constant. Energy
     # discrepancy can, from the energies of latents and of noisy copies of them.
     objective = ebm.EnergyDiscrepancy(variance=0.25, num_samples=16)
     loss = ebm.EnergyELBO(objective, Trace_ELBO())
-    return normal, train("Energy-based prior", tilted, loss, images, settings)
+    return normal, train("Energy-based prior", learned, loss, images, settings)
 
 
 # --- 4. Evidence on images that were never seen -------------------------------------------------
@@ -137,12 +137,12 @@ def log_likelihood(rng_key, networks, images, num_samples):
 
 
 def look_at(networks, test_images, settings):
-    """What the report says of one prior."""
+    """Results of one prior, for the report."""
     keys = random.split(random.key(settings.seed), 3)
-    score = log_likelihood(keys[0], networks, test_images, settings.num_importance)
+    held_out = log_likelihood(keys[0], networks, test_images, settings.num_importance)
     latents = prior(networks.energy)
     if networks.energy is None:
-        return Evidence(score, decode(networks, latents.sample(keys[1], (settings.num_draws,))))
+        return Evidence(held_out, decode(networks, latents.sample(keys[1], (settings.num_draws,))))
     # An energy-based density is known up to its normalizing constant: estimate and bracket it.
     log_z = ebm.log_normalizer(
         keys[2],
@@ -159,8 +159,7 @@ def look_at(networks, test_images, settings):
         num_warmup=settings.num_moves,
     )
     images = decode(networks, chains.samples[:, 0])
-    bracket = log_z.estimate, log_z.lower, log_z.upper, log_z.standard_error
-    return Evidence(score, images, *map(float, (*bracket, log_z.effective_sample_size)))
+    return Evidence(held_out, images, log_z)
 
 
 def decode(networks, z):
@@ -190,13 +189,13 @@ def main(argv=None):
     settings = read_settings(argv, __doc__)
     data = digits()
     train_images, test_images = map(jnp.asarray, (data.train.images, data.test.images))
-    normal, tilted = train_both(train_images, settings)
+    normal, learned = train_both(train_images, settings)
     report(
         settings,
         data,
         normal=look_at(normal, test_images, settings),
-        tilted=look_at(tilted, test_images, settings),
-        posterior=sample_posterior(tilted, test_images[:2], settings),
+        learned=look_at(learned, test_images, settings),
+        posterior=sample_posterior(learned, test_images[:2], settings),
     )
 
 

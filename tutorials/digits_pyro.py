@@ -83,7 +83,7 @@ def train(name, networks, loss, images, settings):
     # Both runs start with an empty parameter store and the same seed.
     pyro.clear_param_store()
     pyro.set_rng_seed(settings.seed)
-    # The learning rate falls to zero, so that the last weights are no snapshot of a random walk.
+    # The learning rate falls to zero, or the last weights would be a snapshot of a random walk.
     cosine = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 1e-3}}
     scheduler = CosineAnnealingLR({**cosine, "T_max": settings.num_steps})
     svi = SVI(model, guide, scheduler, loss)
@@ -101,14 +101,20 @@ def train_both(images, settings):
     # Energies map (N, 16) to (N,): one number for each value.
     energy = nn.Sequential(mlp(NUM_LATENTS, 128, 1), nn.Flatten(start_dim=0))
     normal = Networks(encoder, decoder, energy=None)
-    tilted = Networks(copy.deepcopy(encoder), copy.deepcopy(decoder), energy)
+    learned = Networks(copy.deepcopy(encoder), copy.deepcopy(decoder), energy)
 
     train("Normal prior", normal, Trace_ELBO(), images, settings)
     # A stock ELBO cannot train an energy: it does not know the normalizing constant. Energy
     # discrepancy can, from the energies of latents and of noisy copies of them.
     objective = ebm.EnergyDiscrepancy(variance=0.25, num_samples=16)
-    train("Energy-based prior", tilted, ebm.EnergyELBO(objective, Trace_ELBO()), images, settings)
-    return normal, tilted
+    train(
+        "Energy-based prior",
+        learned,
+        ebm.EnergyELBO(objective, Trace_ELBO()),
+        images,
+        settings,
+    )
+    return normal, learned
 
 
 # --- 4. Evidence on images that were never seen -------------------------------------------------
@@ -127,12 +133,12 @@ def log_likelihood(networks, images, num_samples):
 
 
 def look_at(networks, test_images, settings):
-    """What the report says of one prior."""
+    """Results of one prior, for the report."""
     pyro.set_rng_seed(settings.seed)
-    score = log_likelihood(networks, test_images, settings.num_importance)
+    held_out = log_likelihood(networks, test_images, settings.num_importance)
     latents = prior(networks.energy)
     if networks.energy is None:
-        return Evidence(score, decode(networks, latents.sample((settings.num_draws,))))
+        return Evidence(held_out, decode(networks, latents.sample((settings.num_draws,))))
     # An energy-based density is known up to its normalizing constant: estimate and bracket it.
     log_z = ebm.log_normalizer(
         latents, num_samples=settings.num_weights, num_temperatures=settings.num_temperatures
@@ -145,8 +151,7 @@ def look_at(networks, test_images, settings):
         num_warmup=settings.num_moves,
     )
     images = decode(networks, chains.samples[:, 0])
-    bracket = log_z.estimate, log_z.lower, log_z.upper, log_z.standard_error
-    return Evidence(score, images, *map(float, (*bracket, log_z.effective_sample_size)))
+    return Evidence(held_out, images, log_z)
 
 
 @torch.no_grad()
@@ -163,7 +168,7 @@ def sample_posterior(networks, images, settings):
     for network in (networks.decoder, networks.energy):
         network.requires_grad_(False).eval()  # only the latents are unknown now
     with warnings.catch_warnings():
-        # Where there are fewer cores than chains, Pyro says that they run one after the other.
+        # With fewer cores than chains, Pyro warns that they run one after the other.
         warnings.filterwarnings("ignore", "num_chains=.* is more than available_cpu")
         mcmc = MCMC(
             NUTS(model, max_tree_depth=6),
@@ -182,13 +187,13 @@ def main(argv=None):
     settings = read_settings(argv, __doc__)
     data = digits()
     train_images, test_images = map(torch.from_numpy, (data.train.images, data.test.images))
-    normal, tilted = train_both(train_images, settings)
+    normal, learned = train_both(train_images, settings)
     report(
         settings,
         data,
         normal=look_at(normal, test_images, settings),
-        tilted=look_at(tilted, test_images, settings),
-        posterior=sample_posterior(tilted, test_images[:2], settings),
+        learned=look_at(learned, test_images, settings),
+        posterior=sample_posterior(learned, test_images[:2], settings),
     )
 
 

@@ -1,6 +1,6 @@
-"""What both digits tutorials show of their results: a table, two pictures, and plain words.
+"""Report of both digits tutorials: a table, two pictures, and plain words.
 
-Knows nothing of Pyro or NumPyro: arrays and numbers come in, text and files go out.
+It takes arrays and numbers of either host, and writes text and files.
 """
 
 import argparse
@@ -26,7 +26,7 @@ NORMAL, ENERGY_BASED = "standard normal", "energy-based"
 
 
 class Settings(NamedTuple):
-    """How long everything runs; fixed before any result is known."""
+    """Length of every run, fixed before any result is known."""
 
     output: Path
     seed: int
@@ -42,26 +42,26 @@ class Settings(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What one prior gave.
+    """Results of one prior.
 
     Attributes:
         log_likelihood: Importance-weighted log p(x) of the test images in nats, shape `(n,)`,
             the log-normalizer left out.
         draws: Images decoded from draws of the prior, shape `(m, 64)`.
-        log_normalizer: Estimate of log Z; zero for a density that is normalized already.
-        lower: Lower end of the bracket on log Z.
-        upper: Upper end.
-        standard_error: That of the estimate.
-        effective_sample_size: Number of equally weighted samples that the estimate is worth.
+        log_z: Result of `log_normalizer`; None for a density that is normalized already.
     """
 
     log_likelihood: np.ndarray
     draws: np.ndarray
-    log_normalizer: float = 0.0
-    lower: float = 0.0
-    upper: float = 0.0
-    standard_error: float = 0.0
-    effective_sample_size: float = math.nan
+    log_z: Any = None
+
+    @property
+    def log_normalizer(self) -> float:
+        return 0.0 if self.log_z is None else float(self.log_z.estimate)
+
+    @property
+    def standard_error(self) -> float:
+        return 0.0 if self.log_z is None else float(self.log_z.standard_error)
 
 
 class Estimate(NamedTuple):
@@ -108,17 +108,17 @@ def per_image(evidence: Evidence) -> Estimate:
     return Estimate(mean, math.hypot(error, evidence.standard_error))
 
 
-def paired_gain(normal: Evidence, tilted: Evidence) -> Estimate:
+def paired_gain(normal: Evidence, learned: Evidence) -> Estimate:
     """Nats per image by which the energy-based prior is better, image by image."""
-    mean, error = estimate(tilted.log_likelihood - normal.log_likelihood)
-    return Estimate(mean - tilted.log_normalizer, math.hypot(error, tilted.standard_error))
+    mean, error = estimate(learned.log_likelihood - normal.log_likelihood)
+    return Estimate(mean - learned.log_normalizer, math.hypot(error, learned.standard_error))
 
 
 def distance(images: np.ndarray, real: np.ndarray, num_batches: int = 10) -> Estimate:
     r"""Squared maximum mean discrepancy to real images, times 1000.
 
     Unbiased, so it may fall below zero, with a Gaussian kernel as wide as the median distance
-    between real images. The error says how much it varies over batches of ``images``.
+    between real images. The error is that of the mean over batches of ``images``.
 
     References:
         A Kernel Two-Sample Test (Gretton et al., 2012),
@@ -184,21 +184,21 @@ def draw_posterior(path: Path, posterior: Any) -> None:
 
 
 def table(
-    scores: dict[str, Estimate], distances: dict[str, Estimate], gain: Estimate, tilted: Evidence
+    log_likelihoods: dict[str, Estimate],
+    distances: dict[str, Estimate],
+    gain: Estimate,
+    learned: Evidence,
 ) -> str:
-    """What was measured on the test images, and the number that the second line rests on."""
+    """Table of the measurements on the test images, and log Z."""
     lines = [
         f"{'':22}{'log-likelihood':>18}{'distance of draws':>20}",
         f"{'prior':22}{'(nats per image)':>18}{'(1000 x MMD^2)':>20}",
     ]
-    for name, score in scores.items():
-        lines.append(f"{name:22}{score!s:>18}{distances[name]!s:>20}")
+    for name, log_likelihood in log_likelihoods.items():
+        lines.append(f"{name:22}{log_likelihood!s:>18}{distances[name]!s:>20}")
     lines.append(f"{'(real digits)':22}{'':18}{distances['real']!s:>20}")
     lines.append(f"{'paired gain':22}{gain!s:>18}")
-    log_z = Estimate(tilted.log_normalizer, tilted.standard_error)
-    bracket = f"between {tilted.lower:.2f} and {tilted.upper:.2f}"
-    lines += ["", f"{'log Z, energy-based':22}{log_z!s:>18}   {bracket}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{ENERGY_BASED}: {learned.log_z}"])
 
 
 def explain_gain(gain: Estimate) -> str:
@@ -218,14 +218,14 @@ def explain_gain(gain: Estimate) -> str:
         )
     return (
         f"The gain of {gain.mean:.1f} nats an image is within its error ({interval}): this run "
-        "does not tell the two priors apart."
+        "does not separate the two priors."
     )
 
 
 def explain_distance(distances: dict[str, Estimate]) -> str:
-    """Whether draws look more like digits."""
-    normal, tilted, real = (distances[name] for name in (NORMAL, ENERGY_BASED, "real"))
-    difference, error = normal.mean - tilted.mean, math.hypot(normal.error, tilted.error)
+    """Comparison of draws with real digits."""
+    normal, ours, real = (distances[name] for name in (NORMAL, ENERGY_BASED, "real"))
+    difference, error = normal.mean - ours.mean, math.hypot(normal.error, ours.error)
     if difference > 2 * error:
         verdict = "draws from the energy-based prior decode to images closer to real digits"
     elif difference < -2 * error:
@@ -234,25 +234,23 @@ def explain_distance(distances: dict[str, Estimate]) -> str:
         verdict = "the difference between the priors is within its error"
     return (
         f"The distance of draws is 0 for a perfect model; real digits of the training set are at "
-        f"{real}. Here {verdict} ({tilted.mean:.2f} against {normal.mean:.2f})."
+        f"{real}. Here {verdict} ({ours.mean:.2f} against {normal.mean:.2f})."
     )
 
 
-def explain_normalizer(tilted: Evidence, num_weights: int) -> str:
+def explain_normalizer(log_z: Any) -> str:
     """How far the likelihood of an unnormalized density can be trusted."""
-    narrow = tilted.upper - tilted.lower < 1
-    health = "near enough" if narrow else "too far apart to trust: use more temperatures"
+    narrow = log_z.upper - log_z.lower < 1
+    health = "close enough" if narrow else "too far apart to trust: use more temperatures"
     return (
-        f"log Z of the energy-based prior is {tilted.log_normalizer:.2f} ± "
-        f"{tilted.standard_error:.2f}; its error is inside those of the table. Annealed from the "
-        f"base to the prior it is at least {tilted.lower:.2f}, annealed back at most "
-        f"{tilted.upper:.2f} ({health}); the {num_weights} paths of the worse direction are worth "
-        f"{tilted.effective_sample_size:.0f} equal ones."
+        "The density of the energy-based prior is known up to Z. Annealing from the base to the "
+        f"prior bounds log Z from below, annealing back from above: {log_z.lower:.2f} and "
+        f"{log_z.upper:.2f}, {health}. Its standard error is part of those of the table."
     )
 
 
 def explain_chains(summary: Any, num_draws: int) -> str:
-    """Whether the posterior draws can be used."""
+    """Assessment of the posterior draws."""
     worst, smallest = summary["r_hat"].max(), summary["ess_bulk"].min()
     if worst < 1.01:
         verdict = "near 1: chains that started apart agree"
@@ -267,23 +265,23 @@ def explain_chains(summary: Any, num_draws: int) -> str:
 
 
 def report(
-    settings: Settings, data: Any, *, normal: Evidence, tilted: Evidence, posterior: Any
+    settings: Settings, data: Any, *, normal: Evidence, learned: Evidence, posterior: Any
 ) -> None:
     """Write and print everything; the test images are read here for the first time."""
     real = data.test.images
     distances = {
         NORMAL: distance(normal.draws, real),
-        ENERGY_BASED: distance(tilted.draws, real),
+        ENERGY_BASED: distance(learned.draws, real),
         "real": distance(data.train.images, real),
     }
-    scores = {NORMAL: per_image(normal), ENERGY_BASED: per_image(tilted)}
-    gain = paired_gain(normal, tilted)
+    log_likelihoods = {NORMAL: per_image(normal), ENERGY_BASED: per_image(learned)}
+    gain = paired_gain(normal, learned)
     summary = az.summary(posterior, var_names=["z"]).sort_values("r_hat", ascending=False)
     num_draws = posterior["posterior"].sizes["chain"] * posterior["posterior"].sizes["draw"]
     columns = ["mean", "sd", "ess_bulk", "ess_tail", "r_hat"]
     parts = [
         f"{len(real)} unseen digits",
-        table(scores, distances, gain, tilted),
+        table(log_likelihoods, distances, gain, learned),
         "Posterior draws of the latents (image, latent), the three that mixed worst",
         summary[columns].head(3).to_string(),
         "What this means",
@@ -292,7 +290,7 @@ def report(
             for text in (
                 explain_gain(gain),
                 explain_distance(distances),
-                explain_normalizer(tilted, settings.num_weights),
+                explain_normalizer(learned.log_z),
                 explain_chains(summary, num_draws),
             )
         ),
@@ -302,7 +300,8 @@ def report(
     posterior.to_netcdf(settings.output / "posterior.nc")
     panels = {"Real digits": real, f"Draws, {NORMAL} prior": normal.draws}
     draw_digits(
-        settings.output / "digits.png", panels | {f"Draws, {ENERGY_BASED} prior": tilted.draws}
+        settings.output / "digits.png",
+        panels | {f"Draws, {ENERGY_BASED} prior": learned.draws},
     )
     draw_posterior(settings.output / "posterior.png", posterior)
     print(f"\n{text}\n\nPictures, table and posterior.nc are in {settings.output}/")
