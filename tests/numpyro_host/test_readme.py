@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import pytest
 from helpers import readme
 from jax import random
 
@@ -32,3 +33,16 @@ def test_the_example_runs():
     exec(code.replace("6_000", "2"), names)
     trained = names["result"].params["energy$params"].linear.weight
     assert not jnp.allclose(trained, names["energy"].linear.weight)
+    after = readme.code("the trained parameters are substituted first")
+    calls = [line.split("#")[0] for line in after.splitlines() if line.startswith("ebm.")]
+    exec(after.split("ebm.log_normalizer")[0], names)
+    z = jnp.ones((2, 16))
+    trained_energy = names["result"].params["energy$params"]
+    assert jnp.array_equal(names["energy_prior"].energy(z), trained_energy(z))
+    log_z = eval(calls[0], names)
+    assert log_z.lower < log_z.estimate < log_z.upper
+    idata = eval(calls[1].replace("num_warmup", "num_samples=5, num_warmup"), names)
+    assert idata["posterior"]["x"].shape == (4, 5, 16)
+    with pytest.warns(UserWarning, match="effective"):  # after two steps of training
+        assert eval(calls[2], names).estimate.shape == (10,)
+    assert eval(calls[3], names) == []

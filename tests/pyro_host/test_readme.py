@@ -31,12 +31,12 @@ def test_the_example_runs():
     exec(readme.code("import pyro_ebm.pyro as ebm"), names)
     assert not torch.equal(before, names["energy"][0].weight)
     lines = readme.code("# log Z with its standard error").splitlines()
-    calls = [line.split("#")[0] for line in lines[:4]]
+    calls = [line.split("#")[0] for line in lines if line.startswith("ebm.")]
     log_z = eval(calls[0], names)
     assert log_z.lower < log_z.estimate < log_z.upper
     idata = eval(calls[1].replace("num_warmup", "num_samples=5, num_warmup"), names)
     assert idata["posterior"]["x"].shape == (4, 5, 16)
-    with pytest.warns(UserWarning, match="too few|less than 10"):  # after one step of training
+    with pytest.warns(UserWarning, match="effective"):  # after one step of training
         assert eval(calls[2], names).estimate.shape == (10,)
     assert eval(calls[3], names) == []
 
