@@ -74,7 +74,7 @@ def missed(c, gap, penalty):
     )
 
 
-# Figures of the method page, T2, T3 and T6.
+# Numbers of the methods page, T2, T3 and T6.
 LOG_NORMALIZER_QUARTIC = 0.66024
 SHIFTED = Case(
     quartic, lambda xp, z: 0.6 * z + 0.2, (), (), LOG_NORMALIZER_QUARTIC, 0.58891, 0.12118

@@ -1,4 +1,4 @@
-"""Generators whose Jacobians are known, and figures of the method page for them."""
+"""Generators whose Jacobians are known, and numbers of the methods page for them."""
 
 import math
 

@@ -14,7 +14,7 @@ from pyro_ebm.numpyro.objectives.negatives import detached_metrics
 class MaximumLikelihood(core.MaximumLikelihood):
     """Maximum likelihood in few dimensions.
 
-    The base class says how far it reaches.
+    Its limits: see the base class.
 
     Example:
         >>> from jax import numpy as jnp, random

@@ -39,8 +39,8 @@ def log_det_jtj(
 
     Example:
         >>> import torch
-        >>> stretch = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
-        >>> log_det_jtj(lambda z: z @ stretch, torch.zeros(1, 2))
+        >>> matrix = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
+        >>> log_det_jtj(lambda z: z @ matrix, torch.zeros(1, 2))
         tensor([0.])
     """
     _, num_latent = core.check_latent(z)

@@ -26,7 +26,7 @@ def linear(host, matrix):
     return lambda z: z @ matrix.T
 
 
-# --- figures of the methods page ---
+# --- numbers of the methods page ---
 
 
 @pytest.mark.parametrize(("matrix", "entropy", "with_the_smallest"), ENTROPIES)
