@@ -52,7 +52,7 @@ VARIANCE_QUARTIC = float((_weights * _grid**2).sum() / _weights.sum())
 def pseudo_spherical_gradient(gamma, mu, log_scale, m=-0.3, sigma2=1.0):
     """Of the pseudo-spherical objective of E = (x - mu)^2 / (2 s^2) on data N(m, sigma2).
 
-    Both the tilted data and the model to the power 1 + gamma are Gaussian. Gamma 0 gives the
+    Both the weighted data and the model to the power 1 + gamma are Gaussian. Gamma 0 gives the
     gradient of the negative log-likelihood.
 
     Returns:
@@ -60,9 +60,9 @@ def pseudo_spherical_gradient(gamma, mu, log_scale, m=-0.3, sigma2=1.0):
     """
     s2 = math.exp(2 * log_scale)
     precision = 1 / sigma2 + gamma / s2
-    tilted_mean = (m / sigma2 + gamma * mu / s2) / precision
-    square = 1 / precision + (tilted_mean - mu) ** 2
-    return (mu - tilted_mean) / s2, 1 / (1 + gamma) - square / s2
+    weighted_mean = (m / sigma2 + gamma * mu / s2) / precision
+    square = 1 / precision + (weighted_mean - mu) ** 2
+    return (mu - weighted_mean) / s2, 1 / (1 + gamma) - square / s2
 
 
 # gamma -> derivative in mu at mu = .4, s = 1.2 (methods page of f-EBM, O9); 0 is CD.

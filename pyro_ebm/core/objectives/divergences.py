@@ -142,7 +142,7 @@ def check_function(divergence: Divergence, log_ratio: Any) -> None:
             precision.
 
     Raises:
-        ValueError: If something does not hold; names it and where.
+        ValueError: If something does not hold, with the place.
     """
     xp = array_namespace(log_ratio)
     u = xp.exp(log_ratio)
