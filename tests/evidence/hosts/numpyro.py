@@ -57,7 +57,6 @@ def _next_key() -> Array:
 
 
 def noise(shape: tuple[int, ...]) -> Array:
-    """Standard normal numbers, in a model or guide."""
     return random.normal(numpyro.prng_key(), shape)
 
 
@@ -85,6 +84,10 @@ def float64() -> Iterator[None]:
 # --- networks and distributions ---
 
 
+# All weights are drawn in one compiled program.
+_made = eqx.filter_jit(lambda network, *args, **options: network(*args, **options))
+
+
 class Rows(eqx.Module):
     """Network of one point, applied to rows of points."""
 
@@ -103,11 +106,10 @@ def mlp(
     activation: str = "silu",
     final: str | None = None,
 ) -> Rows:
-    """Perceptron on rows; None inputs or outputs are scalars, of shape ``(N,)``."""
     sizes = (num_inputs or "scalar", num_outputs or "scalar", width, depth)
     options = {} if final is None else {"final_activation": getattr(jax.nn, final)}
     activation = getattr(jax.nn, activation)
-    return Rows(eqx.nn.MLP(*sizes, activation=activation, key=_next_key(), **options))
+    return Rows(_made(eqx.nn.MLP, *sizes, activation=activation, key=_next_key(), **options))
 
 
 class Formula(eqx.Module):
@@ -123,7 +125,6 @@ class Formula(eqx.Module):
 def flow(
     num_dims: int, *, num_layers: int, width: int, depth: int = 1, activation: str = "relu"
 ) -> Transformed:
-    """Affine coupling layers."""
     layers = {"flow_layers": num_layers, "nn_width": width, "nn_depth": depth}
     return coupling_flow(
         _next_key(),
@@ -136,7 +137,6 @@ def flow(
 def generator_flow(
     num_dims: int, *, num_layers: int, width: int, knots: int | None = None, interval: float = 5.0
 ) -> Transformed:
-    """Map from latents to values, in one pass: splines with ``knots``, affine without."""
     transformer = knots and RationalQuadraticSpline(knots=knots, interval=interval)
     return coupling_flow(
         _next_key(),
@@ -150,17 +150,14 @@ def generator_flow(
 
 
 def flow_density(flow: Transformed) -> Transformed:
-    """Object with a ``log_prob``."""
     return flow
 
 
 def held(flow: Transformed) -> Transformed:
-    """Density of a flow with constants for parameters."""
     return unwrap(non_trainable(flow))
 
 
 def flow_distribution(flow: Transformed) -> dist.Distribution:
-    """The host's distribution of a flow."""
     return distribution_to_numpyro(flow)
 
 
@@ -208,21 +205,23 @@ class Inference(InferenceSettings):
         state = average = None
         for block in map(array, blocks):
             if state is None:
-                state = self.svi.init(_next_key(), nets, block[0])
+                state = _started(self.svi, _next_key(), nets, block[0])
                 average = self.svi.get_params(state)
             state, average, losses = _advance(self.svi, state, average, nets, block, decay)
             yield _trained(nets, average), int(jnp.sum(~jnp.isfinite(losses)))
 
     def fit(self, nets, *args, **kwargs):
-        kwargs["progress_bar"] = False
-        result = self.svi.run(_next_key(), self.num_steps, nets, *args, **kwargs)
+        key, state = _next_key(), _started(self.svi, _next_key(), nets, *args, **kwargs)
+        options = {"progress_bar": False, "init_state": state, **kwargs}
+        result = self.svi.run(key, self.num_steps, nets, *args, **options)
         # Frozen, but for this record of the last run.
         self.__dict__["params"] = result.params | (result.state.mutable_state or {})
         return _trained(nets, result.params)
 
     def metrics(self, nets, *args):
         model, guide = registering(self.model), registering(self.guide)
-        return self.loss.metrics(_next_key(), self.params, model, guide, nets, *args)
+        metrics = self.loss.metrics
+        return _compiled(metrics, _next_key(), self.params, model, guide, nets, *args)
 
 
 def _optimizer(adam: Adam, num_steps: int) -> optax.GradientTransformation:
@@ -230,6 +229,11 @@ def _optimizer(adam: Adam, num_steps: int) -> optax.GradientTransformation:
     schedule = optax.cosine_decay_schedule(adam.rate, num_steps // adam.every)
     adamw = optax.adamw(schedule, *adam.betas, weight_decay=adam.weight_decay)
     return adamw if adam.condition is None else optax.conditionally_mask(adamw, adam.condition)
+
+
+@eqx.filter_jit
+def _started(svi: infer.SVI, key: Array, nets: Any, *args: Any, **kwargs: Any) -> Any:
+    return svi.init(key, nets, *args, **kwargs)
 
 
 @eqx.filter_jit
@@ -266,7 +270,6 @@ def draw(distribution: Any, num_samples: int) -> np.ndarray:
 
 
 def call(guide: Any, *args: Any) -> dict[str, Any]:
-    """Draw from a guide that returns its draws."""
     key = _next_key()
     return eqx.filter_jit(lambda *args: handlers.seed(guide, key)(*args))(*args)
 
@@ -280,18 +283,10 @@ def log_normalizer(distribution: Any, **options: Any) -> Any:
 
 
 def log_marginal(model: Callable, guide: Any, *args: Any, **options: Any) -> Any:
-    """Of a model and guide without networks to register."""
     return ebm.log_marginal(model, guide, **options)(_next_key(), *args)
 
 
 def log_ratios(model: ebm.EnergyBased, generator: Any, latent: Any) -> tuple[np.ndarray, ...]:
-    """Values, log-ratios and their slopes in latent values, or in as many draws.
-
-    Args:
-        model: Energy-based distribution.
-        generator: Pushforward, or a flow.
-        latent: Array ``(N, *latent)``, or a number of draws.
-    """
     key = _next_key()
     draws = _compare(key, model, generator, latent)
     return tuple(np.asarray(x) for x in draws)

@@ -2,7 +2,7 @@
 
 import pytest
 from evidence import hosts
-from evidence.checks import CHECKS, WITH_TABLES
+from helpers.quick_runs import CHECKS, WITH_TABLES
 from helpers.real_data import needs_tables
 
 HOST = hosts.load("numpyro")

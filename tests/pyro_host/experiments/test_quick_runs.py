@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from evidence import hosts
-from evidence.checks import CHECKS, WITH_TABLES
 from evidence.experiments import density, planes
+from helpers.quick_runs import CHECKS, WITH_TABLES
 from helpers.real_data import needs_tables
 
 HOST = hosts.load("pyro")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from evidence import digits
 from evidence.experiments import (
     bounds_digits,
@@ -27,6 +26,7 @@ from evidence.experiments import (
     tilts,
 )
 from evidence.hosts import Nets
+
 from pyro_ebm import datasets
 
 Check = Callable[[Any], None]
