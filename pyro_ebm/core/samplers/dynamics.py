@@ -2,7 +2,7 @@ r"""Moves of Markov chains, from given noise and gradients.
 
 Conventions: ``potential`` :math:`U` is minus the log-density up to a constant; the leading axes of
 ``position`` are independent chains; ``scale`` :math:`s` is the standard deviation that a
-coordinate is measured in (a diagonal mass matrix is :math:`s^{-2}`): :math:`s \nabla U` is
+coordinate is measured in (a diagonal mass matrix is :math:`s^{-2}`), so that :math:`s \nabla U` is
 the gradient in these units and velocities are standard normal.
 """
 

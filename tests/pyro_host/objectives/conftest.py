@@ -1,0 +1,16 @@
+import pytest
+
+pytest.register_assert_rewrite("helpers.objectives")
+
+
+@pytest.fixture
+def host():
+    """Adapter of the tests that are the same on both hosts."""
+    from helpers.objectives import pyro
+
+    return pyro
+
+
+@pytest.fixture
+def optimized():
+    """For tests with long loops, where NumPyro needs it."""
