@@ -7,6 +7,7 @@ with require_extra("numpyro"):
     import numpyro as _numpyro  # noqa: F401
 
 from pyro_ebm.core.objectives.divergences import alpha_divergence
+from pyro_ebm.diagnostics import to_arviz
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.bounds import generator_bounds
@@ -67,4 +68,5 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "to_arviz",
 ]

@@ -7,6 +7,7 @@ with require_extra("pyro"):
     import torch as _torch  # noqa: F401
 
 from pyro_ebm.core.objectives.divergences import alpha_divergence
+from pyro_ebm.diagnostics import to_arviz
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.bounds import generator_bounds
@@ -68,5 +69,6 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "to_arviz",
     "step_when",
 ]
