@@ -14,6 +14,8 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
+pytest.register_assert_rewrite("helpers")
+
 
 @pytest.fixture(autouse=True)
 def start_of_an_example(request: pytest.FixtureRequest) -> None:

@@ -1,4 +1,4 @@
-"""The README's code, so that the tests of either host can run it."""
+"""Code of the README, run by the tests of either host."""
 
 import re
 from pathlib import Path
@@ -10,3 +10,11 @@ def code(containing: str) -> str:
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (block,) = [block for block in blocks if containing in block]
     return block
+
+
+def numpyro_code(containing: str) -> str:
+    """The same for NumPyro, read as the README describes."""
+    lines = (
+        re.sub(r"^( *)(?:\S.*)?# NumPyro: ", r"\1", line) for line in code(containing).splitlines()
+    )
+    return re.sub(r"\bpyro\.", "numpyro.", "\n".join(lines)).replace("torch.", "jnp.")

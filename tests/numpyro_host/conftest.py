@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -5,6 +7,16 @@ import numpyro.distributions as dist
 import pytest
 
 import pyro_ebm.numpyro as ebm
+
+# Folders that share the adapter of another.
+ADAPTERS = {"distributions": "samplers", "model": "infer"}
+
+
+@pytest.fixture
+def host(request):
+    """Adapter of the tests that are written once for both hosts."""
+    folder = request.path.parent.name
+    return import_module(f"helpers.{ADAPTERS.get(folder, folder)}.numpyro")
 
 
 class Quartic(eqx.Module):

@@ -1,8 +1,16 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
 from helpers import readme
 from jax import random
+from numpyro.contrib.module import eqx_module
+from numpyro.infer import SVI
+
+import pyro_ebm.numpyro as ebm
 
 
 class Net(eqx.Module):
@@ -23,7 +31,7 @@ def test_the_example_runs():
     names = {
         "decoder": linear(16, 64),
         "encoder": linear(64, 32, lambda x: (x[:, :16], jnp.exp(x[:, 16:]))),
-        "energy": linear(16, 1, lambda x: x[:, 0]),
+        "energy": linear(16, 1, first),
         "x": random.uniform(random.key(0), (10, 64)),
         "key": random.key(0),
     }
@@ -44,3 +52,34 @@ def test_the_example_runs():
     assert idata["posterior"]["x"].shape == (4, 5, 16)
     assert eval(calls[2], names).estimate.shape == (10,)
     assert eval(calls[3], names) == []
+
+
+def first(x):
+    return x[:, 0]
+
+
+def observed_model(x):
+    energy = eqx_module("energy", linear(2, 1, first))
+    with numpyro.plate("data", len(x)):
+        base = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
+        numpyro.sample("x", ebm.EnergyBased(energy, base), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("containing", "num_latents", "learners"),
+    [
+        ("PersistentChains(num_chains=128", 2, {"critic"}),
+        ("base = ebm.Pushforward(latent, generator)", 1, {"generator"}),
+        ("ebm.BidirectionalBounds()", 2, {"generator"}),
+    ],
+)
+def test_other_objectives_train_their_learners(containing, num_latents, learners):
+    names = {"ebm": ebm, "dist": dist, "numpyro": numpyro, "jnp": jnp, "eqx_module": eqx_module}
+    names |= {"SVI": SVI, "optax": optax, "model": observed_model, "guide": lambda x: None}
+    energies = {name: linear(2, 1, first) for name in ("energy_net", "critic_net")}
+    names |= energies | {"net": linear(num_latents, 2)}
+    exec(readme.numpyro_code(containing), names)
+    svi = SVI(names["model"], names["guide"], optax.adam(1e-3), names["loss"])
+    result = svi.run(random.key(0), 2, random.normal(random.key(0), (10, 2)), progress_bar=False)
+    assert jnp.isfinite(result.losses).all()
+    assert {name.split("$")[0] for name in result.params} == {"energy", *learners}

@@ -1,7 +1,24 @@
+from importlib import import_module
+
 import pyro
 import pytest
 import torch
 import zuko  # noqa: F401
+
+# Folders that share the adapter of another.
+ADAPTERS = {"distributions": "samplers", "model": "infer"}
+
+
+@pytest.fixture
+def host(request):
+    """Adapter of the tests that are written once for both hosts."""
+    folder = request.path.parent.name
+    return import_module(f"helpers.{ADAPTERS.get(folder, folder)}.pyro")
+
+
+@pytest.fixture
+def optimized():
+    """For tests with long loops, where NumPyro needs it."""
 
 
 @pytest.fixture(autouse=True)

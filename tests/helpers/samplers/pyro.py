@@ -39,7 +39,7 @@ def seeded(function):
 
 
 def to_numpy(x):
-    return x.detach().numpy().copy()
+    return xp.as_tensor(x).detach().numpy().copy()
 
 
 run_chains = seeded(partial(ebm.run_chains, progress_bar=False))

@@ -59,14 +59,6 @@ def test_nuts():
     assert read.posterior["z"].shape == (1, 1500, 3)
 
 
-def test_arviz_of_chains(prior):
-    chains = ebm.run_chains(random.key(0), ebm.MALA(0.3), prior, num_samples=50, progress_bar=False)
-    data = chains.to_arviz("z")
-    assert data.posterior["z"].shape == (4, 50, 2)
-    statistics = {"lp", "acceptance_rate", "diverging", "step_size", "ebm_energy"}
-    assert set(data.sample_stats) == statistics
-
-
 def test_nuts_on_a_doubly_intractable_model():
     def intractable():
         scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))

@@ -139,14 +139,6 @@ def test_predictive():
     torch.testing.assert_close(many.T.cov(), prior_covariance, atol=0.12, rtol=0)
 
 
-def test_arviz_of_guide_draws():
-    posterior = Predictive(
-        model, guide=train(AutoNormal(model), Trace_ELBO(), 20), num_samples=30
-    )()
-    idata = to_arviz({"x": posterior["x"]}, num_chains=1)
-    assert idata["posterior"]["x"].shape[:2] == (1, 30)
-
-
 @pytest.mark.parametrize(
     "strategy", [init_to_feasible, init_to_mean, init_to_median, init_to_sample, init_to_uniform]
 )
@@ -164,12 +156,3 @@ def test_trace_importance_and_dependencies():
     posterior = Importance(model, num_samples=10)
     assert posterior.run(X).get_normalized_weights().shape == (10,)
     assert "z" in get_dependencies(model, (X,))["prior_dependencies"]
-
-
-def test_arviz_of_mcmc():
-    arviz = pytest.importorskip("arviz")
-    mcmc = MCMC(NUTS(model), num_samples=20, warmup_steps=5, num_chains=1, disable_progbar=True)
-    mcmc.run(X)
-    if hasattr(arviz, "from_pyro"):
-        assert arviz.from_pyro(mcmc, log_likelihood=False)["posterior"]["z"].shape == (1, 20, 2)
-    assert to_arviz(mcmc)["posterior"]["z"].shape == (1, 20, 2)

@@ -1,0 +1,200 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+
+from helpers.oracles import LOG_NORMALIZER_QUARTIC, VARIANCE_QUARTIC
+
+rng = np.random.default_rng(0)
+
+
+def quartic(x):
+    return (x**4).reshape(len(x), -1).sum(-1) / 4
+
+
+DISTRIBUTIONS = {
+    "scalar": lambda h: h.ebm.EnergyBased(quartic, h.dist.Normal(0.0, 1.0)),
+    "vector": lambda h: h.ebm.EnergyBased(h.Bowl(), h.normal((3,))),
+    "image": lambda h: h.ebm.EnergyBased(h.Bowl(), h.normal((1, 4, 4))),
+    "no base": lambda h: h.ebm.EnergyBased(h.Bowl(), event_shape=(3,)),
+    "batched base": lambda h: h.ebm.EnergyBased(
+        h.Bowl(), h.dist.Normal(h.array(np.zeros((5, 3))), 2.0).to_event(1)
+    ),
+    "positive": lambda h: h.ebm.EnergyBased(lambda x: x, h.dist.Gamma(2.0, 1.0)),
+    "simplex": lambda h: h.ebm.EnergyBased(
+        lambda x: x[:, 0], h.dist.Dirichlet(h.array([1.0, 1.0, 1.0]))
+    ),
+    "expanded": lambda h: h.ebm.EnergyBased(h.Bowl(), h.normal((3,))).expand((4,)),
+}
+
+
+@pytest.fixture(params=DISTRIBUTIONS)
+def distribution(request, host):
+    return DISTRIBUTIONS[request.param](host)
+
+
+def test_shapes(host, distribution):
+    shape = distribution.batch_shape + distribution.event_shape
+    value = host.array(host.sample(distribution, (6,)))
+    assert value.shape == (6, *shape)
+    assert distribution.support.check(value).all()
+    log_prob = host.to_numpy(distribution.log_prob(value))
+    assert log_prob.shape == (6, *distribution.batch_shape)
+    np.testing.assert_allclose(log_prob, -host.to_numpy(distribution.potential(value)), rtol=1e-6)
+    assert repr(distribution).startswith("EnergyBased(")
+    twin = host.to_numpy(copy.deepcopy(distribution).log_prob(value))
+    np.testing.assert_allclose(twin, log_prob, rtol=1e-6)
+
+
+def test_expand_mask_to_event(host, distribution):
+    expanded = distribution.expand((7, *distribution.batch_shape))
+    value = host.array(host.initial_values(expanded, ()))
+    assert value.shape == expanded.batch_shape + expanded.event_shape
+    expected = host.to_numpy(distribution.log_prob(value))
+    np.testing.assert_allclose(host.to_numpy(expanded.log_prob(value)), expected, rtol=1e-6)
+    mask = np.arange(7).reshape(7, *(1,) * len(distribution.batch_shape)) < 3
+    masked = expanded.mask(host.xp.asarray(mask)).log_prob(value)
+    np.testing.assert_allclose(host.to_numpy(masked), np.where(mask, expected, 0.0), rtol=1e-6)
+    event = host.to_numpy(expanded.to_event(1).log_prob(value))
+    np.testing.assert_allclose(event, expected.sum(-1), rtol=1e-5)
+    one_value = host.array(host.initial_values(distribution, ()))
+    assert expanded.log_prob(one_value).shape == expanded.batch_shape
+
+
+def test_log_prob_is_base_minus_energy(host):
+    means, x = [-1.0, 0.0, 2.0], np.array([0.5, 1.0, -1.0])
+    base = host.dist.Normal(host.array(means), 1.0)
+    found = host.ebm.EnergyBased(quartic, base, inverse_temperature=2.0).log_prob(host.array(x))
+    expected = -(x**4) / 2 - (x - means) ** 2 / 2 - math.log(2 * math.pi) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    flat = host.ebm.EnergyBased(quartic, event_shape=()).log_prob(host.array(x))
+    np.testing.assert_allclose(flat, -(x**4) / 4, rtol=1e-6)
+
+
+def test_settings_of_derived_distributions(host):
+    base = host.ebm.Pushforward(host.normal((1,)), host.xp.sin)
+    options = {"sampler": host.ebm.MALA(0.1), "num_sampler_steps": 7, "inverse_temperature": 2.0}
+    expanded = host.ebm.EnergyBased(host.Bowl(), base, **options).expand((4,))
+    plain = host.without_plates(expanded)
+    for derived in (expanded, expanded.latent, plain, copy.copy(plain)):
+        assert {name: getattr(derived, name) for name in options} == options
+    assert expanded.latent.batch_shape == (4,)
+    assert plain.batch_shape == ()
+
+
+def test_gradients_of_log_prob_and_potential(host):
+    def evaluate(method, weight, scale, x):
+        base = host.dist.Normal(host.array(np.zeros(3)), scale).to_event(1)
+        distribution = host.ebm.EnergyBased(lambda x: weight * (x**2).sum(-1), base)
+        return getattr(distribution, method)(x).sum()
+
+    weight, scale, x = 0.5, 2.0, rng.normal(size=(5, 3))
+    arguments = weight, scale, x
+    full = host.gradients(lambda *args: evaluate("potential", *args), *arguments)
+    assert full[0] == pytest.approx((x**2).sum(), rel=1e-5)
+    assert full[1] == pytest.approx(15 / scale - (x**2).sum() / scale**3, rel=1e-5)
+    np.testing.assert_allclose(full[2], (2 * weight + scale**-2) * x, rtol=1e-5)
+    with host.untrained():
+        frozen = host.gradients(lambda *args: evaluate("log_prob", *args), *arguments)
+    assert frozen[0] == frozen[1] == 0
+    np.testing.assert_allclose(frozen[2], -full[2], rtol=1e-5)
+
+
+def test_known_log_normalizer(host):
+    def log_prob(a, x):
+        return host.ebm.EnergyBased(
+            lambda x: 0.5 * a * x**2,
+            host.dist.Normal(0.0, 1.0),
+            log_normalizer=lambda: -0.5 * host.xp.log1p(a),
+        ).log_prob(x)
+
+    x, exact = host.array(rng.normal(size=5)), host.dist.Normal(0.0, 0.5)
+    np.testing.assert_allclose(log_prob(host.array(3.0), x), exact.log_prob(x), rtol=1e-5)
+    (gradient,) = host.gradients(lambda a: log_prob(a, x).sum(), 3.0)
+    assert gradient == pytest.approx((0.125 - x**2 / 2).sum().item(), rel=1e-5)
+
+
+def test_quartic_log_normalizer(host):
+    prior, x = DISTRIBUTIONS["scalar"](host), np.linspace(-12, 12, 20_001)
+    log_prob = host.to_numpy(prior.log_prob(host.array(x))).astype(float)
+    log_z = math.log(np.exp(log_prob).sum() * (x[1] - x[0]))
+    assert log_z == pytest.approx(LOG_NORMALIZER_QUARTIC, abs=1e-5)
+    weights = np.exp(host.to_numpy(host.importance_log_weights(prior, 20_000)))
+    error = 4 * weights.std().item() / math.sqrt(20_000)
+    assert weights.mean() == pytest.approx(math.exp(LOG_NORMALIZER_QUARTIC), abs=error)
+
+
+# --- draws ---
+
+
+def test_default_sampler(host):
+    # Precision 1 + 3 of a Gaussian; Langevin's bias at step 0.05 makes its variance 1/(4 - 0.4).
+    draws = host.sample(host.ebm.EnergyBased(host.Bowl(1.5), host.normal()), (20_000,))
+    assert draws.var() == pytest.approx(1 / 3.6, rel=0.03)
+
+
+def test_exact_sampler(host):
+    base, sampler = host.dist.Normal(0.0, 1.0), host.ebm.MALA(0.1)
+    draws = host.sample(host.ebm.EnergyBased(quartic, base, sampler=sampler), (20_000,))
+    assert draws.var() == pytest.approx(VARIANCE_QUARTIC, rel=0.04)
+
+
+def test_number_of_steps(host):
+    options = {"sampler": host.ebm.Langevin(1e-6), "num_sampler_steps": 1}
+    far = host.ebm.EnergyBased(host.Bowl(), host.dist.Normal(100.0, 0.1), **options)
+    assert host.sample(far) == pytest.approx(100.0, abs=1.0)
+
+
+def test_constrained_draws(host):
+    # exp(-x) * Gamma(2, 1) is Gamma(2, 2) up to its normalizer.
+    options = {"sampler": host.ebm.MALA(0.3), "num_sampler_steps": 200}
+    prior = host.ebm.EnergyBased(lambda x: x, host.dist.Gamma(2.0, 1.0), **options)
+    draws = host.sample(prior, (20_000,))
+    assert draws.mean() == pytest.approx(1.0, rel=0.03)
+    assert draws.var() == pytest.approx(0.5, rel=0.06)
+    flat = {"event_shape": (), "support": host.constraints.positive}
+    draws = host.sample(host.ebm.EnergyBased(lambda x: 3 * x, **flat), (4000,))
+    assert draws.mean() == pytest.approx(1 / 3, abs=0.03)
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"energy": 3.0, "event_shape": (2,)}, TypeError, "`energy` to be callable, got float"),
+        ({"base": 3.0}, TypeError, "`base` to be a distribution, got float"),
+        ({"event_shape": (2,), "num_sampler_steps": 0}, ValueError, "`num_sampler_steps` to be"),
+    ],
+)
+def test_bad_arguments(host, arguments, error, message):
+    with pytest.raises(error, match=message):
+        host.ebm.EnergyBased(**{"energy": quartic} | arguments)
+    with pytest.raises(TypeError, match="got the class MALA"):
+        host.ebm.EnergyBased(quartic, event_shape=(2,), sampler=host.ebm.MALA)
+
+
+def test_nan(host):
+    def energy(x):
+        return x.sum(-1) * math.nan
+
+    zeros, steep = (
+        host.array(np.zeros(3)),
+        host.ebm.EnergyBased(lambda x: 1e3 * x**4, host.dist.Normal(0.0, 1.0), validate_args=True),
+    )
+    with pytest.raises(ValueError, match="give numbers, got NaN"):
+        host.ebm.EnergyBased(energy, host.normal((3,)), validate_args=True).log_prob(zeros)
+    quiet = host.ebm.EnergyBased(energy, host.normal((3,)), validate_args=False)
+    assert math.isnan(quiet.log_prob(zeros))
+    with pytest.raises(ValueError, match="finite draws, got NaN or infinity"):
+        host.sample(steep, (10,))
+
+
+def test_support(host):
+    assert host.ebm.EnergyBased(quartic, event_shape=()).support is host.constraints.real
+    vector = host.ebm.EnergyBased(quartic, event_shape=(2,)).support
+    assert vector.event_dim == 1
+    own = host.ebm.EnergyBased(quartic, host.normal((3,)), support=host.constraints.simplex)
+    assert own.expand((4,)).support is host.constraints.simplex
