@@ -1,9 +1,11 @@
 r"""Moves of Markov chains, from given noise and gradients.
 
-Conventions: ``potential`` :math:`U` is minus the log-density up to a constant; the leading axes of
-``position`` are independent chains; ``scale`` :math:`s` is the standard deviation that a
-coordinate is measured in (a diagonal mass matrix is :math:`s^{-2}`), so that :math:`s \nabla U` is
-the gradient in these units and velocities are standard normal.
+Arguments, in all functions: ``potential`` :math:`U`, minus the log-density up to a constant, shape
+``(*chains,)``; ``position`` :math:`x`, ``gradient`` :math:`\nabla U(x)`, ``velocity`` :math:`v` and
+``noise`` :math:`\xi`, standard normal, shape ``(*chains, *event)``; ``step_size`` :math:`h`; and
+``scale`` :math:`s`, the standard deviation that a coordinate is measured in (a diagonal mass matrix
+is :math:`s^{-2}`), which broadcasts with ``position``. In these units the gradient is
+:math:`s \nabla U`, and velocities are standard normal. A prime marks what is proposed.
 """
 
 import math
@@ -78,17 +80,6 @@ def langevin_move(
 
     .. math:: x' = x - h s^2 \nabla U(x) + \sqrt{2 h T}\, s\, \xi, \qquad \xi \sim \mathcal N(0, I)
 
-    Args:
-        position: :math:`x`, any shape.
-        gradient: :math:`\nabla U(x)`, shape of ``position``.
-        noise: :math:`\xi`, shape of ``position``.
-        step_size: :math:`h`.
-        scale: :math:`s`, broadcasts with ``position``.
-        temperature: :math:`T`; the density is then :math:`e^{-U/T}`.
-
-    Returns:
-        :math:`x'`, shape of ``position``.
-
     References:
         | Exponential convergence of Langevin distributions and their discrete approximations
           (Roberts and Tweedie, 1996)
@@ -115,18 +106,6 @@ def mala_log_acceptance(
 
     because the way back from :math:`x'` to :math:`x` needs the noise :math:`\delta - \xi`.
 
-    Args:
-        potential: :math:`U(x)`, shape ``(*chains,)``.
-        gradient: :math:`\nabla U(x)`, shape ``(*chains, *event)``.
-        proposal_potential: :math:`U(x')`, shape ``(*chains,)``.
-        proposal_gradient: :math:`\nabla U(x')`, shape of ``gradient``.
-        noise: :math:`\xi` of the proposal, shape of ``gradient``.
-        step_size: :math:`h`.
-        scale: :math:`s`, broadcasts with ``gradient``.
-
-    Returns:
-        :math:`\log \alpha`, shape ``(*chains,)``; minus infinity where the proposal has no density.
-
     References:
         | Langevin diffusions and Metropolis-Hastings algorithms (Roberts and Stramer, 2002)
     """
@@ -141,15 +120,6 @@ def hmc_log_acceptance(
     r"""Compute the log of the Metropolis ratio of Hamiltonian Monte Carlo.
 
     .. math:: \log \alpha = U(x) + \tfrac12 |v|^2 - U(x') - \tfrac12 |v'|^2
-
-    Args:
-        potential: :math:`U(x)`, shape ``(*chains,)``.
-        velocity: :math:`v`, shape ``(*chains, *event)``.
-        proposal_potential: :math:`U(x')`, shape ``(*chains,)``.
-        proposal_velocity: :math:`v'`, shape of ``velocity``.
-
-    Returns:
-        :math:`\log \alpha`, shape ``(*chains,)``; minus infinity where the proposal has no density.
 
     References:
         | MCMC using Hamiltonian dynamics (Neal, 2011)
@@ -173,12 +143,6 @@ def refresh(velocity: Any, noise: Any, step_size: Any, friction: float) -> Any:
     r"""Change velocities by friction and noise (an exact Ornstein-Uhlenbeck step).
 
     .. math:: v' = c v + \sqrt{1 - c^2}\, \xi, \qquad c = e^{-\kappa h}
-
-    Args:
-        velocity: :math:`v`, any shape.
-        noise: :math:`\xi`, shape of ``velocity``.
-        step_size: :math:`h`, an array.
-        friction: :math:`\kappa`.
 
     References:
         | Rational construction of stochastic numerical methods for molecular sampling
@@ -205,13 +169,9 @@ def accept(accepted: Any, proposal: Any, current: Any) -> Any:
 def decide(
     state: ChainState, proposal: tuple[Any, Any, Any], log_ratio: Any, uniform: Any
 ) -> tuple[ChainState, TransitionInfo]:
-    """Accept or reject a proposal in every chain.
+    """Accept or reject a proposal of position, potential and gradient in every chain.
 
-    Args:
-        state: Chains before the step.
-        proposal: Position, potential and gradient.
-        log_ratio: Log of the Metropolis ratio, shape ``(*chains,)``.
-        uniform: Uniform random numbers of that shape.
+    ``log_ratio`` is the log of the Metropolis ratio; ``uniform`` are random numbers of its shape.
     """
     accepted = array_namespace(uniform).log(uniform) < log_ratio
     new = (accept(accepted, *pair) for pair in zip(proposal, state[:3], strict=True))
