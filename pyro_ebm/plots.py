@@ -124,11 +124,7 @@ def plot_energy_histogram(
 
 
 def plot_log_weights(
-    result: Any,
-    *,
-    kind: str = "histogram",
-    element: tuple[int, ...] = (),
-    ax: "Axes | None" = None,
+    result: Any, *, kind: str = "histogram", element: tuple[int, ...] = (), ax: "Axes | None" = None
 ) -> "Axes":
     r"""Plot the log-weights of an estimate of a log-normalizer, to see whether a few dominate.
 

@@ -6,11 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.distributions.checks import (
-    check_energy_shape,
-    check_value_shape,
-    is_implicit,
-)
+from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape, is_implicit
 
 
 class AbstractEnergyBased:

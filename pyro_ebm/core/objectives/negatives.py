@@ -152,10 +152,7 @@ def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[[], Any]]
     def scale() -> Any:
         return xp.std(xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)]))
 
-    return {
-        "energy_gap": lambda: xp.mean(negative) - xp.mean(positive),
-        "energy_scale": scale,
-    }
+    return {"energy_gap": lambda: xp.mean(negative) - xp.mean(positive), "energy_scale": scale}
 
 
 def weight_metrics(log_weights: Any) -> dict[str, Callable[[], Any]]:

@@ -83,13 +83,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
     """
 
     sample_field = "z"
-    default_fields = (
-        "z",
-        "diverging",
-        "accept_prob",
-        "potential_energy",
-        "adapt_state.step_size",
-    )
+    default_fields = ("z", "diverging", "accept_prob", "potential_energy", "adapt_state.step_size")
 
     def __init__(
         self,

@@ -15,12 +15,7 @@ from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.target import HasPotential
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition
-from pyro_ebm.numpyro.samplers.target import (
-    Potential,
-    Target,
-    initial_values,
-    value_and_gradient,
-)
+from pyro_ebm.numpyro.samplers.target import Potential, Target, initial_values, value_and_gradient
 from pyro_ebm.numpyro.samplers.warmup import (
     Warmup,
     adapt,

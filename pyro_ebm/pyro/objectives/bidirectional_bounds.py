@@ -11,11 +11,7 @@ from pyro_ebm.core.objectives import bidirectional_bounds as core
 from pyro_ebm.core.objectives.loss import Loss, Metrics
 from pyro_ebm.core.objectives.negatives import weight_metrics
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.generator import (
-    GeneratorDraws,
-    VariationalGenerator,
-    value_and_slope,
-)
+from pyro_ebm.pyro.objectives.generator import GeneratorDraws, VariationalGenerator, value_and_slope
 from pyro_ebm.pyro.objectives.negatives import detached_metrics
 
 

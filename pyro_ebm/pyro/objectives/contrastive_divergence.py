@@ -6,11 +6,7 @@ from pyro_ebm.core.objectives import contrastive_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import (
-    detached_metrics,
-    draw_negatives,
-    move_data,
-)
+from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives, move_data
 
 
 class ContrastiveDivergence(core.ContrastiveDivergence):

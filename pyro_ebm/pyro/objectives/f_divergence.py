@@ -56,11 +56,7 @@ class FDivergence(core.FDivergence):
         positive = (critics[0] + energies.positive_energy).detach()
         negative = (critics[1] + energies.negative_energy).detach()
         weights = core.f_divergence(
-            self.divergence,
-            positive,
-            negative,
-            bound=self.log_ratio_bound,
-            gradient=self.gradient,
+            self.divergence, positive, negative, bound=self.log_ratio_bound, gradient=self.gradient
         )
         loss = core.weighted_loss(weights, energies, *critics)
         loss = loss + self.energy_penalty * energies.mean_square
