@@ -1,5 +1,8 @@
 """NumPyro, as the tests of models and inference see it; `pyro.py` has the same names."""
 
+import pickle
+from typing import Any
+
 import jax
 import jax.numpy as xp
 import numpy as np
@@ -147,26 +150,36 @@ class Training:
     def __init__(self, model, guide, loss, optimizer=None):
         self.model, self.guide, self.loss = model, guide, loss
         self.svi = infer.SVI(model, guide, optimizer or optax.adam(0.05), loss)
-        self.state = None
+        self.state: Any = None
         self.update, self.evaluated = jax.jit(self.svi.update), jax.jit(self.svi.evaluate)
 
     def init(self, *args):
         if self.state is None:
             self.state = self.svi.init(KEY, *args)
 
+    @property
+    def is_compiled_once(self):
+        return self.update._cache_size() == 1
+
     def fill(self, chains, values, *args):
-        self.init(*args)
+        self.init(*map(array, args))
         self.state = self.state._replace(mutable_state={chains: array(values)})
 
     def step(self, *args):
+        args = [array(value) for value in args]
         self.init(*args)
-        self.state, loss = self.update(self.state, *args)
+        state, loss = self.update(self.state, *args)
+        # A scan needs this of its carry.
+        assert jax.tree.map(xp.shape, state) == jax.tree.map(xp.shape, self.state)
+        assert jax.tree.map(xp.result_type, state) == jax.tree.map(xp.result_type, self.state)
+        self.state = state
         return float(loss)
 
     def evaluate(self, *args):
-        return float(self.evaluated(self.state, *args))
+        return float(self.evaluated(self.state, *map(array, args)))
 
     def metrics(self, *args):
+        args = [array(value) for value in args]
         self.init(*args)
         params = self.svi.get_params(self.state) | (self.state.mutable_state or {})
         return self.loss.metrics(random.key(1), params, self.model, self.guide, *args)
@@ -176,6 +189,16 @@ class Training:
 
     def chains(self, name):
         return np.asarray(self.state.mutable_state[name])
+
+    def save(self, folder):
+        # A key of JAX's new kind cannot be pickled; its numbers can.
+        state = self.state._replace(rng_key=random.key_data(self.state.rng_key))
+        (folder / "state").write_bytes(pickle.dumps(state))
+
+    def load(self, folder, *args):
+        self.init(*map(array, args))  # Sets up the SVI.
+        state = pickle.loads((folder / "state").read_bytes())
+        self.state = state._replace(rng_key=random.wrap_key_data(state.rng_key))
 
 
 def advance(chains, distribution, values, seed=0):

@@ -144,27 +144,40 @@ def draws_of_loss(guide, *args):
 class Training:
     """A training run, step by step."""
 
+    is_compiled_once = True
+
     def __init__(self, model, guide, loss, optimizer=None):
         self.model, self.guide, self.loss = model, guide, loss
         self.svi = infer.SVI(model, guide, optimizer or Adam({"lr": 0.05}), loss)
 
     def fill(self, chains, values, *args):
         del args
-        ppl.param(chains, array(values))
+        ppl.get_param_store()[chains] = array(values)
 
     def step(self, *args):
-        return self.svi.step(*args)
+        return self.svi.step(*map(array, args))
 
     def evaluate(self, *args):
-        return self.svi.evaluate_loss(*args)
+        return self.svi.evaluate_loss(*map(array, args))
 
     def metrics(self, *args):
-        return self.loss.metrics(self.model, self.guide, *args)
+        return self.loss.metrics(self.model, self.guide, *map(array, args))
 
     def param(self, name):
         return to_numpy(ppl.get_param_store()[name.replace(".", "$$$")])
 
     chains = param
+
+    def save(self, folder):
+        ppl.get_param_store().save(str(folder / "store"))
+        self.svi.optim.save(str(folder / "optimizer"))
+        xp.save(xp.get_rng_state(), folder / "random")
+
+    def load(self, folder, *args):
+        del args
+        ppl.get_param_store().load(str(folder / "store"))
+        self.svi.optim.load(str(folder / "optimizer"))
+        xp.set_rng_state(xp.load(folder / "random"))
 
 
 def advance(chains, distribution, values, seed=0):

@@ -2,10 +2,10 @@ import pytest
 
 pytest.register_assert_rewrite("helpers.infer")
 
+from helpers.infer import numpyro as adapter  # noqa: E402
 
-@pytest.fixture
-def host():
-    """Adapter of the tests that are the same on both hosts."""
-    from helpers.infer import numpyro
 
-    return numpyro
+@pytest.fixture(params=adapter.STOCK)
+def stock(request):
+    """Every stock ELBO of the host."""
+    return adapter.STOCK[request.param]
