@@ -1,6 +1,6 @@
 """Issues of energy-based sites that inference would get wrong without an error."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +43,8 @@ class ModelIssue:
 def issues_of_site(site: Any, energy: Any, mixture: Any) -> Iterator[ModelIssue]:
     """Yield the issues that the message of a model's site shows by itself.
 
-    Args:
-        site: The message.
-        energy: Energy-based distribution in it, or None.
-        mixture: Distribution with an energy as a component, or None.
+    ``energy`` is the energy-based distribution in it, ``mixture`` one with an energy as a
+    component, or None.
     """
     if mixture is not None:
         yield in_mixture(site["name"], mixture)
@@ -54,16 +52,31 @@ def issues_of_site(site: Any, energy: Any, mixture: Any) -> Iterator[ModelIssue]
         yield implicit_latent(site["name"])
 
 
+def check_site(site: str, energies: Collection[str], latents: Collection[str]) -> None:
+    """Raise unless a site is one of these energies, and no latent variable is behind it."""
+    if site not in energies:
+        raise ValueError(
+            f"Expected an energy-based site of the model ({sorted(energies)}), got {site!r}."
+        )
+    if latents:
+        raise ValueError(
+            f"Expected the energy and base of site {site!r} to depend on parameters and data only, "
+            f"got a dependence on the latent variables {sorted(latents)}: condition the model on "
+            "values of them."
+        )
+
+
 def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> ModelIssue:
-    """Log-normalizer that depends on another latent variable, perhaps on a discrete one."""
+    """Log-normalizer that depends on a latent variable, perhaps a discrete one, or on itself."""
     wrong = "the weights of its values" if is_discrete else "its posterior"
+    itself = ", its own earlier values in a scan" if latent == site else ""
     return ModelIssue(
         site,
         "mixture" if is_discrete else "doubly_intractable",
         f"Expected the energy and base of site {site!r} to depend on parameters and data only, "
-        f"got a dependence on the latent variable {latent!r}: the log-normalizer depends on it "
-        f"too (the model is doubly intractable), and {wrong} would be silently wrong under MCMC "
-        "and with every guide. Give `log_normalizer` if it is known.",
+        f"got a dependence on the latent variable {latent!r}{itself}: the log-normalizer depends "
+        f"on it too (the model is doubly intractable), and {wrong} would be silently wrong under "
+        "MCMC and with every guide. Give `log_normalizer` if it is known.",
     )
 
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,21 +10,21 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.tree_util import Partial, register_dataclass
 from numpyro.distributions import Delta
-from numpyro.handlers import seed, trace
+from numpyro.handlers import block, seed, trace
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.evidence import log_marginal as core
-from pyro_ebm.core.evidence.annealing import Schedule
+from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.posterior import shared_plates
 from pyro_ebm.numpyro.distributions.bound_energy import as_pytree
 from pyro_ebm.numpyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
+from pyro_ebm.numpyro.model.parameters import run_trained
 from pyro_ebm.numpyro.model.posterior import Posterior
 from pyro_ebm.numpyro.model.sites import find_energy, log_density, map_energy
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
-from pyro_ebm.numpyro.samplers.target import Potential
 
 LogWeight = Callable[[Array], Array]
 
@@ -45,13 +44,13 @@ def log_marginal(
     sampler: Sampler | None = None,
     log_normalizers: Mapping[str, LogNormalizer | float] | None = None,
     batch_size: int | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Callable[..., core.LogMarginal]:
     r"""Estimate :math:`\log p(x)` of a model; call the result with a key and the model's arguments.
 
     Methods and arguments: :class:`~pyro_ebm.core.evidence.log_marginal.LogMarginalSettings`. The
-    model must be vectorized over its plates, and a trained one needs its parameters, as the guide
-    does: ``numpyro.handlers.substitute(model, data=params)``. New arrays of the same shapes compile
-    nothing again.
+    model must be vectorized over its plates. ``params`` are parameters of model and guide, from
+    ``svi.get_params(state)``. New arrays of the same shapes compile nothing again.
 
     Example:
         >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
@@ -79,17 +78,22 @@ def log_marginal(
 
     def estimate(rng_key: Array, *args: Any, **kwargs: Any) -> core.LogMarginal:
         find_key, normalizer_key, weigh_key = random.split(rng_key, 3)
-        posterior = Posterior(find_key, model, args, kwargs)
-        result = _estimate(
-            weigh_key,
-            as_pytree(Partial(model, *args, **kwargs)),
-            None if guide is None else as_pytree(Partial(guide, *args, **kwargs)),
-            _known(normalizer_key, posterior, log_normalizers or {}),
-            sampler=None if method == "importance" else settings.sampler,
-            num_samples=num_samples,
-            num_temperatures=num_temperatures,
-            batch_size=batch_size or num_samples,
-        )
+        trained = [
+            None if function is None else Partial(run_trained, function, params, *args, **kwargs)
+            for function in (model, guide)
+        ]
+        # Values from outer handlers would be constants of the compiled program.
+        with block():
+            known = _known(normalizer_key, Posterior(find_key, trained[0]), log_normalizers or {})
+            result = _estimate(
+                weigh_key,
+                *map(as_pytree, trained),
+                known,
+                sampler=None if method == "importance" else settings.sampler,
+                num_samples=num_samples,
+                num_temperatures=num_temperatures,
+                batch_size=batch_size or num_samples,
+            )
         for doubt in core.describe_doubts(result) if not_jax_tracer(result.estimate) else ():
             warnings.warn(doubt, stacklevel=2)
         return result
@@ -177,26 +181,11 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
     return log_weight, plate_dims
 
 
-@dataclass(frozen=True)
-class _TemperedPosterior:
-    """Path from the priors, or the bases of energy priors, to the posterior."""
-
-    posterior: Posterior
-
-    def at(self, inverse_temperature: Array) -> Potential:
-        def potential(position: Array) -> Array:
-            prior, rest = self.posterior.log_densities(position)
-            # Not zero times infinity: at first, what is impossible does not count.
-            return -prior - jnp.where(inverse_temperature > 0, inverse_temperature * rest, 0.0)
-
-        return potential
-
-
 def _weight_of_chain(
     rng_key: Array, posterior: Posterior, sampler: Sampler, num_temperatures: int
 ) -> LogWeight:
     """Return a function that weighs an annealed chain."""
-    path, dtype = _TemperedPosterior(posterior), posterior.start.dtype
+    path, dtype = TemperedPosterior(posterior), posterior.start.dtype
     inverse_temperatures = jnp.array(core.power_inverse_temperatures(num_temperatures), dtype)
     schedule = Schedule(inverse_temperatures, None)
     if sampler.target_accept_prob is not None:

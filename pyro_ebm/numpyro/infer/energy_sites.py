@@ -1,7 +1,7 @@
 """Handlers that record the energy-based sites of a model and add the factors that train them."""
 
 import warnings
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,15 +17,18 @@ from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.numpyro.infer.persistent_chains import with_values
+from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (
     Dependencies,
     find_dependencies,
     find_energy,
     find_mixture,
     has_energy,
+    is_unnormalized,
     issues_of_latents,
     issues_of_untrained,
     map_energy,
+    spread_over_value,
 )
 
 Attached = dict[str, dict[str, Any]]
@@ -35,19 +38,16 @@ class EnergySite(core.EnergySite):
     """An energy-based site of a NumPyro model; masks are a part of ``fn``."""
 
     @classmethod
-    def of(cls, msg: Any, objective: Any, attached: Attached) -> "EnergySite":
+    def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":
         """Make it from the message of a sample site, and check it."""
-        name, fn, plates = msg["name"], msg["fn"], tuple(msg["cond_indep_stack"])
-        if msg.get("_control_flow_done"):  # The leftmost dimension is the time of a scan.
-            dim = -len(fn.batch_shape)
-            plates += (CondIndepStackFrame(f"{name}$time", dim, fn.batch_shape[0]),)
+        name, fn = msg["name"], spread_over_value(msg)
         site = cls(
             name=name,
             fn=fn,
             energy=find_energy(fn),
             value=lax.stop_gradient(jnp.asarray(msg["value"])),
             scale=msg["scale"],
-            plates=plates,
+            plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape, scanned)),
             objective=core.objective_of(name, objective),
             attached=attached.get(name, {}),
         )
@@ -90,6 +90,24 @@ class EnergySite(core.EnergySite):
         return map_energy(self.fn, self.value, function)
 
 
+def _frames(
+    msg: Any, batch_shape: tuple[int, ...], scanned: Set[str]
+) -> Iterator[CondIndepStackFrame]:
+    """Yield frames of independent dimensions without a plate: of observed values, of time."""
+    name, own = msg["name"], msg["fn"].batch_shape
+    for dim in range(-len(batch_shape), 0):
+        is_time = name in scanned and dim == -len(own)
+        if is_time or -dim > len(own) or own[dim] != batch_shape[dim]:
+            yield CondIndepStackFrame(f"{name}${dim}", dim, batch_shape[dim])
+
+
+def _scanned_sites(msg: Any) -> Set[str]:
+    """Names of the sites of a ``scan``; they come after it, as those of a ``cond`` do."""
+    if msg["type"] != "control_flow" or msg["fn"].__name__ != "scan_wrapper":
+        return set()
+    return msg["value"][1][0].trace.keys()
+
+
 class SiteRecorder(Messenger):
     """Handler that records the sites of a run outside of the particles, and raises for issues.
 
@@ -105,6 +123,7 @@ class SiteRecorder(Messenger):
         self.latents: dict[str, bool] = {}
         self.attached: Attached = {}
         self.mutables: set[str] = set()
+        self.scanned: set[str] = set()
 
     @property
     def trained(self) -> list[EnergySite]:
@@ -133,10 +152,11 @@ class SiteRecorder(Messenger):
 
     def postprocess_message(self, msg: Any) -> None:
         """Record a site, a parameter or the name of a ``mutable``."""
+        self.scanned |= _scanned_sites(msg)
         if msg["type"] == "mutable":
             self.mutables.add(msg["name"])
-        if msg["type"] == "param":
-            self.inputs[msg["name"]] = msg["value"]
+        if msg["type"] in TRAINED:
+            self.inputs[msg["name"]] = copied(msg["value"])
         if msg["type"] != "sample":
             return
         name, fn = msg["name"], msg["fn"]
@@ -145,8 +165,9 @@ class SiteRecorder(Messenger):
             self.latents[name] = fn.support.is_discrete
         for issue in issues_of_site(msg, find_energy(fn), find_mixture(fn)):
             raise ValueError(issue.message)
-        if _is_unnormalized_energy(fn):
-            self.sites[name] = EnergySite.of(msg, self.objective, self.attached)
+        # With a known log-normalizer it is a distribution like any other.
+        if is_unnormalized(fn):
+            self.sites[name] = EnergySite.of(msg, self.objective, self.attached, self.scanned)
 
     def _check(self, model: Callable[[], Any]) -> None:
         core.check_names(self.objective, self.sites, self.attached)
@@ -156,7 +177,8 @@ class SiteRecorder(Messenger):
         for name, site in self.sites.items():
             for issue in issues_of_latents(name, found[name], self.latents):
                 raise ValueError(issue.message)
-            site.warn_if_untrained(found[name], self.inputs.keys() - self.latents.keys())
+            constants = self.latents.keys() | self.mutables
+            site.warn_if_untrained(found[name], self.inputs.keys() - constants)
 
 
 class FactorEmitter(Messenger):
@@ -175,6 +197,7 @@ class FactorEmitter(Messenger):
         self.objective = objective
         self.chains = chains
         self.attached: Attached = {}
+        self.scanned: set[str] = set()
 
     def guide(self, guide: Any) -> Callable[..., Any]:
         """Wrap a guide in a handler that collects what it attaches."""
@@ -182,21 +205,16 @@ class FactorEmitter(Messenger):
 
     def postprocess_message(self, msg: Any) -> None:
         """Add the factor after an energy-based site."""
-        if msg["type"] != "sample" or not _is_unnormalized_energy(msg["fn"]):
+        self.scanned |= _scanned_sites(msg)
+        if msg["type"] != "sample" or not is_unnormalized(msg["fn"]):
             return
-        site = EnergySite.of(msg, self.objective, self.attached)
+        site = EnergySite.of(msg, self.objective, self.attached, self.scanned)
         if site.objective is not None:
             # NumPyro scales and masks the factor as it does the site itself.
             loss = site.loss(numpyro.prng_key()).value
             if site.energy._validate_args:
                 site.check_finite(loss)
             numpyro.factor(f"{site.name}$energy", lax.stop_gradient(loss) - loss)
-
-
-def _is_unnormalized_energy(fn: Any) -> bool:
-    # With a known log-normalizer it is a distribution like any other.
-    energy = find_energy(fn)
-    return energy is not None and energy.log_normalizer is None
 
 
 class _GuideSites(Messenger):

@@ -1,6 +1,7 @@
 """The samplers of this package as kernels of NumPyro's ``MCMC``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from pyro_ebm.core.infer import mcmc as settings
 from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.numpyro.model.check import check_model
+from pyro_ebm.numpyro.model.parameters import run_trained
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.target import Potential
 from pyro_ebm.numpyro.samplers.warmup import (
@@ -31,12 +33,7 @@ _Learned = tuple[ChainState, Warmup]
 
 
 class AdaptState(NamedTuple):
-    """State of warm-up.
-
-    Attributes:
-        step_size: Step size in use.
-        warmup: Estimates so far.
-    """
+    """Step size in use, and what warm-up has learned so far."""
 
     step_size: Array
     warmup: Any
@@ -71,6 +68,7 @@ class KernelState(NamedTuple):
 class SamplerKernel(settings.SamplerKernel, MCMCKernel):
     """A kernel for ``numpyro.infer.MCMC``; with ``chain_method="vectorized"`` chains share warm-up.
 
+    ``params`` are parameters of the model, from ``svi.get_params(state)``.
     ``MCMC`` collects ``diverging``, ``accept_prob``, ``potential_energy`` and
     ``adapt_state.step_size`` without being asked; ArviZ and ``to_arviz`` read them.
 
@@ -91,8 +89,10 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         sampler: Sampler,
         *,
         init_strategy: Callable[..., Any] = init_to_uniform,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(model, sampler, init_strategy=init_strategy)
+        trained = partial(run_trained, model, params)
+        super().__init__(trained, sampler, init_strategy=init_strategy)
         self._num_warmup = 0
         self._potential_fn: Any = None
         self._postprocess_fn: Any = None
@@ -133,8 +133,8 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         chains, info = self.sampler.step(step_key, potential, state.chains)
         learned = chains, state.adapt_state.warmup
         if self._num_warmup:
-            is_warmup = state.i < self._num_warmup
-            learned = lax.cond(is_warmup, self._warm_up, _as_it_was, state.i, info, learned)
+            warm_up = partial(self._warm_up, state.i, info)
+            learned = lax.cond(state.i < self._num_warmup, warm_up, lambda same: same, learned)
         i = state.i + 1
         count = jnp.where(i <= self._num_warmup, i, i - self._num_warmup)
         mean = jnp.reshape(state.mean_accept_prob, info.acceptance_rate.shape)
@@ -201,11 +201,6 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         z, value, rate, mean, diverging, step_size = by_chain
         adapt_state = AdaptState(step_size, warmup)
         return KernelState(i, z, value, rate, mean, diverging, adapt_state, chains, rng_key)
-
-
-def _as_it_was(i: Array, info: TransitionInfo, learned: _Learned) -> _Learned:
-    del i, info
-    return learned
 
 
 def _split(rng_key: Array) -> Any:

@@ -1,6 +1,6 @@
 """Search for energy-based sites that inference would get wrong without an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpyro.primitives import Messenger
 
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_site
+from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (
     find_dependencies,
     find_energy,
@@ -24,12 +25,16 @@ from pyro_ebm.numpyro.model.sites import (
 
 
 def check_model(
-    model: Callable[..., Any], guide: Callable[..., Any] | None = None
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
 ) -> Callable[..., list[ModelIssue]]:
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
     The model is traced abstractly: nothing is computed, and no random key is needed. Arrays count
     as unregistered if the energy is a module, a partial, or a function that calls one of these.
+    Without ``params`` parameters have their initial values.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist, pyro_ebm.numpyro as ebm
@@ -41,10 +46,11 @@ def check_model(
     """
 
     def check(*args: Any, **kwargs: Any) -> list[ModelIssue]:
-        issues = _check_sites(partial(model, *args, **kwargs))
+        trained = partial(substitute, data=dict(params or {}))
+        issues = _check_sites(trained(partial(model, *args, **kwargs)))
         if guide is not None and not isinstance(guide, AutoGuide):
             sites = _GuideSites()
-            _run(sites, partial(guide, *args, **kwargs))
+            _run(sites, trained(partial(guide, *args, **kwargs)))
             issues += sites.issues
         return issues
 
@@ -52,7 +58,7 @@ def check_model(
 
 
 def _check_sites(model: Callable[[], Any]) -> list[ModelIssue]:
-    sites = _ModelSites()
+    sites = ModelSites()
     inputs = _run(sites, model)
     issues = sites.issues
     found = find_dependencies(sites.energies, inputs, model) if sites.energies else {}
@@ -76,8 +82,8 @@ class _GuideSites(Messenger):
             self.issues.append(in_guide(msg["name"]))
 
 
-class _ModelSites(Messenger):
-    """Handler that collects energies, latent variables, and values of these and of parameters.
+class ModelSites(Messenger):
+    """Handler that collects energies, latent variables, and values of these and of what trains.
 
     Attributes:
         energies: Whether the log-normalizer is known, by site.
@@ -92,8 +98,8 @@ class _ModelSites(Messenger):
         self.latents: dict[str, bool] = {}
 
     def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "param":
-            self.inputs[msg["name"]] = msg["value"]
+        if msg["type"] in TRAINED:
+            self.inputs[msg["name"]] = copied(msg["value"])
         if msg["type"] != "sample":
             return
         name, fn = msg["name"], msg["fn"]
@@ -110,14 +116,14 @@ def _run(sites: Any, model: Callable[[], Any]) -> dict[str, Any]:
     """Shapes and types of the values that a handler collects as inputs."""
 
     def inputs() -> dict[str, Any]:
-        with block(), sites, substitute(substitute_fn=_initial_value), seed(rng_seed=0):
+        with block(), sites, substitute(substitute_fn=initial_value), seed(rng_seed=0):
             model()
         return sites.inputs
 
     return jax.eval_shape(inputs)
 
 
-def _initial_value(site: Any) -> Any:
+def initial_value(site: Any) -> Any:
     """Initialize as inference does, but draw where the base of an energy has no density."""
     energy = find_energy(site["fn"]) if site["type"] == "sample" else None
     return None if energy is not None and is_implicit(energy.base) else init_to_uniform(site)

@@ -12,22 +12,23 @@ from jax import Array, lax, random
 from numpyro.distributions import Delta, biject_to
 from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import block, seed, substitute, trace
-from numpyro.ops.provenance import eval_provenance
+from numpyro.primitives import Messenger
 
 from pyro_ebm.core.model import posterior as core
 from pyro_ebm.core.model.posterior import Site, check_latents
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.model.parameters import TRAINED
+from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import (
     energy_log_factor,
     find_energy,
     log_density,
     log_volume,
+    spread_over_value,
     unconstrained_value,
 )
 from pyro_ebm.numpyro.samplers.target import initial_values
-
-_PARAMETERS = ("param", "mutable")
 
 
 class Posterior(core.Posterior):
@@ -43,11 +44,11 @@ class Posterior(core.Posterior):
         self._model = lambda: model(*args, **(kwargs or {}))
         self._subsamples: dict[str, Array] = {}
         # Outer handlers give parameters their values, and see nothing else of this run.
-        with self.hidden(), trace() as met, _initialized(), seed(rng_seed=rng_key):
+        with self.hidden(), trace() as met, _Spread(), _initialized(), seed(rng_seed=rng_key):
             self._model()
         self._plates = {name: site for name, site in met.items() if site["type"] == "plate"}
         self._subsamples = {name: site["value"] for name, site in self._plates.items()}
-        parameters = {n: s["value"] for n, s in met.items() if s["type"] in _PARAMETERS}
+        parameters = {n: s["value"] for n, s in met.items() if s["type"] in TRAINED}
         self._constants = lax.stop_gradient(parameters) | self._subsamples
         self.sites = {name: site for name, site in met.items() if site["type"] == "sample"}
         check_latents(self.latents, Delta)
@@ -82,7 +83,7 @@ class Posterior(core.Posterior):
     def hidden(self) -> ExitStack:
         """Hide messages from outer handlers, but for parameters; use this subsample."""
         stack = ExitStack()
-        stack.enter_context(block(expose_types=[*_PARAMETERS]))
+        stack.enter_context(block(expose_types=[*TRAINED]))
         stack.enter_context(substitute(data=self._subsamples))
         return stack
 
@@ -111,7 +112,7 @@ class Posterior(core.Posterior):
             return value
 
         key = rng_key if rng_key is not None else random.key(0)
-        with block(), trace() as met, _initialized(), seed(rng_seed=key):
+        with block(), trace() as met, _Spread(), _initialized(), seed(rng_seed=key):
             with substitute(substitute_fn=value_of):
                 self._model()
         return met
@@ -151,9 +152,17 @@ class Posterior(core.Posterior):
             return {name: log_density(met[name]) for name in outside}
 
         if outside:
-            for name, latents in eval_provenance(log_probs, **unconstrained).items():
+            for name, latents in find_provenance(log_probs, **unconstrained).items():
                 if not latents:
                     del self.sites[name]
+
+
+class _Spread(Messenger):
+    """Handler that gives observed sites the batch shape of their values."""
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample":
+            msg["fn"] = spread_over_value(msg)
 
 
 def _initialized() -> substitute:

@@ -16,13 +16,13 @@ from numpyro.distributions import (
 )
 from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
-from numpyro.ops.provenance import eval_provenance
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
 from pyro_ebm.numpyro.distributions.bound_energy import trainable_arrays
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.model.provenance import find_provenance
 
 WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 
@@ -41,7 +41,7 @@ def find_mixture(fn: Any) -> Distribution | None:
     if isinstance(mixture, EnergyBased):
         return None
     for part in jax.tree.leaves(getattr(mixture, "__dict__", {}), is_leaf=_is_distribution):
-        if _is_distribution(part) and (_is_unnormalized(part) or find_mixture(part)):
+        if _is_distribution(part) and (is_unnormalized(part) or find_mixture(part)):
             return mixture
     return None
 
@@ -49,6 +49,12 @@ def find_mixture(fn: Any) -> Distribution | None:
 def has_energy(fn: Any) -> bool:
     """Whether an energy is anywhere in a distribution."""
     return find_energy(fn) is not None or find_mixture(fn) is not None
+
+
+def is_unnormalized(fn: Any) -> bool:
+    """Whether this is an energy-based site without a known log-normalizer."""
+    energy = find_energy(fn)
+    return energy is not None and energy.log_normalizer is None
 
 
 def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], Array]) -> Array:
@@ -74,6 +80,19 @@ def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], A
 
 
 # --- log-densities ---
+
+
+def spread_over_value(site: Site) -> Any:
+    """Distribution of a site; of an observed one without plates, in the batch shape of its value.
+
+    NumPyro broadcasts its log-density, and so counts each of these values.
+    """
+    fn = site["fn"]
+    if not site["is_observed"]:
+        return fn
+    batch_shape = jnp.shape(site["value"])[: jnp.ndim(site["value"]) - fn.event_dim]
+    shape = jnp.broadcast_shapes(fn.batch_shape, batch_shape)
+    return fn if shape == fn.batch_shape else fn.expand(shape)
 
 
 def log_density(site: Site) -> Array:
@@ -141,7 +160,7 @@ def find_dependencies(
             model()
         return {name: _tracked(rerun[name]) for name in names}
 
-    found = eval_provenance(run, **inputs)
+    found = find_provenance(run, **inputs)
     return {
         name: Dependencies(_union(energy), _union(potential), arrays)
         for name, (energy, potential, arrays) in found.items()
@@ -169,9 +188,9 @@ def _union(names: Any) -> frozenset[str]:
 def issues_of_latents(
     site: str, found: Dependencies, latents: Mapping[str, bool]
 ) -> Iterator[issues.ModelIssue]:
-    """Yield the other latents that a log-normalizer depends on; values: whether discrete."""
+    """Yield the latents that a log-normalizer depends on, itself in a scan; values: if discrete."""
     for latent, is_discrete in latents.items():
-        if latent in found.potential - {site}:
+        if latent in found.potential:
             yield issues.doubly_intractable(site, latent, is_discrete=is_discrete)
 
 
@@ -202,11 +221,6 @@ def _unwrap(fn: Any) -> Any:
     while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return fn
-
-
-def _is_unnormalized(fn: Any) -> bool:
-    energy = find_energy(fn)
-    return energy is not None and energy.log_normalizer is None
 
 
 def _is_distribution(part: Any) -> bool:
