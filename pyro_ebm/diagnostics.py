@@ -91,8 +91,11 @@ def to_arviz(
     posterior, statistics = _read(draws, name, num_chains)
     chain, draw = _chain_and_draw(posterior)
     statistics |= sample_stats or {}
-    if not _is_mcmc(draws):
-        _check_names(statistics)
+    if "energy" in statistics and not _is_mcmc(draws):
+        raise ValueError(
+            "Expected the energy of an energy-based model under the name 'ebm_energy', got "
+            "'energy', which in ArviZ is the energy of the sampler's Hamiltonian."
+        )
     contents = {"posterior": posterior, "sample_stats": _statistics(statistics, chain, draw)}
     contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
@@ -215,14 +218,6 @@ def _fold(name: str, array: np.ndarray, chain: int, draw: int) -> np.ndarray:
         f"Expected {name!r} of shape ({chain}, {draw}, ...) or ({chain * draw}, ...) like the "
         f"posterior, got {array.shape}."
     )
-
-
-def _check_names(statistics: Group) -> None:
-    if "energy" in statistics:
-        raise ValueError(
-            "Expected the energy of an energy-based model under the name 'ebm_energy', got "
-            "'energy', which in ArviZ is the energy of the sampler's Hamiltonian."
-        )
 
 
 def _from_dict(contents: dict[str, dict[str, np.ndarray]], **kwargs: Any) -> Any:

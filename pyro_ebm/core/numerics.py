@@ -6,17 +6,11 @@ from array_api_compat import array_namespace
 
 
 def logsumexp(x: Any, axis: int = 0) -> Any:
-    r"""Compute the logarithm of a sum of exponentials along one axis.
+    r"""Compute the logarithm of a sum of exponentials along one axis, which is summed out.
 
     .. math:: \log \sum_i e^{x_i} = m + \log \sum_i e^{x_i - m}, \qquad m = \max_i x_i
 
-    Args:
-        x: Array. Entries of minus infinity count as zero terms; a slice of minus infinities
-            gives minus infinity.
-        axis: The axis that is summed out.
-
-    Returns:
-        Array without that axis.
+    Entries of minus infinity count as zero terms; a slice of them gives minus infinity.
     """
     xp = array_namespace(x)
     # The maximum only shifts the exponentials; where it is infinite, no shift is the safe one.
@@ -34,13 +28,9 @@ def log_mean_exp(x: Any, axis: int = 0) -> Any:
 
 
 def effective_sample_size(log_weights: Any) -> Any:
-    r"""Compute Kish's effective sample size, :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
+    r"""Compute Kish's effective sample size, :math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from 1 to K.
 
-    Args:
-        log_weights: :math:`\log w_k`, shape ``(K, *batch)``.
-
-    Returns:
-        Shape ``(*batch,)``, from 1 to K.
+    Log-weights have shape ``(K, *batch)``, the result ``(*batch,)``.
     """
     xp = array_namespace(log_weights)
     return xp.exp(2.0 * logsumexp(log_weights) - logsumexp(2.0 * log_weights))

@@ -115,13 +115,8 @@ class AbstractEnergyBased:
 def evaluate_energy(energy: Callable[[Any], Any], value: Any, event_shape: tuple[int, ...]) -> Any:
     """Evaluate an energy in one call, with exactly one batch dimension.
 
-    Args:
-        energy: Maps ``(N, *event_shape)`` to ``(N,)``.
-        value: Shape ``(*batch, *event_shape)``.
-        event_shape: Shape of one value.
-
-    Returns:
-        Energies, shape ``(*batch,)``.
+    The energy maps ``(N, *event_shape)`` to ``(N,)``, and this function
+    ``(*batch, *event_shape)`` to ``(*batch,)``.
 
     Raises:
         ValueError: If the value has another event shape, or the energy does not return one number

@@ -7,10 +7,14 @@ weights are unbiased.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
+
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
@@ -18,6 +22,60 @@ _PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
 _EVEN_SHARE = 0.1
 # With a lower acceptance rate, no affordable number of moves separates copies of a draw.
 _STUCK = 0.02
+
+
+class Path(Protocol):
+    """Densities to anneal through, by inverse temperature."""
+
+    def at(self, inverse_temperature: Any) -> Callable[[Any], Any]:
+        """Potential over unconstrained space."""
+        ...
+
+
+@dataclass(frozen=True)
+class TemperedTarget:
+    r"""Path :math:`e^{-\beta E} p_0` from the base of a distribution to it."""
+
+    # The host's class of targets.
+    target_class: ClassVar[Any]
+
+    distribution: Any
+
+    @cached_property
+    def target(self) -> Any:
+        """Bijection to the support."""
+        return self.target_class.of(self.distribution)
+
+    def at(self, inverse_temperature: Any) -> Callable[[Any], Any]:
+        """Potential over unconstrained space."""
+        target, base = self.target, self.distribution.base
+
+        def potential(position: Any) -> Any:
+            value = target.value(position)
+            result = _tempered(inverse_temperature, scaled_energy(self.distribution, value))
+            if base is not None:
+                result = result - base.log_prob(value)
+            if target.is_unconstrained:
+                return result
+            return result - target.log_volume(position, value)
+
+        return potential
+
+
+@dataclass(frozen=True)
+class TemperedPosterior:
+    """Path from the priors, or the bases of energy priors, to the posterior."""
+
+    posterior: Any
+
+    def at(self, inverse_temperature: Any) -> Callable[[Any], Any]:
+        """Potential over unconstrained space."""
+
+        def potential(position: Any) -> Any:
+            prior, rest = self.posterior.log_densities(position)
+            return -(prior + _tempered(inverse_temperature, rest))
+
+        return potential
 
 
 class Schedule(NamedTuple):
@@ -84,8 +142,7 @@ def tune_log_step_size(log_step_size: Any, acceptance_rate: Any, target: float) 
 def log_weight_increment(before: Any, after: Any) -> Any:
     """Return the log-weight gained by a change of temperature, from the potentials at both.
 
-    It is minus infinity where the new density is zero, also for chains whose density was zero
-    before.
+    It is minus infinity where the new density is zero, also where the old one was.
     """
     xp = array_namespace(before)
     lost = after == math.inf
@@ -106,13 +163,7 @@ def masked_std(keep: Any, x: Any) -> Any:
 
 
 def describe_stuck_draws(distribution: Any, sampler: Any, acceptance_rate: Any) -> Iterator[str]:
-    """Yield a warning if the chains that make draws of the distribution hardly moved.
-
-    Args:
-        distribution: Target of the chains.
-        sampler: Their kernel.
-        acceptance_rate: Mean acceptance rate, shape ``(*batch,)``.
-    """
+    """Yield a warning if the chains that make draws of a distribution hardly moved on average."""
     rate = float(array_namespace(acceptance_rate).min(acceptance_rate))
     if rate < _STUCK:
         yield (
@@ -120,6 +171,12 @@ def describe_stuck_draws(distribution: Any, sampler: Any, acceptance_rate: Any) 
             "upper end of the bracket is no better than the weights of the forward paths. Lower "
             "its `step_size`, or set a `target_accept_prob`."
         )
+
+
+def _tempered(inverse_temperature: Any, x: Any) -> Any:
+    # Not zero times infinity: at first, infinite energies do not count.
+    xp = array_namespace(x)
+    return xp.where(inverse_temperature > 0, inverse_temperature * x, xp.zeros_like(x))
 
 
 def _interpolate(at: Any, knots: Any, values: Any) -> Any:

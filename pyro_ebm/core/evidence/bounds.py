@@ -125,19 +125,14 @@ class GeneratorBounds:
 def summarize_bounds(
     log_ratio: Any, half_squared_norms: Any, settings: GeneratorBoundsSettings
 ) -> GeneratorBounds:
-    r"""Return the bounds of :math:`\log Z` from log-ratios and their slopes.
+    r"""Return the bounds from log-ratios f of draws, and half of their slopes squared, ``(N,)``.
 
-    .. math::
-        \mathbb E[f] \le \log Z \le \mathbb E[f] + \frac{R}{\rho}
+    .. math:: \mathbb E[f] \le \log Z \le \mathbb E[f] + R / \rho, \qquad
+        R = \tfrac12 \mathbb E |\nabla_w f|^2
 
     The upper bound is the log-Sobolev inequality of the density :math:`\eta e^f / Z` of latent
     values. Both are two standard errors away from the means, and hold in about 97 of 100 runs each
     if tails are light.
-
-    Args:
-        log_ratio: :math:`f` of draws, shape ``(N,)``.
-        half_squared_norms: :math:`\tfrac12 |\nabla_w f|^2`, shape ``(N,)``.
-        settings: With the kind of entropy and the log-Sobolev constant.
     """
     xp = array_namespace(log_ratio)
     weights = bracket(log_ratio)

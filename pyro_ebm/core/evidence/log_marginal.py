@@ -136,10 +136,8 @@ def summarize_log_marginal(
         \log \hat p(x) = \log \frac1K \sum_k w_k - \log \hat Z, \qquad
         \mathrm{se}^2 = \frac1{\mathrm{ESS}} - \frac1K + \mathrm{se}^2_{\log Z}
 
-    Args:
-        log_weights: :math:`\log w_k`, shape ``(K, *batch)``.
-        log_normalizer: :math:`\log \hat Z`, summed over energy-based sites, shape ``(*batch,)``.
-        log_normalizer_error: Its standard error, same shape.
+    Log-weights have shape ``(K, *batch)``; :math:`\log \hat Z`, the sum over energy-based sites,
+    and its standard error have shape ``(*batch,)``.
     """
     xp = array_namespace(log_weights)
     weights = summarize_log_weights(log_weights)
@@ -182,12 +180,7 @@ def power_inverse_temperatures(num_temperatures: int) -> list[float]:
 
 
 def schedule_of_pilot(inverse_temperatures: Any, log_step_sizes: Any) -> Schedule:
-    r"""Return the schedule that repeats the step sizes of a pilot run.
-
-    Args:
-        inverse_temperatures: :math:`\beta_k`, shape ``(K + 1,)``.
-        log_step_sizes: As tuned after the transition at :math:`\beta_k`, shape ``(K + 1, *batch)``.
-    """
+    """Return the schedule of a pilot run, where each step size was tuned one temperature before."""
     xp = array_namespace(log_step_sizes)
     used = xp.concat((log_step_sizes[:1], log_step_sizes[:-1]))
     return Schedule(inverse_temperatures, xp.exp(used))

@@ -145,10 +145,7 @@ def _describe(result: Any, index: tuple[int, ...]) -> str:
 def check_base(distribution: Any, use: Callable[[], Any], *, needs_density: bool) -> None:
     """Raise unless the base of a distribution can be sampled and, if needed, has a density.
 
-    Args:
-        distribution: Energy-based distribution.
-        use: Samples from the base and, if needed, evaluates its density.
-        needs_density: Whether it does.
+    ``use`` samples from the base and, if needed, evaluates its density.
     """
     if distribution.base is None:
         raise ValueError(
@@ -184,10 +181,7 @@ def check_result(distribution: Any, result: LogNormalizer) -> None:
 def check_log_weights(distribution: Any, log_weights: Any, source: str) -> None:
     """Raise if log-weights are NaN or plus infinity on a path, or minus infinity on all paths.
 
-    Args:
-        distribution: Energy-based distribution.
-        log_weights: Shape ``(num_paths, *batch)``.
-        source: Description of where the paths start.
+    Their shape is ``(num_paths, *batch)``; ``source`` describes where the paths start.
     """
     xp = array_namespace(log_weights)
     num_paths = math.prod(log_weights.shape)

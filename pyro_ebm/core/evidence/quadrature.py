@@ -34,10 +34,8 @@ def integrate(
 ) -> tuple[LogNormalizer, Iterator[str]]:
     """Return the log of the integral of a density in one to three dimensions, and its warnings.
 
-    Args:
-        distribution: Named in errors and warnings.
-        log_density_on_grid: Maps a box and a number of intervals to log-densities.
-        box: First guess.
+    ``log_density_on_grid`` maps a box and a number of intervals to log-densities; ``box`` is a
+    first guess.
     """
     num_intervals = _FIRST_INTERVALS[_num_dims(box)]
     log_density = log_density_on_grid(box, num_intervals)
@@ -64,12 +62,18 @@ def check_num_dims(num_dims: int) -> None:
         )
 
 
+def event_shape_of(distribution: Any, position: Any) -> tuple[int, ...]:
+    """Return the event shape of positions ``(N, *batch, *event)``; raise if it is too large."""
+    num_batch_dims = 0 if distribution.base is None else len(distribution.base.batch_shape)
+    event_shape = tuple(position.shape[1 + num_batch_dims :])
+    check_num_dims(math.prod(event_shape))
+    return event_shape
+
+
 def first_box(position: Any, log_density: Any) -> Box:
     """Return a box around the positions whose density is not negligible, with a margin.
 
-    Args:
-        position: Shape ``(N, *batch, num_dims)``.
-        log_density: At these positions, shape ``(N, *batch)``.
+    Positions have shape ``(N, *batch, num_dims)``, their log-densities ``(N, *batch)``.
     """
     xp = array_namespace(position)
     margin = 0.25 * (xp.max(position, axis=0) - xp.min(position, axis=0))
@@ -117,10 +121,7 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     coarsest grid resolves every feature of the density (and, up to the volume of a cell, at jumps
     of the density). The integral outside is taken to be at most that of a box of the same size
     with the highest density on a face. Unless the density is negligible on all faces, ``upper`` is
-    infinite.
-
-    Returns:
-        Result with half of the bracket's width as ``standard_error``.
+    infinite. The ``standard_error`` is half of the bracket's width.
 
     References:
         | The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014)

@@ -1,4 +1,8 @@
-"""Estimates and bounds of a normalizing constant from log-weights."""
+r"""Estimates and bounds of a normalizing constant from log-weights.
+
+Log-weights :math:`\log w_k` have shape ``(K, *batch)``, those of reverse paths,
+:math:`\log w_m`, shape ``(M, *batch)``.
+"""
 
 import math
 from dataclasses import replace
@@ -24,9 +28,6 @@ def summarize_log_weights(log_weights: Any) -> LogNormalizer:
 
     The standard error is that of :math:`\hat Z` divided by :math:`\hat Z`. ``lower`` is two
     standard errors below the estimate, ``upper`` is infinite.
-
-    Args:
-        log_weights: :math:`\log w_k`, shape ``(K, *batch)``.
 
     References:
         | Annealed importance sampling (Neal, 2001)
@@ -77,11 +78,6 @@ def bracket(
     Otherwise the log of the mean weight. The bracket always contains two standard errors of the
     estimate to either side. Where fewer than 10 effective samples contribute to the ratio,
     ``standard_error`` is at least half of the width of the bracket.
-
-    Args:
-        log_weights: :math:`\log w_k`, shape ``(K, *batch)``.
-        reverse_log_weights: :math:`\log w_m`, shape ``(M, *batch)``, or None.
-        own_draws: Whether the reverse paths started at resampled ends of the forward paths.
 
     References:
         | Efficient estimation of free energy differences from Monte Carlo data (Bennett, 1976)

@@ -97,13 +97,7 @@ def check_objectives(objective: Any) -> None:
 
 
 def check_names(objective: Any, sites: Mapping[str, EnergySite], attached: Iterable[str]) -> None:
-    """Raise unless objectives are given for sites, and parts attached to sites with an objective.
-
-    Args:
-        objective: One for all sites, or a dictionary by site.
-        sites: The energy-based sites of the model.
-        attached: Names that a guide attached something to.
-    """
+    """Raise unless objectives are for sites, and parts attached to sites with an objective."""
     for name in objective if isinstance(objective, Mapping) else ():
         if name not in sites:
             raise ValueError(
@@ -126,13 +120,7 @@ def refuse_attach(site: str) -> None:
 
 
 def check_attached(site: str, loss: Callable[..., Any], attached: Iterable[str]) -> None:
-    """Raise unless the guide attached the keyword-only arguments of an objective's ``loss``.
-
-    Args:
-        site: Name of the site.
-        loss: The objective's ``loss``.
-        attached: Names of what the guide attached.
-    """
+    """Raise unless the guide attached the keyword-only arguments of an objective's ``loss``."""
     wanted = {
         name: parameter.default is parameter.empty
         for name, parameter in inspect.signature(loss).parameters.items()
@@ -148,13 +136,7 @@ def check_attached(site: str, loss: Callable[..., Any], attached: Iterable[str])
 
 
 def check_plates(site: str, batch_shape: Iterable[int], plate_dims: Collection[int]) -> None:
-    """Raise if a batch dimension of an energy-based site is no plate.
-
-    Args:
-        site: Name of the site.
-        batch_shape: Its batch shape.
-        plate_dims: Negative dimensions of the plates around it.
-    """
+    """Raise if a (negative) batch dimension of an energy-based site is no plate."""
     batch_shape = tuple(batch_shape)
     for dim in range(-len(batch_shape), 0):
         if batch_shape[dim] > 1 and dim not in plate_dims:

@@ -62,13 +62,7 @@ class LangevinGuide:
 
 
 def check_density(name: str, site: Any, point_mass: type) -> None:
-    """Raise unless an amortized guide has a density at a site.
-
-    Args:
-        name: Name of the site.
-        site: Its message in the guide, or None.
-        point_mass: Type of distributions without a density.
-    """
+    """Raise if a site's message in an amortized guide is missing, or has a ``point_mass``."""
     if site is None or isinstance(site["fn"], point_mass):
         got = "none" if site is None else "a Delta"
         raise ValueError(f"Expected `init` to have a density at site {name!r}, got {got}.")

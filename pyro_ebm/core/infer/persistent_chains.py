@@ -72,12 +72,9 @@ class PersistentChains:
         return (self.buffer_size or self.num_chains, *self.event_shape)
 
     def check(self, name: str, values: Any, distribution: Any) -> None:
-        """Raise unless the chains fit their energy-based site and their stored values.
+        """Raise unless the chains fit their energy-based site and, after the start, their values.
 
-        Args:
-            name: Name of the stored values, for example ``"z$chains"``.
-            values: The stored values, or None at the start.
-            distribution: The site's distribution.
+        ``name`` is that of the stored values, for example ``"z$chains"``.
         """
         event_shape, shape = tuple(distribution.event_shape), self.shape
         if event_shape != self.event_shape:

@@ -37,13 +37,9 @@ class PlateLayout:
         batch_shapes: Mapping[str, Shape],
         shapes: Mapping[str, Shape],
     ) -> "PlateLayout":
-        """Make the layout of sites with common plates.
+        """Make the layout of sites with common plates, of negative dimensions ``plate_dims``.
 
-        Args:
-            plate_dims: Negative dimensions of the common plates.
-            depth: Number of batch dimensions to keep apart.
-            batch_shapes: Batch shape of each site.
-            shapes: Shape of each site's value.
+        ``depth`` batch dimensions are kept apart; ``shapes`` are those of the sites' values.
         """
         any_batch_shape = next(iter(batch_shapes.values()))
         plate_shape = [any_batch_shape[dim] if dim in plate_dims else 1 for dim in range(-depth, 0)]
@@ -51,14 +47,10 @@ class PlateLayout:
         return cls(tuple(plate_shape), batch_shapes, event_shapes)
 
     def pack(self, values: Mapping[str, Any]) -> Any:
-        """Join the values of all sites in one array.
+        """Join the values of all sites in one array, shape ``(*chains, *plate_shape, size)``.
 
-        Args:
-            values: By site, shape ``(*batch_shape, *event_shape)``; or with ``chains`` in front
-                of a batch shape that is padded with ones from the left.
-
-        Returns:
-            Shape ``(*chains, *plate_shape, size)``.
+        Values have shape ``(*batch_shape, *event_shape)``; or with ``chains`` in front of a batch
+        shape that is padded with ones from the left.
         """
         xp = array_namespace(*values.values())
         parts = []
@@ -96,11 +88,8 @@ class PlateLayout:
     def total(self, log_densities: Any) -> Any:
         """Sum over the dimensions that are no common plate; they stay with size 1.
 
-        Args:
-            log_densities: Shape ``(*chains, *batch_shape)``.
-
-        Returns:
-            Shape that broadcasts with ``(*chains, *plate_shape)``.
+        From shape ``(*chains, *batch_shape)`` to one that broadcasts with
+        ``(*chains, *plate_shape)``.
         """
         xp = array_namespace(log_densities)
         depth = len(self.plate_shape)
@@ -112,12 +101,8 @@ class PlateLayout:
     def sum_over_others(self, numbers: Any, plate_dims: Collection[int]) -> Any:
         """Sum over all batch dimensions but the given plates; nothing else is left.
 
-        Args:
-            numbers: Shape ``(*chains, *batch_shape)``, batch shape padded with ones.
-            plate_dims: Negative dimensions of the plates to keep.
-
-        Returns:
-            Shape ``(*chains, *plates)``.
+        From shape ``(*chains, *batch_shape)``, batch shape padded with ones, to
+        ``(*chains, *plates)``.
         """
         xp = array_namespace(numbers)
         others = tuple(d for d in range(-len(self.plate_shape), 0) if d not in plate_dims)

@@ -59,13 +59,10 @@ class Posterior(ABC):
 
     @abstractmethod
     def log_joint(self, values: Mapping[str, Any]) -> Any:
-        """Log-density of latents and observations at constrained values.
+        """Log-density of latents and observations; broadcasts with ``(*chains, *plate_shape)``.
 
-        Args:
-            values: Of the shapes in the model; on Pyro also with chains and padding in front.
-
-        Returns:
-            Shape that broadcasts with ``(*chains, *plate_shape)``.
+        Values are constrained, of the shapes in the model; on Pyro also with chains and padding
+        in front.
         """
 
     @abstractmethod
@@ -78,11 +75,7 @@ class Posterior(ABC):
     def potential(self, position: Any) -> Any:
         """Minus the log-density of latents and observations, over unconstrained space.
 
-        Args:
-            position: Shape ``(*chains, *plate_shape, size)``.
-
-        Returns:
-            Shape ``(*chains, *plate_shape)``.
+        From shape ``(*chains, *plate_shape, size)`` to ``(*chains, *plate_shape)``.
         """
         prior, rest = self._log_densities(position, apart=False)
         return -(prior + rest)
@@ -135,12 +128,7 @@ def shared_plates(sites: Iterable[Site]) -> set[tuple[str, int]]:
 
 
 def check_latents(latents: Mapping[str, Site], point_mass: type) -> None:
-    """Raise unless there are latents, and all have a density to move on.
-
-    Args:
-        latents: Messages of the latent sites.
-        point_mass: Type of distributions without a density.
-    """
+    """Raise unless there are latents, continuous ones, none of them a ``point_mass``."""
     if not latents:
         raise ValueError("Expected a model with latent variables, got none.")
     for name, site in latents.items():
@@ -154,9 +142,7 @@ def check_latents(latents: Mapping[str, Site], point_mass: type) -> None:
 def check_subsampling(sites: Mapping[str, Site], full_size: Callable[[Any], int]) -> None:
     """Raise if a plate is subsampled that does not contain all of the sites.
 
-    Args:
-        sites: Messages by name.
-        full_size: Size of a plate without subsampling, by its frame.
+    ``full_size`` returns the size of a plate without subsampling, by its frame.
     """
     shared = {name for name, _ in shared_plates(sites.values())}
     for site in sites.values():

@@ -6,8 +6,9 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
-from pyro_ebm.core.objectives.generator import ENTROPIES
-from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.generator import ENTROPIES, GeneratorDraws
+from pyro_ebm.core.objectives.loss import Metrics, Objective
+from pyro_ebm.core.objectives.negatives import weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 
 
@@ -106,7 +107,7 @@ class BidirectionalBounds(Objective):
 
 
 def half_squared_norm(gradient: Any) -> Any:
-    r"""Compute half of the squared norm of each row, for the gap between the bounds.
+    r"""Compute half of the squared norm of each row, ``(N, *event)`` to ``(N,)``, for the bounds.
 
     .. math:: r(w) = \tfrac12 |\nabla_w f(w)|^2, \qquad R = \mathbb E_\eta[r]
 
@@ -114,29 +115,25 @@ def half_squared_norm(gradient: Any) -> Any:
     least :math:`\mathbb E[f]`, and at most :math:`\mathbb E[f] + R / \rho`, where :math:`\rho` is
     the log-Sobolev constant of :math:`\eta e^f`. (It is at least 1 for a standard normal
     :math:`\eta` and concave f.)
-
-    Args:
-        gradient: :math:`\nabla_w f`, shape ``(N, *event)``.
-
-    Returns:
-        Shape ``(N,)``.
     """
     xp = array_namespace(gradient)
     return 0.5 * xp.sum(xp.reshape(gradient, (gradient.shape[0], -1)) ** 2, axis=-1)
 
 
+def bound_metrics(draws: GeneratorDraws) -> Metrics:
+    """Return the metrics ``effective_sample_size``, ``lower_bound`` and ``penalty``."""
+    xp = array_namespace(draws.potential)
+    return {
+        **weight_metrics(draws.log_ratio),
+        "lower_bound": lambda: xp.mean(draws.log_ratio),
+        "penalty": lambda: xp.mean(half_squared_norm(draws.slope)),
+    }
+
+
 def hinge(penalty: Any, weight: float, threshold: float) -> tuple[Any, Any]:
-    r"""Compute a penalty above its threshold, and its derivative in the penalty.
+    r"""Compute a penalty R, of weight w and threshold :math:`\zeta`, and its derivative in R.
 
     .. math:: \max(w R - \zeta, 0), \qquad w \, [w R > \zeta]
-
-    Args:
-        penalty: :math:`R`, any shape.
-        weight: :math:`w \ge 0`.
-        threshold: :math:`\zeta \ge 0`.
-
-    Returns:
-        Both of the penalty's shape.
     """
     xp = array_namespace(penalty)
     above = weight * penalty - threshold

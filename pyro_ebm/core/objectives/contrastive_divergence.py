@@ -6,13 +6,12 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative
-from pyro_ebm.core.objectives.loss import Objective
-from pyro_ebm.core.objectives.negatives import check_negatives
+from pyro_ebm.core.objectives.negatives import Negatives, check_negatives
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveDivergence(Objective):
+class ContrastiveDivergence(Negatives):
     r"""Objective that lowers the energy of values and raises that of draws of the model.
 
     .. math::
@@ -59,17 +58,16 @@ class ContrastiveDivergence(Objective):
 
 
 def contrastive_divergence(positive: Any, negative: Any) -> Any:
-    r"""Compute a loss whose gradient is that of the negative log-likelihood.
+    r"""Compute a loss whose gradient is that of the negative log-likelihood, shape ``(*batch,)``.
 
     .. math:: \nabla_\theta (-\log p_\theta(x)) = \nabla U(x) - \mathbb E_{p_\theta}[\nabla U]
+
+    The value does not estimate the likelihood.
 
     Args:
         positive: :math:`U(x)`, shape ``(*batch,)``.
         negative: :math:`U(x^-_m)` of draws of the model, shape ``(M, *context)``, where
             ``context`` broadcasts with ``batch``.
-
-    Returns:
-        Shape ``(*batch,)``. The value does not estimate the likelihood.
     """
     xp = array_namespace(positive, negative)
     return positive - xp.mean(negative, axis=0)

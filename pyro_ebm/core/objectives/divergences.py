@@ -111,12 +111,7 @@ def from_function(f: Function, differentiate: Callable[[Function], Function]) ->
 
 
 def check_f(f: Any) -> None:
-    """Raise unless this names or makes a divergence.
-
-    Raises:
-        TypeError: If it is neither a name, nor a function, nor an alpha-divergence.
-        ValueError: If nothing has that name; lists the names.
-    """
+    """Raise unless this names a divergence (``ValueError``) or makes one (``TypeError``)."""
     if isinstance(f, str):
         check_choice("f", f, DIVERGENCES)
     elif not callable(f) and not isinstance(f, AlphaDivergence):
@@ -134,15 +129,10 @@ def find_divergence(f: Any) -> Divergence | None:
 
 
 def check_function(divergence: Divergence, log_ratio: Any) -> None:
-    r"""Raise unless a function is elementwise, finite and convex on a grid.
+    r"""Raise ``ValueError`` unless a function is elementwise, finite and convex on a grid.
 
-    Args:
-        divergence: Made by :func:`from_function`.
-        log_ratio: Some :math:`\ell` of the host, shape ``(N,)``; within about 3 of zero in single
-            precision.
-
-    Raises:
-        ValueError: If something does not hold, with the place.
+    The grid is :math:`\ell` of the host, shape ``(N,)``, within about 3 of zero in single
+    precision.
     """
     xp = array_namespace(log_ratio)
     u = xp.exp(log_ratio)

@@ -60,20 +60,18 @@ class EnergyDiscrepancy(Objective):
 
 
 def energy_discrepancy(positive: Any, negative: Any, stabilization: float) -> Any:
-    r"""Compute the energy discrepancy of each data point.
+    r"""Compute the energy discrepancy :math:`\ell` of each data point, shape ``(*batch,)``.
 
     With :math:`w = 1` the minimizer is exactly :math:`-\log p`, up to a constant, for every M;
     smaller :math:`w` sharpens the fit and larger :math:`w` flattens it. The authors' code omits
-    :math:`-\log M`, which shifts the value and changes no gradient.
+    :math:`-\log M`, which shifts the value and changes no gradient. A constant energy gives
+    :math:`\log((M + w)/M)`.
 
     Args:
         positive: :math:`U(x)`, shape ``(*batch,)``.
         negative: :math:`U(x_j)`, shape ``(M, *batch)``. Plus infinity (outside the support)
             counts as a zero term.
         stabilization: :math:`w \ge 0`.
-
-    Returns:
-        :math:`\ell`, shape ``(*batch,)``. A constant energy gives :math:`\log((M + w)/M)`.
     """
     xp = array_namespace(positive, negative)
     terms = positive[None, ...] - negative

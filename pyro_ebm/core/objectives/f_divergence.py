@@ -10,13 +10,13 @@ from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
 from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.divergences import Divergence, check_f
-from pyro_ebm.core.objectives.loss import Metrics, Objective
-from pyro_ebm.core.objectives.negatives import Energies, check_negatives
+from pyro_ebm.core.objectives.loss import Metrics
+from pyro_ebm.core.objectives.negatives import Energies, Negatives, check_negatives
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
 @dataclass(frozen=True)
-class FDivergence(Objective):
+class FDivergence(Negatives):
     r"""Objective that minimizes an f-divergence from data to model (f-EBM).
 
     .. math::
@@ -202,12 +202,9 @@ def weighted_loss(
 
 
 def log_ratio_metrics(positive: Any, negative: Any, bound: float) -> Metrics:
-    r"""Return metrics of the critic: mean log-ratios near 0 and a mean ratio near 1 are good.
+    """Return metrics of the critic: mean log-ratios near 0 and a mean ratio near 1 are good.
 
-    Args:
-        positive: :math:`\ell^+` as constants, any shape.
-        negative: :math:`\ell^-` as constants, any shape.
-        bound: Where :math:`\ell` is clipped.
+    Log-ratios are constants of any shape, to be clipped at the bound.
     """
     xp = array_namespace(positive, negative)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
@@ -22,17 +22,27 @@ class GeneratorDraws:
         pull: From cotangents of the first two to one of the latent.
     """
 
+    # The host's function that holds an array constant.
+    constant: ClassVar[Any]
+
     value: Any
     neg_log_density: Any
     potential: Any
     gradient: Any
     pull: Callable[..., Any]
 
-    def slope_at(self, gradient: Any) -> Any:
-        """Compute the slope of the log-ratio for another potential, given its gradient at x.
+    @property
+    def log_ratio(self) -> Any:
+        r""":math:`f`, shape ``(N,)``, as constants; the mean of :math:`e^f` estimates Z."""
+        return self.constant(self.neg_log_density - self.potential)
 
-        Shape ``(N, *latent)``; differentiable in the argument.
-        """
+    @property
+    def slope(self) -> Any:
+        r""":math:`\nabla_w f`, shape ``(N, *latent)``, as constants."""
+        return self.constant(self.slope_at(self.constant(self.gradient)))
+
+    def slope_at(self, gradient: Any) -> Any:
+        """Compute the slope for a potential of another gradient; differentiable in that."""
         xp = array_namespace(gradient)
         return self.pull((-gradient, xp.ones_like(self.neg_log_density)))[0]
 
@@ -63,15 +73,13 @@ class VariationalGenerator:
         return value, log_volume - self.source.latent.log_prob(latent)
 
 
-def check_generator(entropy: str, distribution: Any, generator: Any, encoder: Any) -> None:
-    """Raise unless a generator can be a variational family of an energy.
+def volume_options(settings: Any) -> dict[str, Any]:
+    """Return those of the settings of an objective or a bound that choose the volume."""
+    return {name: getattr(settings, name) for name in ("entropy", "num_iterations", "num_probes")}
 
-    Args:
-        entropy: Estimate of its entropy, a name in :data:`ENTROPIES`.
-        distribution: The energy-based distribution.
-        generator: A ``Pushforward``.
-        encoder: The attached encoder, or None.
-    """
+
+def check_generator(entropy: str, distribution: Any, generator: Any, encoder: Any) -> None:
+    """Raise unless a ``Pushforward`` can be a variational family of an energy."""
     if tuple(generator.batch_shape):
         raise ValueError(
             "Expected one generator for all batch elements, got one of batch shape "
@@ -96,12 +104,7 @@ def check_generator(entropy: str, distribution: Any, generator: Any, encoder: An
 
 
 def check_encoder(posterior: Any, latent: Any) -> None:
-    """Raise unless an encoder returned one distribution over the latent for each value.
-
-    Args:
-        posterior: The returned distribution.
-        latent: Latent values, shape ``(N, *latent)``.
-    """
+    """Raise unless an encoder returned one distribution over the latent for each value."""
     found = [tuple(getattr(posterior, name, ())) for name in ("batch_shape", "event_shape")]
     expected = [tuple(latent.shape[:1]), tuple(latent.shape[1:])]
     if found != expected:

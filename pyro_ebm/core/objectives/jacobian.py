@@ -76,11 +76,7 @@ def check_shapes(latent_shape: Any, data_shape: Any) -> None:
 
 
 def check_method(method: Any, num_iterations: Any, num_probes: Any, num_latent: int) -> int | None:
-    """Return the number of iterations of a method; raise unless the arguments go together.
-
-    Returns:
-        None where nothing iterates; for ``"stochastic"`` at most the number of dimensions.
-    """
+    """Return the number of iterations, or None; raise unless the arguments go together."""
     check_choice("method", method, METHODS)
     check_positive_integer("num_probes", num_probes)
     if num_iterations is not None:
@@ -97,15 +93,10 @@ def check_method(method: Any, num_iterations: Any, num_probes: Any, num_latent: 
 
 
 def log_det(jacobian: Any) -> Any:
-    r"""Compute :math:`\log\det J^\top J` without the product, which squares the condition number.
+    r"""Compute :math:`\log\det J^\top J`, shape ``(N,)``, of Jacobians of shape ``(N, D, d)``.
 
-    Where :math:`J` has lost rank the result is minus infinity, with a gradient of zero.
-
-    Args:
-        jacobian: Shape ``(N, D, d)``.
-
-    Returns:
-        Shape ``(N,)``.
+    Without the product, which squares the condition number. Where :math:`J` has lost rank the
+    result is minus infinity, with a gradient of zero.
     """
     xp = array_namespace(jacobian)
     num_data, num_latent = jacobian.shape[1:]

@@ -113,11 +113,7 @@ def log_partition(energies: Any) -> Any:
     :math:`-L` over data p, with :math:`L \le \mathrm{KL}(p \| p_0)` and equality for
     :math:`E = -\log p / p_0`.
 
-    Args:
-        energies: :math:`E(y_m)`, shape ``(M, *context)``.
-
-    Returns:
-        Shape ``(*context,)``.
+    Energies :math:`E(y_m)` have shape ``(M, *context)``, the result ``(*context,)``.
     """
     return log_mean_exp(-energies)
 
@@ -131,12 +127,8 @@ def fenchel_bound(log_partition: Any, log_normalizer: Any) -> Any:
     log-partition. In place of :math:`\hat A` it gives a loss of mean :math:`-F`, and
     :math:`L - F = (A - \hat A) + e^{\hat A - A} - 1 \ge 0`.
 
-    Args:
-        log_partition: :math:`\hat A`, shape ``(*context,)``.
-        log_normalizer: A, a number or of shape ``(*context,)``.
-
-    Returns:
-        Shape ``(*context,)``. An exponent above 30 counts as 30, and passes no gradient.
+    All have shape ``(*context,)``, A may be a number. An exponent above 30 counts as 30, and
+    passes no gradient.
     """
     xp = array_namespace(log_partition)
     return log_normalizer + xp.expm1(_capped(log_partition - log_normalizer))
@@ -153,13 +145,7 @@ def log_normalizer_gradient(log_partition: Any, log_normalizer: Any, *, safe: bo
     noisy :math:`\hat A`, the first is zero at :math:`A = \log \mathbb E[e^{\hat A}]`, the exact
     log-partition, and the second at :math:`A = -\log \mathbb E[e^{-\hat A}]`, which is lower.
 
-    Args:
-        log_partition: :math:`\hat A`, shape ``(*context,)``.
-        log_normalizer: A, a number or of shape ``(*context,)``.
-        safe: Whether to take the second.
-
-    Returns:
-        Shape ``(*context,)``; exponents above 30 count as 30.
+    All have shape ``(*context,)``, A may be a number. Exponents above 30 count as 30.
     """
     xp = array_namespace(log_partition)
     lag = log_partition - log_normalizer
@@ -168,10 +154,6 @@ def log_normalizer_gradient(log_partition: Any, log_normalizer: Any, *, safe: bo
 
 def choose_base_loss(base_loss: str | None, base: Any) -> str:
     """Return the loss of a base: the setting, or a default by whether it has a density.
-
-    Args:
-        base_loss: A name in :data:`DIRECTIONS`, or None.
-        base: A distribution, ``is_implicit`` where it has no density.
 
     Raises:
         ValueError: If there is no base, or no density where one is needed.
@@ -191,10 +173,7 @@ def choose_base_loss(base_loss: str | None, base: Any) -> str:
 def check_log_normalizer(form: str, log_normalizer: Any, context: tuple[int, ...]) -> None:
     """Raise unless a log-normalizer is attached for the Fenchel form, and for it alone.
 
-    Args:
-        form: A form of KALE.
-        log_normalizer: The attached number, or None.
-        context: Batch shape of the base.
+    It is a number, or of the shape ``context``, the base's batch shape.
     """
     if (log_normalizer is None) == (form == "fenchel"):
         raise ValueError(

@@ -39,7 +39,7 @@ class MaximumLikelihood(Objective):
 
 
 def maximum_likelihood(positive: Any, negative: Any, log_density: Any) -> Any:
-    r"""Compute the negative log-likelihood of each value by importance sampling.
+    r"""Compute the negative log-likelihood by importance sampling, shape ``(*batch,)``.
 
     With :math:`p_0` in the denominator and the draws held constant,
 
@@ -54,8 +54,5 @@ def maximum_likelihood(positive: Any, negative: Any, log_density: Any) -> Any:
         negative: :math:`U(x_m)` of draws of the base, shape ``(M, *context)``, where ``context``
             broadcasts with ``batch``: each element of the base's batch has its own normalizer.
         log_density: :math:`\log p_0(x_m)` as a constant, of that shape.
-
-    Returns:
-        Shape ``(*batch,)``.
     """
     return positive + log_mean_exp(-negative - log_density)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
@@ -11,39 +11,30 @@ from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.numerics import effective_sample_size
+from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 from pyro_ebm.core.samplers.settings import check_sampler
 
 
-class Negatives(Protocol):
-    """Settings of an objective that draws from the model it trains."""
+class Negatives(Objective):
+    """Settings of an objective that draws from the model it trains.
 
-    @property
-    def sampler(self) -> Any:
-        """Kernel that moves the draws, by default the distribution's; its bias is the model's."""
-        ...
+    Attributes:
+        sampler: Kernel that moves the draws, by default the distribution's; its bias is the
+            model's.
+        num_steps: Steps from start to negative, by default the distribution's
+            ``num_sampler_steps``.
+        num_samples: Draws for each element of the base's batch (usually there is one). By default
+            as many in all as there are values, and at least 2.
+    """
 
-    @property
-    def num_steps(self) -> int | None:
-        """Steps from start to negative, by default the distribution's ``num_sampler_steps``."""
-        ...
-
-    @property
-    def num_samples(self) -> int | None:
-        """Draws for each element of the base's batch (usually there is one).
-
-        By default as many in all as there are values, and at least 2.
-        """
-        ...
+    sampler: Any
+    num_steps: int | None
+    num_samples: int | None
 
 
 def check_negatives(settings: Negatives) -> None:
-    """Raise unless the settings describe draws of the model.
-
-    Raises:
-        TypeError: If ``sampler`` is not a sampler.
-        ValueError: If a number is out of range.
-    """
+    """Raise unless the settings describe draws of the model."""
     if settings.sampler is not None:
         check_sampler(settings.sampler)
     convert_fields(
@@ -71,10 +62,7 @@ def sampler_and_steps(settings: Negatives, distribution: Any) -> tuple[Any, int]
 def number_of_draws(settings: Negatives, value: Any, model: Any) -> int:
     """Return the number of draws for each element of the batch of a base.
 
-    Args:
-        settings: Settings of the objective.
-        value: Values of the site, shape ``(*batch, *event)``.
-        model: Its distribution without plates.
+    ``model`` is the site's distribution without plates.
     """
     num_values = prod(value.shape) // prod(model.event_shape)
     return settings.num_samples or max(2, num_values // prod(model.batch_shape))
@@ -104,10 +92,8 @@ class Energies(NamedTuple):
 def evaluate_energies(distribution: Any, value: Any, negatives: Any) -> Energies:
     """Evaluate energies and potentials of values and negatives, in one call of the energy.
 
-    Args:
-        distribution: An energy-based distribution.
-        value: Shape ``(*batch, *event)``.
-        negatives: Shape ``(num_samples, *context, *event)``; the context broadcasts with ``batch``.
+    Values have shape ``(*batch, *event)``, negatives ``(num_samples, *context, *event)``, where
+    the context broadcasts with ``batch``.
     """
     energies = scaled_energies(distribution, value, negatives)
     if distribution.base is None or is_implicit(distribution.base):
@@ -141,12 +127,7 @@ def mean_square(positive: Any, negative: Any) -> Any:
 
 
 def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[[], Any]]:
-    """Return the metrics ``energy_gap`` and ``energy_scale``.
-
-    Args:
-        positive: Energies of values as constants, any shape.
-        negative: Energies of negatives as constants, any shape.
-    """
+    """Return the metrics ``energy_gap`` and ``energy_scale``, from energies as constants."""
     xp = array_namespace(positive, negative)
 
     def scale() -> Any:

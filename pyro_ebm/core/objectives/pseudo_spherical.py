@@ -7,13 +7,13 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_finite, check_nonnegative
 from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
-from pyro_ebm.core.objectives.loss import Metrics, Objective
-from pyro_ebm.core.objectives.negatives import check_negatives
+from pyro_ebm.core.objectives.loss import Metrics
+from pyro_ebm.core.objectives.negatives import Negatives, check_negatives
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
 @dataclass(frozen=True)
-class PseudoSpherical(Objective):
+class PseudoSpherical(Negatives):
     r"""Objective that is contrastive divergence with values and draws weighted by density.
 
     .. math::

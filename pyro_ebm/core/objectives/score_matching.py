@@ -87,7 +87,7 @@ class DenoisingScoreMatching(Objective):
 
 
 def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: int) -> Any:
-    r"""Compute score matching of each data point, with the trace taken from K directions.
+    r"""Compute score matching, shape ``(*batch,)``, with the trace taken from K directions.
 
     The mean over directions is the trace of the Hessian where :math:`v v^\top` is the identity on
     average: over the :math:`K = D` vectors :math:`\sqrt D\, e_k` it is exact, over random vectors
@@ -98,9 +98,6 @@ def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: in
         directions: :math:`v_k`, shape ``(K, *batch, *event)``.
         products: :math:`\nabla^2 U\, v_k`, shape ``(K, *batch, *event)``.
         event_ndim: Number of event dimensions.
-
-    Returns:
-        Shape ``(*batch,)``.
     """
     xp = array_namespace(gradient, directions, products)
     curvature = xp.mean(_sum_event(directions * products, event_ndim), axis=0)
@@ -108,7 +105,7 @@ def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: in
 
 
 def denoising_score_matching(gradient: Any, noise: Any, variance: float, event_ndim: int) -> Any:
-    r"""Compute denoising score matching of each data point.
+    r"""Compute denoising score matching of each data point, shape ``(*batch,)``.
 
     .. math::
         \ell = \frac t2 \Big| \nabla U(\tilde x) - \frac{\tilde x - x}t \Big|^2
@@ -121,9 +118,6 @@ def denoising_score_matching(gradient: Any, noise: Any, variance: float, event_n
         noise: :math:`\xi`, standard normal, of the same shape.
         variance: :math:`t`.
         event_ndim: Number of event dimensions.
-
-    Returns:
-        Shape ``(*batch,)``.
     """
     return 0.5 * _sum_event((math.sqrt(variance) * gradient - noise) ** 2, event_ndim)
 
@@ -131,10 +125,7 @@ def denoising_score_matching(gradient: Any, noise: Any, variance: float, event_n
 def coordinate_directions(identity: Any, batch_ndim: int, event_shape: tuple[int, ...]) -> Any:
     r"""Return the D vectors :math:`\sqrt D\, e_k`, shape ``(D, *ones, *event)``.
 
-    Args:
-        identity: The identity matrix of D dimensions.
-        batch_ndim: Number of batch dimensions, of size 1 in the result.
-        event_shape: Shape of one value, of D coordinates.
+    From the identity matrix of D dimensions; there is a one for each batch dimension.
     """
     xp = array_namespace(identity)
     shape = (identity.shape[0], *(1,) * batch_ndim, *event_shape)

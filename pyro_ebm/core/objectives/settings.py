@@ -7,12 +7,9 @@ Check = Callable[[str, Any], Any]
 
 
 def convert_fields(settings: Any, **checks: Check) -> None:
-    """Replace fields of a frozen dataclass by what their checks return.
+    """Replace fields of a frozen dataclass, in its ``__post_init__``, by what their checks return.
 
-    Args:
-        settings: The dataclass, in its ``__post_init__``.
-        **checks: By name of the field, a function of name and value, as in
-            :mod:`pyro_ebm.core.checks`.
+    A check is a function of name and value, as in :mod:`pyro_ebm.core.checks`.
     """
     for name, check in checks.items():
         object.__setattr__(settings, name, check(name, getattr(settings, name)))

@@ -7,7 +7,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.dynamics import ChainState, is_finite
 
 # Below this mean acceptance a chain counts as stuck, if it has at least so many draws.
 _STUCK, _FEW_DRAWS = 1e-3, 10
@@ -61,18 +61,10 @@ def check_init_shape(shape: Any, distribution: Any, num_chains: int) -> None:
 
 
 def check_start(distribution: Any, potential: Any, gradient: Any) -> None:
-    """Raise unless potential and gradient are finite at the initial position of every chain.
-
-    Args:
-        distribution: The target, named in the message.
-        potential: Shape ``(*chains,)``.
-        gradient: Shape ``(*chains, *event)``.
-    """
+    """Raise unless potential and gradient are finite at the initial position of every chain."""
     xp = array_namespace(potential)
-    finite = xp.isfinite(potential)
-    event_axes = tuple(range(potential.ndim, gradient.ndim))
-    finite_gradient = xp.all(xp.isfinite(gradient), axis=event_axes) if event_axes else finite
-    num_bad = int(xp.sum(~(finite & finite_gradient)))
+    finite = xp.isfinite(potential) & is_finite(gradient, potential.ndim)
+    num_bad = int(xp.sum(~finite))
     if num_bad:
         raise ValueError(
             f"Expected every chain to start where {distribution} has a finite density and "
@@ -86,11 +78,7 @@ def describe_trouble(
 ) -> Iterator[str]:
     """Yield warnings about a run: too many divergences, chains that are stuck.
 
-    Args:
-        sampler: The kernel.
-        distribution: The target.
-        acceptance_rate: Shape ``(num_chains, num_samples, *batch)``.
-        diverging: Booleans of the same shape.
+    Acceptance rates and divergences have shape ``(num_chains, num_samples, *batch)``.
     """
     xp = array_namespace(acceptance_rate)
     num_transitions, num_diverging = math.prod(diverging.shape), int(xp.sum(diverging))

@@ -154,13 +154,7 @@ def refresh(velocity: Any, noise: Any, step_size: Any, friction: float) -> Any:
 
 
 def accept(accepted: Any, proposal: Any, current: Any) -> Any:
-    """Take ``proposal`` in the chains that accepted it and ``current`` in the others.
-
-    Args:
-        accepted: Booleans, shape ``(*chains,)``.
-        proposal: Shape ``(*chains, *event)``.
-        current: Shape of ``proposal``.
-    """
+    """Take ``proposal`` in the chains that accepted it and ``current`` in the others."""
     xp = array_namespace(proposal)
     shape = tuple(accepted.shape) + (1,) * (proposal.ndim - accepted.ndim)
     return xp.where(xp.reshape(accepted, shape), proposal, current)
@@ -190,11 +184,15 @@ def unadjusted_info(potential: Any, gradient: Any) -> TransitionInfo:
 
     Only the shape of the potential is used: compiled code need not compute it.
     """
+    ones = array_namespace(gradient).ones_like(potential)
+    return TransitionInfo(ones, ~is_finite(gradient, potential.ndim))
+
+
+def is_finite(gradient: Any, num_chain_dims: int) -> Any:
+    """Find the chains whose gradient is finite in every coordinate."""
     xp = array_namespace(gradient)
-    finite = xp.isfinite(gradient)
-    event_axes = tuple(range(potential.ndim, gradient.ndim))
-    finite = xp.all(finite, axis=event_axes) if event_axes else finite
-    return TransitionInfo(xp.ones_like(potential), ~finite)
+    finite, event_axes = xp.isfinite(gradient), tuple(range(num_chain_dims, gradient.ndim))
+    return xp.all(finite, axis=event_axes) if event_axes else finite
 
 
 def _sum_event(x: Any, num_chain_dims: int) -> Any:

@@ -45,7 +45,10 @@ class AbstractTarget:
     ) -> None:
         self.negative_log_density = negative_log_density
         self.is_unconstrained = self.is_real(support)
-        self.bijection: Any = None if support.is_discrete else self._bijection(support)
+        try:
+            self.bijection: Any = None if support.is_discrete else self.biject_to(support)
+        except NotImplementedError:
+            self.bijection = None
         if self.bijection is None:
             of = "" if distribution is None else f" of {distribution}"
             raise ValueError(
@@ -80,9 +83,3 @@ class AbstractTarget:
             return self.negative_log_density(position)
         value = self.value(position)
         return self.negative_log_density(value) - self.log_volume(position, value)
-
-    def _bijection(self, support: Any) -> Any:
-        try:
-            return self.biject_to(support)
-        except NotImplementedError:
-            return None

@@ -21,14 +21,8 @@ def initial_step_size(potential: Any, gradient: Any) -> Any:
     .. math:: h = d^{2/3} / \overline{|\nabla U|^2}
 
     At draws of a Gaussian of variance :math:`\sigma^2` this is :math:`\sigma^2 d^{-1/3}`, which
-    scales as the optimal step size does. A leapfrog step is :math:`\sqrt{2 h}`.
-
-    Args:
-        potential: :math:`U`, shape ``(*chains,)``.
-        gradient: :math:`\nabla U`, shape ``(*chains, *event)``.
-
-    Returns:
-        :math:`h`, 0-dimensional; 1 where the gradients vanish or are not finite.
+    scales as the optimal step size does. A leapfrog step is :math:`\sqrt{2 h}`. All chains share
+    the number, which is 1 where the gradients vanish or are not finite.
 
     References:
         | Optimal scaling of discrete approximations to Langevin diffusions (Roberts and
@@ -69,18 +63,13 @@ def begin_dual_averaging(step_size: Any) -> DualAveraging:
 
 
 def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> DualAveraging:
-    r"""Update the step size to bring the acceptance closer to its target.
+    r"""Update the step size to bring the acceptance, shape ``(*batch,)``, closer to its target.
 
     .. math::
         \bar H_m = \left(1 - \tfrac1{m + t_0}\right) \bar H_{m-1}
             + \tfrac1{m + t_0} (\alpha^* - \alpha_m), \quad
         \log h_m = \mu - \tfrac{\sqrt m}{\gamma} \bar H_m, \quad
         \log \bar h_m = m^{-\kappa} \log h_m + (1 - m^{-\kappa}) \log \bar h_{m-1}
-
-    Args:
-        state: State of the search.
-        acceptance: :math:`\alpha_m`, shape ``(*batch,)``.
-        target: :math:`\alpha^*`.
 
     References:
         | The No-U-Turn sampler (Hoffman and Gelman, 2014), section 3.2

@@ -28,13 +28,9 @@ def frozen_in_parameters(function: Function, value: Array) -> tuple[Array, list[
     # A fresh function each time: JAX would answer an old one from its cache, old parameters
     # and all. (closure_convert does the same, but its cache keeps the parameters alive.)
     traced = jax.make_jaxpr(lambda argument: function(argument))(value)
-    constants = [_hold(constant) for constant in traced.consts]
+    constants = [lax.stop_gradient(c) if _is_inexact(c) else c for c in traced.consts]
     (result,) = jaxpr_as_fun(traced.replace(consts=constants))(value)
     return result, [constant for constant in traced.consts if _is_inexact(constant)]
-
-
-def _hold(constant: Any) -> Any:
-    return lax.stop_gradient(constant) if _is_inexact(constant) else constant
 
 
 class TrainedByObjective(Messenger):

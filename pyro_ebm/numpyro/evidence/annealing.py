@@ -1,61 +1,30 @@
 """Chains that anneal from the base of an energy-based distribution to it, and back."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.tree_util import register_dataclass
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.target import Potential, Target
 
 
-class Path(Protocol):
-    """Densities to anneal through, by inverse temperature."""
-
-    def at(self, inverse_temperature: Array) -> Potential:
-        """Potential over unconstrained space."""
-        ...
-
-
 @register_dataclass
 @dataclass(frozen=True)
-class TemperedTarget:
-    r"""Path :math:`e^{-\beta E} p_0` from the base of a distribution to it."""
+class TemperedTarget(core.TemperedTarget):
+    """Tempered densities of a NumPyro distribution; a pytree."""
 
-    distribution: EnergyBased
-
-    @cached_property
-    def target(self) -> Target:
-        """Bijection to the support."""
-        return Target.of(self.distribution)
-
-    def at(self, inverse_temperature: Array) -> Potential:
-        target, base = self.target, self.distribution.base
-
-        def potential(position: Array) -> Array:
-            value = target.value(position)
-            energy = scaled_energy(self.distribution, value)
-            # Not zero times infinity: at first, infinite energies do not count.
-            result = jnp.where(inverse_temperature > 0, inverse_temperature * energy, 0.0)
-            if base is not None:
-                result = result - base.log_prob(value)
-            return (
-                result if target.is_unconstrained else result - target.log_volume(position, value)
-            )
-
-        return potential
+    target_class = Target
 
 
 def schedule_from_pilot(
-    rng_key: Array, sampler: Sampler, path: Path, position: Array, num_temperatures: int
+    rng_key: Array, sampler: Sampler, path: core.Path, position: Array, num_temperatures: int
 ) -> core.Schedule:
     inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(), position.dtype)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
@@ -64,7 +33,7 @@ def schedule_from_pilot(
 
 
 def pilot_run(
-    rng_key: Array, sampler: Sampler, path: Path, inverse_temperatures: Array, position: Array
+    rng_key: Array, sampler: Sampler, path: core.Path, inverse_temperatures: Array, position: Array
 ) -> tuple[Array, Array]:
     """Measure distances between temperatures, and tune the log of the step size at each."""
     state = sampler.init(path.at(inverse_temperatures[0]), position)
@@ -98,7 +67,7 @@ _equidistant_schedule = jax.jit(core.equidistant_schedule)
 
 
 def anneal(
-    rng_key: Array, sampler: Sampler, path: Path, schedule: core.Schedule, position: Array
+    rng_key: Array, sampler: Sampler, path: core.Path, schedule: core.Schedule, position: Array
 ) -> tuple[Array, Array]:
     """Move chains along a path; return their last positions and their log-weights."""
     inverse_temperatures, step_sizes = schedule
@@ -124,7 +93,7 @@ def anneal(
 def resample_and_move(
     rng_key: Array,
     sampler: Sampler,
-    path: Path,
+    path: core.Path,
     step_size: Array,
     position: Array,
     log_weights: Array,

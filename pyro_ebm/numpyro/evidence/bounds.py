@@ -14,6 +14,7 @@ from pyro_ebm.core.distributions.checks import check_one_base
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
+from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.flows import as_distribution
@@ -72,15 +73,8 @@ def _variational(
     settings: core.GeneratorBoundsSettings,
 ) -> VariationalGenerator:
     generator, encoder = learners
-    return VariationalGenerator.of(
-        rng_key,
-        distribution,
-        generator,
-        encoder.content,
-        entropy=settings.entropy,
-        num_iterations=settings.num_iterations,
-        num_probes=settings.num_probes,
-    )
+    options = volume_options(settings)
+    return VariationalGenerator.of(rng_key, distribution, generator, encoder.content, **options)
 
 
 @partial(jax.jit, static_argnames="settings")

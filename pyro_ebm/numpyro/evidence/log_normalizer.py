@@ -105,10 +105,7 @@ def _grid(
     else:
         values = _search(rng_key, distribution, settings.sampler)
     path = TemperedTarget(distribution)
-    position = path.target.position(values)
-    num_batch_dims = len(distribution.base.batch_shape) if distribution.base is not None else 0
-    event_ndim = position.ndim - 1 - num_batch_dims
-    return integrate(path, position, event_ndim)
+    return integrate(path, path.target.position(values))
 
 
 def _annealed(

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.evidence.quadrature import Box, check_num_dims, first_box
+from pyro_ebm.core.evidence.quadrature import Box, event_shape_of, first_box
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
 from pyro_ebm.numpyro.evidence.annealing import TemperedTarget
 
@@ -18,16 +18,13 @@ from pyro_ebm.numpyro.evidence.annealing import TemperedTarget
 _CHUNK = 2**14
 
 
-def integrate(
-    target: TemperedTarget, position: Array, event_ndim: int
-) -> tuple[LogNormalizer, Iterator[str]]:
+def integrate(target: TemperedTarget, position: Array) -> tuple[LogNormalizer, Iterator[str]]:
     """Integrate a density whose bulk is at some of these positions, ``(N, *batch, *event)``.
 
     Energies are JAX's, all else is NumPy's: grids of ever new shapes would be compiled anew.
     """
-    event_shape = position.shape[position.ndim - event_ndim :]
-    check_num_dims(math.prod(event_shape))
-    flat = position.reshape((*position.shape[: position.ndim - event_ndim], -1))
+    event_shape = event_shape_of(target.distribution, position)
+    flat = position.reshape((*position.shape[: position.ndim - len(event_shape)], -1))
 
     def log_density_on_grid(box: Box, num_intervals: int) -> np.ndarray:
         *batch_shape, num_dims = box[0].shape

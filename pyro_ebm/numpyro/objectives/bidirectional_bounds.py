@@ -9,8 +9,8 @@ from numpyro.distributions.util import sum_rightmost
 
 from pyro_ebm.core.distributions.checks import check_one_base
 from pyro_ebm.core.objectives import bidirectional_bounds as core
-from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.generator import volume_options
+from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.generator import (
     GeneratorDraws,
@@ -48,15 +48,8 @@ class BidirectionalBounds(core.BidirectionalBounds):
     ) -> Loss:
         check_one_base(distribution)
         value, (family_key, draw_key) = lax.stop_gradient(value), random.split(rng_key)
-        family = VariationalGenerator.of(
-            family_key,
-            distribution,
-            generator,
-            encoder,
-            entropy=self.entropy,
-            num_iterations=self.num_iterations,
-            num_probes=self.num_probes,
-        )
+        options = volume_options(self)
+        family = VariationalGenerator.of(family_key, distribution, generator, encoder, **options)
         num_values = value.size // prod(distribution.event_shape)
         latent = family.draw(draw_key, self.num_samples or num_values)
         draws = family.compare(distribution, latent)
@@ -64,11 +57,12 @@ class BidirectionalBounds(core.BidirectionalBounds):
             potential, penalty = self._penalize_data(distribution, value)
         else:
             potential, penalty = distribution.potential(value), self._penalize(draws)
-        generated = _mean_product(lax.stop_gradient(draws.gradient), draws.value)
+        generated = (lax.stop_gradient(draws.gradient) * draws.value).sum() / len(draws.value)
         entropy = draws.neg_log_density.mean()
         game = generated - self.entropy_weight * entropy - draws.potential.mean()
         loss = potential + penalty + draws.log_ratio.mean() + (game - lax.stop_gradient(game))
-        return Loss(loss, _metrics(potential, draws))
+        energies = detached_metrics((potential, draws.potential))
+        return Loss(loss, {**energies, **core.bound_metrics(draws)})
 
     def _penalize(self, draws: GeneratorDraws) -> Array | float:
         """Penalty on the log-ratio's slopes, differentiable through the gradients of U."""
@@ -90,17 +84,3 @@ class BidirectionalBounds(core.BidirectionalBounds):
         square = sum_rightmost(gradient**2, distribution.event_dim)
         penalty, _ = core.hinge(square, self.penalty_weight, self.threshold)
         return potential, penalty
-
-
-def _mean_product(first: Array, second: Array) -> Array:
-    """Average the inner products of rows."""
-    return (first * second).sum() / len(first)
-
-
-def _metrics(potential: Array, draws: GeneratorDraws) -> Metrics:
-    return {
-        **detached_metrics((potential, draws.potential)),
-        **weight_metrics(draws.log_ratio),
-        "lower_bound": draws.log_ratio.mean,
-        "penalty": lambda: core.half_squared_norm(draws.slope).mean(),
-    }

@@ -32,15 +32,11 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
         chains: Array | None = None,
     ) -> Loss:
         value = lax.stop_gradient(value)
-        negatives = self._draw(rng_key, distribution, value, chains)
+        if chains is None and self.init == "data":
+            negatives = move_data(rng_key, self, distribution, value)[None]
+        else:
+            negatives = draw_negatives(rng_key, self, distribution, value, chains)
         energies = evaluate_energies(distribution, value, negatives)
         loss = core.contrastive_divergence(energies.positive, energies.negative)
         loss = loss + self.energy_penalty * energies.mean_square
         return Loss(loss, detached_metrics(energies))
-
-    def _draw(
-        self, rng_key: Array, distribution: EnergyBased, value: Array, chains: Array | None
-    ) -> Array:
-        if chains is None and self.init == "data":
-            return move_data(rng_key, self, distribution, value)[None]
-        return draw_negatives(rng_key, self, distribution, value, chains)

@@ -21,17 +21,9 @@ Volume = Callable[[Array], tuple[Array, Array]]
 
 
 class GeneratorDraws(core.GeneratorDraws):
-    """A generator's draws, with what no gradient goes through."""
+    """A generator's draws, evaluated by an energy."""
 
-    @property
-    def log_ratio(self) -> Array:
-        r"""Constants :math:`f`, shape ``(N,)``; :math:`e^f` has the mean Z."""
-        return lax.stop_gradient(self.neg_log_density - self.potential)
-
-    @property
-    def slope(self) -> Array:
-        r"""Constants :math:`\nabla_w f`, shape ``(N, *latent)``."""
-        return lax.stop_gradient(self.slope_at(lax.stop_gradient(self.gradient)))
+    constant = staticmethod(lax.stop_gradient)
 
 
 class VariationalGenerator(core.VariationalGenerator):
@@ -46,12 +38,11 @@ class VariationalGenerator(core.VariationalGenerator):
         encoder: Any = None,
         *,
         entropy: str = "exact",
-        num_iterations: int | None = None,
-        num_probes: int = 1,
+        **options: Any,
     ) -> "VariationalGenerator":
-        """Check what is attached and choose its volume; the key is for estimates of that.
+        """Check what is attached and choose its volume, with any options of :func:`log_det_jtj`.
 
-        The same latent values always get the same estimates.
+        The key is for estimates of the volume: the same latent values always get the same.
         """
         generator = as_distribution(generator)
         core.check_generator(entropy, distribution, generator, encoder)
@@ -63,7 +54,6 @@ class VariationalGenerator(core.VariationalGenerator):
             warnings.warn(core.describe_small_latent(*sizes), stacklevel=2)
         if entropy == "exact" and isinstance(source.generator, Transform):
             return cls(source, _of_transform(source.generator, len(source.event_shape)))
-        options = {"num_iterations": num_iterations, "num_probes": num_probes}
         return cls(source, _of_jacobian(rng_key, source, entropy, options))
 
     def draw(self, rng_key: Array, num_samples: int) -> Array:

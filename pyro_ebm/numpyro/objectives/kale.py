@@ -56,7 +56,8 @@ class KALE(core.KALE):
         else:
             loss, negative = scaled_energies(distribution, value, lax.stop_gradient(draws))
             partition = core.log_partition(negative)
-            metrics = {**_metrics(loss, negative), **_lag_metrics(partition, log_normalizer)}
+            lag = lax.stop_gradient(log_normalizer - partition)
+            metrics = {**_metrics(loss, negative), "normalizer_lag": lag.mean}
             loss = loss + self._bound(partition, log_normalizer)
             through = draws if direction and base.has_rsample else None
             loss = loss + _partition_of_base(distribution, negative, through, zero)
@@ -107,11 +108,6 @@ def _partition_of_base(
 def _metrics(positive: Array, negative: Array) -> Metrics:
     weights = weight_metrics(-lax.stop_gradient(negative))
     return {**detached_metrics((positive, negative)), **weights}
-
-
-def _lag_metrics(partition: Array, log_normalizer: Array) -> Metrics:
-    lag = lax.stop_gradient(log_normalizer - partition)
-    return {"normalizer_lag": lag.mean}
 
 
 def _zero(x: Array) -> Array:

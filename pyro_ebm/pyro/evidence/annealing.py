@@ -1,58 +1,22 @@
 """Chains that anneal from the base of an energy-based distribution to it, and back."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.target import Potential, Target
 
 
-class Path(Protocol):
-    """Densities to anneal through, by inverse temperature."""
+class TemperedTarget(core.TemperedTarget):
+    """Tempered densities of a Pyro distribution."""
 
-    def at(self, inverse_temperature: Tensor) -> Potential:
-        """Potential over unconstrained space."""
-        ...
-
-
-@dataclass(frozen=True)
-class TemperedTarget:
-    r"""Path :math:`e^{-\beta E} p_0` from the base of a distribution to it."""
-
-    distribution: EnergyBased
-
-    @cached_property
-    def target(self) -> Target:
-        """Bijection to the support."""
-        return Target.of(self.distribution)
-
-    def at(self, inverse_temperature: Tensor) -> Potential:
-        target, base = self.target, self.distribution.base
-
-        def potential(position: Tensor) -> Tensor:
-            value = target.value(position)
-            energy = scaled_energy(self.distribution, value)
-            # Not zero times infinity: at first, infinite energies do not count.
-            result = torch.where(inverse_temperature > 0, inverse_temperature * energy, 0.0)
-            if base is not None:
-                result = result - base.log_prob(value)
-            return (
-                result if target.is_unconstrained else result - target.log_volume(position, value)
-            )
-
-        return potential
+    target_class = Target
 
 
 def schedule_from_pilot(
-    sampler: Sampler, path: Path, position: Tensor, num_temperatures: int
+    sampler: Sampler, path: core.Path, position: Tensor, num_temperatures: int
 ) -> core.Schedule:
     inverse_temperatures = position.new_tensor(core.pilot_inverse_temperatures())
     shares = torch.linspace(0.0, 1.0, num_temperatures + 1).to(position)
@@ -61,7 +25,7 @@ def schedule_from_pilot(
 
 
 def pilot_run(
-    sampler: Sampler, path: Path, inverse_temperatures: Tensor, position: Tensor
+    sampler: Sampler, path: core.Path, inverse_temperatures: Tensor, position: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Measure distances between temperatures, and tune the log of the step size at each."""
     state = sampler.init(path.at(inverse_temperatures[0]), position)
@@ -83,7 +47,7 @@ def pilot_run(
 
 
 def anneal(
-    sampler: Sampler, path: Path, schedule: core.Schedule, position: Tensor
+    sampler: Sampler, path: core.Path, schedule: core.Schedule, position: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Move chains along a path; return their last positions and their log-weights."""
     inverse_temperatures, step_sizes = schedule
@@ -102,7 +66,7 @@ def anneal(
 
 def resample_and_move(
     sampler: Sampler,
-    path: Path,
+    path: core.Path,
     step_size: Tensor,
     position: Tensor,
     log_weights: Tensor,

@@ -10,6 +10,7 @@ from pyro_ebm.core.distributions.checks import check_one_base
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
+from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator
 
@@ -45,7 +46,7 @@ def generator_bounds(
         log_sobolev_constant=log_sobolev_constant,
     )
     check_one_base(distribution)
-    options = {"entropy": entropy, "num_iterations": num_iterations, "num_probes": num_probes}
+    options = volume_options(settings)
     variational = VariationalGenerator.of(distribution, generator, encoder, **options)
     draws = variational.compare(distribution, variational.draw(num_samples))
     check_log_weights(distribution, draws.log_ratio, "draws of the generator")

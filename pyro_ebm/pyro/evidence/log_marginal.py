@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_ebm.core.evidence import log_marginal as core
-from pyro_ebm.core.evidence.annealing import Schedule
+from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.posterior import shared_plates
 from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
@@ -24,7 +23,6 @@ from pyro_ebm.pyro.model.posterior import Posterior
 from pyro_ebm.pyro.model.sites import find_energy, log_density, map_energy
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
-from pyro_ebm.pyro.samplers.target import Potential
 
 # Chains of the pilot run.
 _NUM_PILOTS = 8
@@ -124,27 +122,11 @@ def _guide_sites(trace: Any) -> list[Any]:
     return sites
 
 
-@dataclass(frozen=True)
-class _TemperedPosterior:
-    """Path from the priors, or the bases of energy priors, to the posterior."""
-
-    posterior: Posterior
-
-    def at(self, inverse_temperature: Tensor) -> Potential:
-        def potential(position: Tensor) -> Tensor:
-            prior, rest = self.posterior.log_densities(position)
-            # Not zero times infinity: at first, what is impossible does not count.
-            tempered = torch.where(inverse_temperature > 0, inverse_temperature * rest, 0.0)
-            return -(prior + tempered)
-
-        return potential
-
-
 def _weigh_chains(
     posterior: Posterior, settings: core.LogMarginalSettings
 ) -> tuple[Tensor, list[int]]:
     """Return log-weights of annealed chains, and the plates of the data points."""
-    sampler, path = settings.sampler, _TemperedPosterior(posterior)
+    sampler, path = settings.sampler, TemperedPosterior(posterior)
     temperatures = core.power_inverse_temperatures(settings.num_temperatures)
     schedule = Schedule(posterior.start.new_tensor(temperatures), None)
     if sampler.target_accept_prob is not None:

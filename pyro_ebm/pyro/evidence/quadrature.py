@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.evidence.quadrature import Box, check_num_dims, first_box
+from pyro_ebm.core.evidence.quadrature import Box, event_shape_of, first_box
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
 from pyro_ebm.pyro.evidence.annealing import TemperedTarget
 
@@ -17,13 +17,10 @@ _CHUNK = 2**14
 
 
 @torch.no_grad()
-def integrate(
-    target: TemperedTarget, position: Tensor, event_ndim: int
-) -> tuple[LogNormalizer, Iterator[str]]:
+def integrate(target: TemperedTarget, position: Tensor) -> tuple[LogNormalizer, Iterator[str]]:
     """Integrate a density whose bulk is at some of these positions, ``(N, *batch, *event)``."""
-    event_shape = position.shape[position.ndim - event_ndim :]
-    check_num_dims(math.prod(event_shape))
-    flat = position.reshape((*position.shape[: position.ndim - event_ndim], -1))
+    event_shape = event_shape_of(target.distribution, position)
+    flat = position.reshape((*position.shape[: position.ndim - len(event_shape)], -1))
 
     def log_density(flat: Tensor) -> Tensor:
         potential = target.at(torch.ones_like(flat[0, ..., 0]))

@@ -33,7 +33,7 @@ def find_mixture(fn: Any) -> Distribution | None:
     if isinstance(mixture, EnergyBased):
         return None
     for part in getattr(mixture, "__dict__", {}).values():
-        if isinstance(part, Distribution) and (_is_unnormalized(part) or find_mixture(part)):
+        if isinstance(part, Distribution) and (is_unnormalized(part) or find_mixture(part)):
             return mixture
     return None
 
@@ -41,6 +41,12 @@ def find_mixture(fn: Any) -> Distribution | None:
 def has_energy(fn: Any) -> bool:
     """Whether an energy is anywhere in a distribution."""
     return find_energy(fn) is not None or find_mixture(fn) is not None
+
+
+def is_unnormalized(fn: Any) -> bool:
+    """Whether this is an energy-based site without a known log-normalizer."""
+    energy = find_energy(fn)
+    return energy is not None and energy.log_normalizer is None
 
 
 def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
@@ -158,8 +164,3 @@ def _unwrap(fn: Any) -> Any:
     while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return fn
-
-
-def _is_unnormalized(fn: Any) -> bool:
-    energy = find_energy(fn)
-    return energy is not None and energy.log_normalizer is None

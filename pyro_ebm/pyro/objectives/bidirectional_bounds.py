@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import check_one_base
 from pyro_ebm.core.objectives import bidirectional_bounds as core
-from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.generator import volume_options
+from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.generator import GeneratorDraws, VariationalGenerator, value_and_slope
 from pyro_ebm.pyro.objectives.negatives import detached_metrics
@@ -35,25 +35,20 @@ class BidirectionalBounds(core.BidirectionalBounds):
     ) -> Loss:
         check_one_base(distribution)
         value = value.detach()
-        family = VariationalGenerator.of(
-            distribution,
-            generator,
-            encoder,
-            entropy=self.entropy,
-            num_iterations=self.num_iterations,
-            num_probes=self.num_probes,
-        )
+        options = volume_options(self)
+        family = VariationalGenerator.of(distribution, generator, encoder, **options)
         num_values = value.numel() // distribution.event_shape.numel()
         draws = family.compare(distribution, family.draw(self.num_samples or num_values))
         if self.penalty == "data":
             potential, penalty = self._penalize_data(distribution, value)
         else:
             potential, penalty = distribution.potential(value), self._penalize(draws)
-        generated = _mean_product(draws.gradient.detach(), draws.value)
+        generated = (draws.gradient.detach() * draws.value).sum() / len(draws.value)
         entropy = draws.neg_log_density.mean()
         game = generated - self.entropy_weight * entropy - draws.potential.mean()
         loss = potential + penalty + draws.log_ratio.mean() + (game - game.detach())
-        return Loss(loss, _metrics(potential, draws))
+        energies = detached_metrics((potential, draws.potential))
+        return Loss(loss, {**energies, **core.bound_metrics(draws)})
 
     def _penalize(self, draws: GeneratorDraws) -> Tensor | float:
         """Penalty on slopes of the log-ratio, whose gradient goes through the potential's."""
@@ -74,17 +69,3 @@ class BidirectionalBounds(core.BidirectionalBounds):
         square = cast(Tensor, sum_rightmost(gradient.square(), distribution.event_dim))
         penalty, _ = core.hinge(square, self.penalty_weight, self.threshold)
         return potential, penalty
-
-
-def _mean_product(first: Tensor, second: Tensor) -> Tensor:
-    """Mean over rows of their inner products."""
-    return (first * second).sum() / len(first)
-
-
-def _metrics(potential: Tensor, draws: GeneratorDraws) -> Metrics:
-    return {
-        **detached_metrics((potential, draws.potential)),
-        **weight_metrics(draws.log_ratio),
-        "lower_bound": draws.log_ratio.mean,
-        "penalty": lambda: core.half_squared_norm(draws.slope).mean(),
-    }

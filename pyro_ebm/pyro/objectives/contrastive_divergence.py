@@ -27,12 +27,11 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
         self, distribution: EnergyBased, value: Tensor, *, chains: Tensor | None = None
     ) -> Loss:
         value = value.detach()
-        energies = evaluate_energies(distribution, value, self._draw(distribution, value, chains))
+        if chains is None and self.init == "data":
+            negatives = move_data(self, distribution, value)[None]
+        else:
+            negatives = draw_negatives(self, distribution, value, chains)
+        energies = evaluate_energies(distribution, value, negatives)
         loss = core.contrastive_divergence(energies.positive, energies.negative)
         loss = loss + self.energy_penalty * energies.mean_square
         return Loss(loss, detached_metrics(energies))
-
-    def _draw(self, distribution: EnergyBased, value: Tensor, chains: Tensor | None) -> Tensor:
-        if chains is None and self.init == "data":
-            return move_data(self, distribution, value)[None]
-        return draw_negatives(self, distribution, value, chains)

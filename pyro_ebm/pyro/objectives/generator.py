@@ -19,17 +19,9 @@ Volume = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class GeneratorDraws(core.GeneratorDraws):
-    """Draws of a generator with their potentials, and log-ratios as constants."""
+    """Draws of a generator with their potentials."""
 
-    @property
-    def log_ratio(self) -> Tensor:
-        r""":math:`f`, shape ``(N,)``; the mean of :math:`e^f` estimates Z."""
-        return (self.neg_log_density - self.potential).detach()
-
-    @property
-    def slope(self) -> Tensor:
-        r""":math:`\nabla_w f`, shape ``(N, *latent)``."""
-        return self.slope_at(self.gradient.detach()).detach()
+    constant = staticmethod(Tensor.detach)
 
 
 class VariationalGenerator(core.VariationalGenerator):
@@ -43,10 +35,12 @@ class VariationalGenerator(core.VariationalGenerator):
         encoder: Any = None,
         *,
         entropy: str = "exact",
-        num_iterations: int | None = None,
-        num_probes: int = 1,
+        **options: Any,
     ) -> "VariationalGenerator":
-        """Family of a generator and its encoder; warns if its draws lie on a surface."""
+        """Family of a generator and its encoder; warns if its draws lie on a surface.
+
+        The other options are those of :func:`log_det_jtj`.
+        """
         generator = as_distribution(generator)
         core.check_generator(entropy, distribution, generator, encoder)
         source = as_pushforward(generator)
@@ -57,7 +51,6 @@ class VariationalGenerator(core.VariationalGenerator):
             warnings.warn(core.describe_small_latent(*sizes), stacklevel=2)
         if entropy == "exact" and isinstance(source.generator, Transform):
             return cls(source, _of_transform(source.generator, len(source.event_shape)))
-        options = {"num_iterations": num_iterations, "num_probes": num_probes}
         return cls(source, _of_jacobian(source, entropy, options))
 
     def draw(self, num_samples: int) -> Tensor:

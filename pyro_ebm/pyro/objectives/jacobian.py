@@ -133,8 +133,13 @@ def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
     entries = jacobians.entries()
     if not torch.is_grad_enabled():
         return function(entries)
+
+    def total(entries: Tensor) -> tuple[Tensor, Tensor]:
+        terms = function(entries)
+        return terms.sum(), terms
+
     # torch.func refuses autograd within its own transforms.
-    slope, value = torch.func.grad(lambda x: _sum_and_terms(function(x)), has_aux=True)(entries)
+    slope, value = torch.func.grad(total, has_aux=True)(entries)
     return _with_gradient(value, jacobians.weighted(slope.detach()))
 
 
@@ -143,10 +148,6 @@ def _rows(generator: Function, z: Tensor, num_data: int) -> Tensor:
     pull: Any = torch.func.vjp(generator, z.repeat(num_data, 1))[1]
     units = torch.eye(num_data, dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
     return pull(units)[0].reshape(num_data, *z.shape).movedim(0, 1)
-
-
-def _sum_and_terms(terms: Tensor) -> tuple[Tensor, Tensor]:
-    return terms.sum(), terms
 
 
 def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int) -> Tensor:

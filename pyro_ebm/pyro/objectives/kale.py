@@ -48,7 +48,8 @@ class KALE(core.KALE):
         else:
             loss, negative = scaled_energies(distribution, value, draws.detach())
             partition = core.log_partition(negative)
-            metrics = {**_metrics(loss, negative), **_lag_metrics(partition, log_normalizer)}
+            lag = (log_normalizer - partition).detach()
+            metrics = {**_metrics(loss, negative), "normalizer_lag": lag.mean}
             loss = loss + self._bound(partition, log_normalizer)
             loss = loss + _partition_of_base(distribution, negative, draws, zero)
         if not is_implicit(base):
@@ -97,11 +98,6 @@ def _partition_of_base(
 
 def _metrics(positive: Tensor, negative: Tensor) -> Metrics:
     return {**detached_metrics((positive, negative)), **weight_metrics(-negative.detach())}
-
-
-def _lag_metrics(partition: Tensor, log_normalizer: Tensor) -> Metrics:
-    lag = (log_normalizer - partition).detach()
-    return {"normalizer_lag": lag.mean}
 
 
 def _zero(x: Tensor) -> Tensor:

@@ -14,25 +14,17 @@ Transition = tuple[ChainState, TransitionInfo]
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Markov kernel, vectorized over chains; everything it returns is detached."""
+    """Markov kernel of :mod:`pyro_ebm.core.samplers`; everything it returns is detached."""
 
     @property
-    def target_accept_prob(self) -> float | None:
-        """Acceptance probability that warm-up tunes the step size to, or None."""
-        ...
+    def target_accept_prob(self) -> float | None: ...
 
     @property
-    def adapt_mass_matrix(self) -> bool:
-        """Whether warm-up learns a scale for each coordinate."""
-        ...
+    def adapt_mass_matrix(self) -> bool: ...
 
-    def init(self, potential: Potential, position: Tensor) -> ChainState:
-        """Start chains at a position of shape ``(*chains, *event)``."""
-        ...
+    def init(self, potential: Potential, position: Tensor) -> ChainState: ...
 
-    def step(self, potential: Potential, state: ChainState) -> Transition:
-        """Move every chain once."""
-        ...
+    def step(self, potential: Potential, state: ChainState) -> Transition: ...
 
 
 def initial_state(potential: Potential, position: Tensor, step_size: float | None) -> ChainState:

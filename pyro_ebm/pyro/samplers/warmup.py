@@ -6,13 +6,7 @@ from pyro_ebm.pyro.samplers.base import Sampler
 
 
 class Warmup:
-    """Tunes step size and scales during warm-up, without synchronizing the device.
-
-    Args:
-        sampler: Kernel with the target acceptance.
-        state: Initial state of the chains, shape ``(num_chains, *batch, *event)``.
-        num_warmup: Number of warm-up steps.
-    """
+    """Tunes step size and scales during warm-up, without synchronizing the device."""
 
     def __init__(self, sampler: Sampler, state: ChainState, num_warmup: int) -> None:
         self.sampler = sampler
