@@ -18,6 +18,7 @@ from pyro_ebm.numpyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.numpyro.infer.mcmc import SamplerKernel
 from pyro_ebm.numpyro.infer.persistent_chains import PersistentChains
 from pyro_ebm.numpyro.model.check import check_model
+from pyro_ebm.numpyro.model.site_distribution import site_distribution
 from pyro_ebm.numpyro.objectives.bidirectional_bounds import BidirectionalBounds
 from pyro_ebm.numpyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.numpyro.objectives.energy_discrepancy import EnergyDiscrepancy
@@ -68,5 +69,6 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "site_distribution",
     "to_arviz",
 ]

@@ -18,6 +18,7 @@ from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.pyro.infer.mcmc import SamplerKernel
 from pyro_ebm.pyro.infer.persistent_chains import PersistentChains
 from pyro_ebm.pyro.model.check import check_model
+from pyro_ebm.pyro.model.site_distribution import site_distribution
 from pyro_ebm.pyro.objectives.bidirectional_bounds import BidirectionalBounds
 from pyro_ebm.pyro.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.pyro.objectives.energy_discrepancy import EnergyDiscrepancy
@@ -69,6 +70,7 @@ __all__ = [
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "site_distribution",
     "to_arviz",
     "step_when",
 ]

@@ -27,6 +27,7 @@ def linear(num_in, num_out, then=lambda x: x):
     return Net(eqx.nn.Linear(num_in, num_out, key=random.key(0)), then)
 
 
+@pytest.mark.filterwarnings("ignore:The effective sample size")
 def test_the_example_runs():
     names = {
         "decoder": linear(16, 64),
@@ -40,7 +41,7 @@ def test_the_example_runs():
     exec(code.replace("6_000", "2"), names)
     trained = names["result"].params["energy$params"].linear.weight
     assert not jnp.allclose(trained, names["energy"].linear.weight)
-    after = readme.code("the trained parameters are substituted first")
+    after = readme.code("the trained parameters go in as `params`")
     calls = [line.split("#")[0] for line in after.splitlines() if line.startswith("ebm.")]
     exec(after.split("ebm.log_normalizer")[0], names)
     z = jnp.ones((2, 16))

@@ -78,10 +78,7 @@ def log_marginal(
 
     def estimate(rng_key: Array, *args: Any, **kwargs: Any) -> core.LogMarginal:
         find_key, normalizer_key, weigh_key = random.split(rng_key, 3)
-        trained = [
-            None if function is None else Partial(run_trained, function, params, *args, **kwargs)
-            for function in (model, guide)
-        ]
+        trained = [Partial(run_trained, f, params, *args, **kwargs) for f in (model, guide)]
         # Values from outer handlers would be constants of the compiled program.
         with block():
             known = _known(normalizer_key, Posterior(find_key, trained[0]), log_normalizers or {})

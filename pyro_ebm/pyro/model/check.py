@@ -11,7 +11,7 @@ from pyro.distributions import constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.inspect import is_sample_site
-from pyro.ops.provenance import detach_provenance, track_provenance
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
@@ -49,7 +49,7 @@ def check_model(
     """
 
     def check(*args: Any, **kwargs: Any) -> list[ModelIssue]:
-        with _leaving_no_trace():
+        with leaving_no_trace():
             issues = _check_sites(model, args, kwargs)
             if guide is not None and not isinstance(guide, AutoGuide):
                 with _GuideSites() as sites, kept_buffers(guide):
@@ -61,7 +61,7 @@ def check_model(
 
 
 def _check_sites(model: Any, args: Any, kwargs: Any) -> list[ModelIssue]:
-    with poutine.trace(param_only=True) as params, _ModelSites() as sites, kept_buffers(model):
+    with poutine.trace(param_only=True) as params, ModelSites() as sites, kept_buffers(model):
         model(*args, **kwargs)
     for name, (energy, leaves) in sites.leaves.items():
         sites.issues += issues_of_leaves(name, energy, leaves, params.trace)
@@ -69,7 +69,7 @@ def _check_sites(model: Any, args: Any, kwargs: Any) -> list[ModelIssue]:
 
 
 @contextmanager
-def _leaving_no_trace() -> Iterator[None]:
+def leaving_no_trace() -> Iterator[None]:
     store = pyro.get_param_store()
     known = set(store.keys())
     try:
@@ -108,13 +108,14 @@ class _GuideSites(Messenger):
         self.issues += [in_guide(msg["name"])] if has_energy(msg["fn"]) else []
 
 
-class _ModelSites(_GuideSites):
+class ModelSites(_GuideSites):
     """Handler that marks latent variables, and looks for marks behind log-normalizers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.latents: dict[str, bool] = {}
         self.leaves: dict[str, tuple[EnergyBased, list[Tensor]]] = {}
+        self.behind: dict[str, frozenset[str]] = {}
 
     def _inspect(self, msg: Any) -> None: ...
 
@@ -140,8 +141,9 @@ class _ModelSites(_GuideSites):
         weighted = scale_and_mask(
             map_energy(msg["fn"], msg["value"], potential), msg["scale"], msg["mask"]
         )
+        tracked = [weighted, *_bounds(energy.support)]
+        self.behind[name] = get_provenance(tracked)
         if energy.log_normalizer is None:
-            tracked = [weighted, *_bounds(energy.support)]
             self.issues += issues_of_provenance(name, tracked, self.latents)
 
 

@@ -1,0 +1,1 @@
+from helpers.infer.site_distribution import *  # noqa: F403
