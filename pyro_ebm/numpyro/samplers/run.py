@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
+from numpyro.util import not_jax_tracer
 from tqdm.auto import tqdm
 
 from pyro_ebm.core.samplers import checks
@@ -61,7 +62,8 @@ def run_chains(
 
     Arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. The distribution is
     any of NumPyro's with a continuous support; new parameters of the same module compile nothing
-    anew. Without a progress bar, warm-up and draws are one compiled loop each.
+    anew. Without a progress bar, warm-up and draws are one compiled loop each. Inside ``jit`` and
+    ``vmap`` there are neither bar nor warnings.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -72,6 +74,8 @@ def run_chains(
         (4, 50)
     """
     check_sampler(sampler)
+    is_concrete = all(map(not_jax_tracer, jax.tree.leaves((rng_key, distribution, init))))
+    progress_bar = progress_bar and is_concrete
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
@@ -93,8 +97,9 @@ def run_chains(
     samples, statistics = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *draws)
     chains = Chains(samples, statistics, state)
     rate, diverging = statistics["acceptance_rate"], statistics["diverging"]
-    for trouble in checks.describe_trouble(sampler, distribution, rate, diverging):
-        warnings.warn(trouble, stacklevel=2)
+    if not_jax_tracer(rate):
+        for trouble in checks.describe_trouble(sampler, distribution, rate, diverging):
+            warnings.warn(trouble, stacklevel=2)
     return chains
 
 
@@ -169,7 +174,8 @@ def _start(
     position = target.position(value) if before is None else before.position
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = _initial_state(sampler, distribution, position)
-    checks.check_start(distribution, *evaluated)
+    if not_jax_tracer(evaluated[0]):
+        checks.check_start(distribution, *evaluated)
     if before is not None:
         state = before._replace(potential=state.potential, gradient=state.gradient)
     return state

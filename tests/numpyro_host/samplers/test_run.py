@@ -1,4 +1,7 @@
+import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from helpers.hosts.numpyro import normal
 from helpers.samplers.run import *  # noqa: F403
 from jax import lax, random
@@ -43,3 +46,21 @@ def test_new_parameters_compile_nothing_anew(host, quartic):
     compiled = _keep._cache_size()
     assert jnp.abs(run(4.0)).mean() < jnp.abs(first).mean()
     assert _keep._cache_size() == compiled
+
+
+@pytest.mark.usefixtures("optimized")
+def test_chains_inside_jit_and_vmap():
+    def run(key, scale):
+        energy = jax.tree_util.Partial(lambda scale, x: 0.5 * ((x / scale) ** 2).sum(-1), scale)
+        target = ebm.EnergyBased(energy, event_shape=(2,))
+        return ebm.run_chains(key, ebm.MALA(), target, num_samples=50, num_warmup=200)
+
+    keys, scales = random.split(KEY, 3), jnp.array([0.1, 1.0, 10.0])
+    chains = jax.jit(jax.vmap(run))(keys, scales)
+    assert chains.samples.shape == (3, 4, 50, 2)
+    assert chains.statistics["lp"].shape == (3, 4, 50)
+    np.testing.assert_allclose(chains.samples.std((1, 2, 3)), scales, rtol=0.3)
+    one = jax.jit(run)(keys[0], scales[0])
+    assert one.samples.shape == (4, 50, 2)
+    # Nothing is checked there: a bad start gives NaN instead of an error.
+    assert jnp.isnan(jax.jit(run)(KEY, jnp.array(jnp.nan)).statistics["lp"]).all()
