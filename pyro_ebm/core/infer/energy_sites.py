@@ -121,16 +121,16 @@ def refuse_attach(site: str) -> None:
 
 def check_attached(site: str, loss: Callable[..., Any], attached: Iterable[str]) -> None:
     """Raise unless the guide attached the keyword-only arguments of an objective's ``loss``."""
-    wanted = {
-        name: parameter.default is parameter.empty
-        for name, parameter in inspect.signature(loss).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    required = {name for name, is_required in wanted.items() if is_required}
+    required: list[str] = []
+    optional: list[str] = []
+    for name, parameter in sorted(inspect.signature(loss).parameters.items()):
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            (required if parameter.default is parameter.empty else optional).append(name)
     attached = set(attached)
-    if not required <= attached <= set(wanted):
+    if not set(required) <= attached <= {*required, *optional}:
+        or_not = f", and optionally {optional}," if optional else ""
         raise ValueError(
-            f"Expected the guide to attach {sorted(wanted) or 'nothing'} to site {site!r} by "
+            f"Expected the guide to attach {required or 'nothing'}{or_not} to site {site!r} by "
             f"attach({site!r}, ...) for its objective, got {sorted(attached) or 'nothing'}."
         )
 

@@ -26,7 +26,8 @@ def test_required_and_optional_parts_may_be_attached(attached):
     ("attached", "got"), [([], "nothing"), (["encoder"], "encoder"), (["critic", "chains"], "chai")]
 )
 def test_missing_and_unknown_parts_are_errors(attached, got):
-    message = rf"attach \['critic', 'encoder'\] to site 'x' by attach\('x', .*got .*{got}"
+    parts = r"\['critic'\], and optionally \['encoder'\], to site 'x'"
+    message = rf"attach {parts} by attach\('x', .*got .*{got}"
     with pytest.raises(ValueError, match=message):
         check_attached("x", Objective().loss, attached)
 
