@@ -22,6 +22,7 @@ from pyro_ebm.numpyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.model.parameters import run_trained
 from pyro_ebm.numpyro.model.posterior import Posterior
+from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import find_energy, log_density, map_energy
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
@@ -163,6 +164,7 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
     sites, layout = sites_of(random.key(0)), posterior.layout
     if all(isinstance(site["fn"], Delta) for site in sites if not site["is_observed"]):
         raise ValueError("Expected a guide with a density, got one with nothing but Delta sites.")
+    _check_random("guide", lambda key: [site["value"] for site in sites_of(key)])
     shared = {dim for _, dim in shared_plates(sites)}
     plate_dims = [dim for dim in posterior.plate_dims if dim in shared]
 
@@ -182,6 +184,7 @@ def _weight_of_chain(
     rng_key: Array, posterior: Posterior, sampler: Sampler, num_temperatures: int
 ) -> LogWeight:
     """Return a function that weighs an annealed chain."""
+    _check_random("model", lambda key: posterior.starts(key, 1))
     path, dtype = TemperedPosterior(posterior), posterior.start.dtype
     inverse_temperatures = jnp.array(core.power_inverse_temperatures(num_temperatures), dtype)
     schedule = Schedule(inverse_temperatures, None)
@@ -198,3 +201,12 @@ def _weight_of_chain(
         return posterior.layout.sum_over_others(log_weights[0], posterior.plate_dims)
 
     return log_weight
+
+
+def _check_random(name: str, draw: Callable[[Array], Any]) -> None:
+    """Raise unless draws depend on the random key."""
+    if not any(jax.tree.leaves(find_provenance(draw, key=random.key(0)))):
+        raise ValueError(
+            f"Expected a {name} without a random key of its own, got one in a seed handler: all of "
+            "its draws would be the same."
+        )

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from helpers.compilations import counted_compilations
 from helpers.evidence.log_marginal import *  # noqa: F403
 from jax import random
+from numpyro import handlers
 
 import pyro_ebm.numpyro as ebm
 
@@ -29,3 +31,10 @@ def test_inside_jit_and_new_data_compile_nothing_again():
             exact = dist.Normal(0.0, math.sqrt(2)).log_prob(x)
             assert abs(result.estimate - exact) < 1e-5
         assert not compiled
+
+
+@pytest.mark.parametrize("method", ["importance", "annealed"])
+def test_a_key_of_their_own_is_refused(method):
+    seeded = [handlers.seed(function, 0) for function in (conjugate_model, conjugate_guide)]
+    with pytest.raises(ValueError, match="without a random key of its own, got one in a seed"):
+        ebm.log_marginal(*seeded, method=method)(random.key(0), jnp.ones(()))
