@@ -34,7 +34,7 @@ class Supplied(Messenger):
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "sample":
             self.latents.append(msg["name"])
-        if msg["type"] != "param":
+        if msg["type"] != "param" or "fn" not in msg:  # What comes out of a scan has no `fn`.
             return
         name, initial_value = msg["name"], msg["fn"]
 
