@@ -51,6 +51,21 @@ def test_new_parameters_compile_nothing():
     assert len(set(results)) == 3
 
 
+def test_distributions_of_new_parameters_compile_nothing():
+    results = []
+    for weight in (0.5, 1.0, 2.0):
+        with counted_compilations() as compiled:
+            found = ebm.site_distribution(MODEL, "z", params=params_of(weight))(X)
+            results.append(float(ebm.log_normalizer(KEY, found, method="importance").estimate))
+    assert not compiled
+    assert results == sorted(results, reverse=True)
+
+
+def test_check_model_takes_them_and_does_without():
+    assert ebm.check_model(MODEL, mean_field_guide)(X) == []
+    assert ebm.check_model(MODEL, mean_field_guide, params=params_of(1.0))(X) == []
+
+
 @pytest.mark.parametrize("params", [None, {"shift": 0.0}])
 def test_parameters_that_nobody_supplies_are_named(params):
     match = r"parameters \['energy\$params'\], got none.*params=svi.get_params\(state\)"
