@@ -9,7 +9,7 @@ Langevin is not, and `warm` starts MALA at the draws of another guide.
 from importlib import import_module
 from typing import Any
 
-from helpers.linear_gaussian import VARIANCE
+from helpers.linear_gaussian import VARIANCE, Toy
 from scipy.optimize import brentq
 
 FIGURES = ("precision", "truth")
@@ -65,10 +65,10 @@ def run(
     num_averaged: int = NUM_AVERAGED,
 ) -> dict[str, float]:
     host.seed(seed)
-    case = import_module(f"helpers.linear_gaussian_{host.NAME}")
+    case = import_module(f"helpers.infer.{host.NAME}")
     if elbo not in case.ELBOS:
         return {}
-    toy = case.Toy(layout)
+    toy = Toy(case, layout)
     kind, options, length = SAMPLERS[sampler]
     kernel, init = getattr(host.ebm, kind)(**options), toy.guide if sampler == "warm" else None
     guide = host.ebm.LangevinGuide(toy.model, kernel, num_steps=length, init=init)
@@ -81,6 +81,7 @@ def run(
 
 def pyro_path(toy: Any, guide: Any, loss: Any, num_steps: int, seed: int) -> list[float]:
     """Precision of the prior after each step."""
+    import pyro
     from pyro.infer import SVI
     from pyro.optim import Adam
 
@@ -88,7 +89,7 @@ def pyro_path(toy: Any, guide: Any, loss: Any, num_steps: int, seed: int) -> lis
     svi, path = SVI(toy.model, guide, Adam({"lr": LEARNING_RATE}), loss=loss), []
     for _ in range(num_steps):
         svi.step()
-        path.append(1 / 16 + toy.energy.a.detach().exp().item())
+        path.append(1 / 16 + pyro.param("a").detach().exp().item())
     return path
 
 

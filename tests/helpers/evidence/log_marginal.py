@@ -41,9 +41,9 @@ def check(result, exact):
 @pytest.mark.parametrize("method", SETTINGS)
 def test_each_data_point_is_right_within_its_error(host, method):
     # The toy at its best prior, and a guide that is not quite the posterior.
-    model, guide, x = host.fitted_toy(truth.PRECISION, scale=1.1)
-    result = host.log_marginal(model, guide, **KNOWN, **SETTINGS[method])()
-    check(result, exact_log_marginal(x))
+    toy = truth.Toy(host, precision=truth.PRECISION, slope=0.7, scale=1.1)
+    result = host.log_marginal(*host.fitted(toy), **KNOWN, **SETTINGS[method])()
+    check(result, exact_log_marginal(toy.x))
     assert result.standard_error.mean() < 0.1
     assert (result.log_normalizer_error == 0).all()
 
@@ -148,9 +148,9 @@ def test_options_of_the_model_are_its_own(host):
 
 
 def test_few_effective_samples_trigger_a_warning(host):
-    model, guide, _ = host.fitted_toy(truth.PRECISION, scale=0.02)
+    toy = truth.Toy(host, precision=truth.PRECISION, slope=0.7, scale=0.02)
     with pytest.warns(UserWarning, match="is below 10 at .* of 512 data points"):
-        host.log_marginal(model, guide, **KNOWN, num_samples=50)()
+        host.log_marginal(*host.fitted(toy), **KNOWN, num_samples=50)()
 
 
 def test_errors(host):

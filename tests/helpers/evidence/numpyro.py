@@ -13,8 +13,6 @@ from numpyro.handlers import mask, substitute  # noqa: F401
 
 import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import normal  # noqa: F401
-from helpers.linear_gaussian import log_weight
-from helpers.linear_gaussian_numpyro import Toy
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
 from pyro_ebm.numpyro.evidence import annealing
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
@@ -57,10 +55,9 @@ def _compared(distribution, generator, latent, entropy):
     return draws.log_ratio, half_squared_norm(draws.slope)
 
 
-def fitted_toy(precision, scale):
-    """Model, guide and data of the linear-Gaussian toy with these parameters."""
-    toy, params = Toy("plate"), {"a": log_weight(precision), "slope": 0.7, "scale": scale}
-    return substitute(toy.model, data=params), substitute(toy.guide, data=params), toy.x
+def fitted(toy):
+    """Model and guide with the parameters that a toy starts with."""
+    return [substitute(function, data=toy.start) for function in (toy.model, toy.guide)]
 
 
 def tied_guide(model, x):

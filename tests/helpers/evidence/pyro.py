@@ -11,8 +11,6 @@ from pyro.poutine import mask  # noqa: F401
 
 import pyro_ebm.pyro as ebm
 from helpers.hosts.pyro import normal  # noqa: F401
-from helpers.linear_gaussian import log_weight
-from helpers.linear_gaussian_pyro import Toy
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
 from pyro_ebm.pyro.evidence.annealing import resample  # noqa: F401
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator
@@ -41,13 +39,9 @@ def compared(distribution, generator, latent, entropy):
     return draws.log_ratio.numpy(), half_squared_norm(draws.slope).numpy()
 
 
-def fitted_toy(precision, scale):
-    """Model, guide and data of the linear-Gaussian toy with these parameters."""
-    toy = Toy("plate")
-    toy.energy.a.data.fill_(log_weight(precision))
-    ppl.param("slope", xp.tensor(0.7))
-    ppl.param("scale", xp.tensor(scale), constraint=dist.constraints.positive)
-    return toy.model, toy.guide, toy.x
+def fitted(toy):
+    """Model and guide with the parameters that a toy starts with."""
+    return toy.model, toy.guide
 
 
 def tied_guide(model, x):

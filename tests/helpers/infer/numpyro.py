@@ -10,6 +10,7 @@ import numpyro as ppl  # noqa: F401
 import numpyro.distributions as dist  # noqa: F401
 import optax
 from jax import random
+from jax.tree_util import Partial as bind  # noqa: N813, F401
 from numpyro import infer
 from numpyro.distributions import biject_to  # noqa: F401
 from numpyro.handlers import mask, replay, scale, seed, substitute, trace  # noqa: F401
@@ -30,14 +31,21 @@ from helpers.hosts.numpyro import (  # noqa: F401
     prior,
     register,
 )
-from helpers.linear_gaussian import log_weight
-from helpers.linear_gaussian_numpyro import ELBOS, Toy, run  # noqa: F401
 from pyro_ebm.numpyro.model import posterior as room
 
 KEY = random.key(0)
 # Names in messages: of parameters in a closure, and of the way to freeze parameters.
 HIDDEN, FREEZING, HOST = "energy.weight", "jax.device_get(energy)", "NumPyro"
 
+# To train a toy to its end with, and to go through a few steps with.
+ELBOS = {
+    "Trace": lambda: infer.Trace_ELBO(),
+    "Trace x4 vectorized": lambda: infer.Trace_ELBO(4),
+    "TraceMeanField": lambda: infer.TraceMeanField_ELBO(),
+    "TraceGraph": lambda: infer.TraceGraph_ELBO(),
+    "Renyi x2": lambda: infer.RenyiELBO(alpha=0.5, num_particles=2),
+    "Renyi x4 vectorized": lambda: infer.RenyiELBO(alpha=0.5, num_particles=4),
+}
 STOCK = {
     "Trace": lambda: infer.Trace_ELBO(),
     "Trace x3": lambda: infer.Trace_ELBO(3),
@@ -47,12 +55,7 @@ STOCK = {
     "Renyi x2": lambda: infer.RenyiELBO(),
 }
 # Those that need no density of the guide.
-WITHOUT_WEIGHTS = ["TraceMeanField x2", "TraceGraph"]
-BEST_LAYOUTS = [("subsample", "Trace x4 vectorized")]
-CELLS = [
-    (elbo, "plate")
-    for elbo in ("Trace", "Trace x4 vectorized", "TraceMeanField", "TraceGraph", "Renyi x2")
-]
+WITHOUT_WEIGHTS = ["TraceMeanField", "TraceGraph"]
 
 
 def array(values):
@@ -75,11 +78,6 @@ def posterior(model, *args, **kwargs):
 
 def starts(posterior, num_chains):
     return posterior.starts(random.key(1), num_chains)
-
-
-def best_toy(layout="plate"):
-    """A toy whose prior is the best one, and its parameters where a host keeps them apart."""
-    return Toy(layout), {"a": xp.array(log_weight(0.25))}
 
 
 def run_guide(guide, *args, params=None, key=KEY):
@@ -124,11 +122,10 @@ def sgd(learning_rate):
 def loss_and_gradients(loss, model, guide, *args):
     """Loss of fresh parameters, and gradients by name."""
     svi = infer.SVI(model, guide, optax.sgd(0.0), loss)
-    params = svi.get_params(svi.init(KEY, *args))
-    function = jax.jit(
-        jax.value_and_grad(lambda params: loss.loss(random.key(3), params, model, guide, *args))
+    function = jax.value_and_grad(
+        lambda params: loss.loss(random.key(3), params, model, guide, *args)
     )
-    value, gradients = function(params)
+    value, gradients = jax.jit(lambda: function(svi.get_params(svi.init(KEY, *args))))()
     return float(value), flatten(gradients)
 
 
@@ -139,9 +136,10 @@ def draws_of_loss(guide, *args):
     @jax.jit
     def evaluate():
         site = run_guide(guide, *args, key=key)["z"]
-        return site["value"], [site["fn"].log_prob(site["value"])]
+        return site["value"], site["fn"].log_prob(site["value"])
 
-    return evaluate()
+    value, log_prob = map(np.asarray, evaluate())
+    return value, [log_prob]
 
 
 class Training:

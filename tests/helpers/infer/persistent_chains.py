@@ -40,7 +40,8 @@ def test_contrastive_divergence_recovers_the_prior(host, elbo, buffer_size):
     chains = host.ebm.PersistentChains(
         128, (), sampler=host.ebm.MALA(1.0), num_steps=3, buffer_size=buffer_size
     )
-    results = host.run(
+    results = truth.run(
+        host,
         elbo,
         num_steps=400,
         make_guide=lambda toy: host.attaching("z", toy.guide, chains=chains),

@@ -1,6 +1,7 @@
 """Pyro, as the tests of models and inference see it; `numpyro.py` has the same names."""
 
 from functools import partial
+from functools import partial as bind  # noqa: F401
 
 import numpy as np
 import pyro as ppl
@@ -26,31 +27,44 @@ from helpers.hosts.pyro import (  # noqa: F401
     prior,
     register,
 )
-from helpers.linear_gaussian import log_weight
-from helpers.linear_gaussian_pyro import ELBOS, Toy, run  # noqa: F401
 from pyro_ebm.pyro.model import posterior as room
 
 # Names in messages: of parameters in a closure, and of the way to freeze parameters.
 HIDDEN, FREEZING, HOST = "a tensor of shape ()", "requires_grad_(False)", "Pyro"
 
+# To train a toy to its end with, and to go through a few steps with.
+ELBOS = {
+    "Trace": lambda: infer.Trace_ELBO(),
+    "Trace x4 vectorized": lambda: infer.Trace_ELBO(
+        num_particles=4, vectorize_particles=True, max_plate_nesting=1
+    ),
+    "TraceMeanField": lambda: infer.TraceMeanField_ELBO(),
+    "TraceGraph": lambda: infer.TraceGraph_ELBO(),
+    "TraceEnum": lambda: infer.TraceEnum_ELBO(
+        max_plate_nesting=1, strict_enumeration_warning=False
+    ),
+    "Renyi x2": lambda: infer.RenyiELBO(alpha=0.5, num_particles=2),
+    "Renyi x4 vectorized": lambda: infer.RenyiELBO(
+        alpha=0.5, num_particles=4, vectorize_particles=True, max_plate_nesting=1
+    ),
+    "ReweightedWakeSleep x4": lambda: infer.ReweightedWakeSleep(
+        num_particles=4, max_plate_nesting=1
+    ),
+}
 STOCK = {
     "Trace": lambda: infer.Trace_ELBO(),
     "Trace x3": lambda: infer.Trace_ELBO(num_particles=3),
     "Trace x3 vectorized": lambda: infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
     "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(num_particles=2),
     "TraceGraph x2": lambda: infer.TraceGraph_ELBO(num_particles=2),
-    "TraceEnum": lambda: infer.TraceEnum_ELBO(
-        max_plate_nesting=1, strict_enumeration_warning=False
-    ),
+    "TraceEnum": ELBOS["TraceEnum"],
     "Renyi x2": lambda: infer.RenyiELBO(num_particles=2),
     "ReweightedWakeSleep x2": lambda: infer.ReweightedWakeSleep(
         num_particles=2, max_plate_nesting=1
     ),
 }
 # Those that need no density of the guide.
-WITHOUT_WEIGHTS = ["Trace", "TraceMeanField x2", "TraceGraph x2", "TraceEnum"]
-BEST_LAYOUTS = [("plate", "Trace"), ("subsample", "Trace x4 vectorized")]
-CELLS = [(elbo, "plate") for elbo in ELBOS if elbo != "Trace x4"]
+WITHOUT_WEIGHTS = ["Trace", "TraceMeanField", "TraceGraph", "TraceEnum"]
 
 
 def array(values):
@@ -86,13 +100,6 @@ def posterior(model, *args, **kwargs):
 
 def starts(posterior, num_chains):
     return posterior.starts(num_chains)
-
-
-def best_toy(layout="plate"):
-    """A toy whose prior is the best one, and its parameters where a host keeps them apart."""
-    toy = Toy(layout)
-    toy.energy.a.data.fill_(log_weight(0.25))
-    return toy, None
 
 
 def traces(guide, model, *args, params=None):

@@ -287,7 +287,8 @@ def test_prior_of_a_linear_gaussian_model(host, optimized):
 
         return guide
 
-    found = host.run_toy(
+    found = truth.run(
+        host,
         make_guide=make_guide,
         objective=host.ebm.BidirectionalBounds(),
         num_steps=600,

@@ -246,7 +246,8 @@ def test_prior_of_a_linear_gaussian_model(host, form, optimized):
         return toy.guide
 
     options = {"num_normalizer_samples": 0, "learning_rate": 0.05}
-    found = host.run_toy(
+    found = truth.run(
+        host,
         make_guide=make_guide,
         objective=host.ebm.KALE(form=form, num_samples=500),
         num_steps=300,

@@ -13,7 +13,6 @@ from numpyro.handlers import mask  # noqa: F401
 
 import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import Implicit, Walk, empty_guide, fit  # noqa: F401
-from helpers.linear_gaussian_numpyro import run as run_toy  # noqa: F401
 from helpers.objectives.step import Step
 from pyro_ebm.numpyro.objectives import jacobian as room
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator

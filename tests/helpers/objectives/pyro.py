@@ -10,7 +10,6 @@ from torch import nn
 
 import pyro_ebm.pyro as ebm
 from helpers.hosts.pyro import Implicit, Walk, empty_guide, fit  # noqa: F401
-from helpers.linear_gaussian_pyro import run as run_toy  # noqa: F401
 from helpers.objectives.step import Step
 from pyro_ebm.pyro.objectives import jacobian as room
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator

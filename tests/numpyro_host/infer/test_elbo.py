@@ -19,7 +19,6 @@ from helpers.hosts.numpyro import (
     observed_model,
     prior,
 )
-from helpers.linear_gaussian_numpyro import run
 from jax import lax, random
 from numpyro import handlers
 from numpyro.contrib.module import eqx_module, nnx_module
@@ -57,8 +56,8 @@ CELLS = [
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("elbo", "layout"), CELLS)
-def test_every_stock_elbo_recovers_the_prior(elbo, layout):
-    results = run(elbo, layout, num_steps=800, learning_rate=0.02, num_averaged=400)
+def test_every_stock_elbo_recovers_the_prior(host, elbo, layout):
+    results = truth.run(host, elbo, layout, num_steps=800, learning_rate=0.02, num_averaged=400)
     assert truth.is_optimal(results)
 
 

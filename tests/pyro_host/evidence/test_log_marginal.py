@@ -10,16 +10,16 @@ import pyro_ebm.pyro as ebm
 
 
 def test_untuned_kernels_and_batches_of_samples(host):
-    model, guide, x = host.fitted_toy(truth.PRECISION, scale=1.1)
+    toy = truth.Toy(host, precision=truth.PRECISION, slope=0.7, scale=1.1)
     sampler = ebm.MALA(0.5, target_accept_prob=None)
     settings = {**SETTINGS["annealed"], "sampler": sampler, "batch_size": 30}
-    check(ebm.log_marginal(model, **KNOWN, **settings)(), exact_log_marginal(x))
+    check(ebm.log_marginal(toy.model, **KNOWN, **settings)(), exact_log_marginal(toy.x))
     settings = {"num_samples": 500, "batch_size": 400}
-    check(ebm.log_marginal(model, guide, **KNOWN, **settings)(), exact_log_marginal(x))
+    result = ebm.log_marginal(toy.model, toy.guide, **KNOWN, **settings)()
+    check(result, exact_log_marginal(toy.x))
 
 
-def test_subsampling_leaves_the_numbers_as_they_are(host):
-    host.fitted_toy(truth.PRECISION, scale=1.1)
+def test_subsampling_leaves_the_numbers_as_they_are():
     x, drawn = torch.as_tensor(truth.data(), dtype=torch.float32), {}
 
     def model():

@@ -9,3 +9,9 @@ from helpers.infer import pyro as adapter  # noqa: E402
 def stock(request):
     """Every stock ELBO of the host."""
     return adapter.STOCK[request.param]
+
+
+@pytest.fixture(params=adapter.WITHOUT_WEIGHTS)
+def unweighted(request):
+    """Every stock ELBO that needs no density of the guide."""
+    return adapter.ELBOS[request.param]
