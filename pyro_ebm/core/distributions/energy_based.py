@@ -53,6 +53,7 @@ class AbstractEnergyBased:
     inverse_temperature: float
     log_normalizer: Any
     event_shape: Any
+    _validate_args: Any
 
     def potential(self, value: Any) -> Any:
         """Scaled energy minus log-density of the base, differentiable in value *and* parameters.
@@ -100,6 +101,12 @@ class AbstractEnergyBased:
             ValueError: If the base is no ``Pushforward``, ``TransformedDistribution`` or flow.
         """
         raise NotImplementedError
+
+    def _settings(self) -> dict[str, Any]:
+        """Arguments for a distribution like this one, with another energy and base."""
+        names = ("sampler", "num_sampler_steps", "inverse_temperature", "log_normalizer")
+        settings = {name: getattr(self, name) for name in names}
+        return {**settings, "validate_args": self._validate_args}
 
     def _scaled(self, energy: Any, value: Any) -> Any:
         energies = evaluate_energy(energy, value, self.event_shape)

@@ -15,6 +15,10 @@ from pyro_ebm.core.samplers.settings import check_exact, check_sampler
 FEW = 10.0
 # A wider bracket, in nats, triggers a warning: Z is then known to within a factor of e at best.
 _WIDE = 1.0
+# Chains of the pilot run, or those that search for the bulk of a density.
+NUM_PILOTS = 100
+# Options of the search.
+SEARCH = {"num_chains": NUM_PILOTS, "num_samples": 1, "num_warmup": 300, "progress_bar": False}
 # Elements of a batch that a result prints.
 _MAX_LINES = 10
 

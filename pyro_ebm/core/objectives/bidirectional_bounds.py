@@ -7,8 +7,8 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
 from pyro_ebm.core.objectives.generator import ENTROPIES, GeneratorDraws
-from pyro_ebm.core.objectives.loss import Metrics, Objective
-from pyro_ebm.core.objectives.negatives import weight_metrics
+from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.negatives import energy_metrics, weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 
 
@@ -105,6 +105,20 @@ class BidirectionalBounds(Objective):
             num_probes=check_positive_integer,
         )
 
+    def _loss(self, potential: Any, penalty: Any, draws: GeneratorDraws) -> Loss:
+        constant, xp = draws.constant, array_namespace(potential)
+        generated = xp.sum(constant(draws.gradient) * draws.value) / draws.value.shape[0]
+        entropy = xp.mean(draws.neg_log_density)
+        game = generated - self.entropy_weight * entropy - xp.mean(draws.potential)
+        loss = potential + penalty + xp.mean(draws.log_ratio) + (game - constant(game))
+        metrics = {
+            **energy_metrics(constant(potential), constant(draws.potential)),
+            **weight_metrics(draws.log_ratio),
+            "lower_bound": lambda: xp.mean(draws.log_ratio),
+            "penalty": lambda: xp.mean(half_squared_norm(draws.slope)),
+        }
+        return Loss(loss, metrics)
+
 
 def half_squared_norm(gradient: Any) -> Any:
     r"""Compute half of the squared norm of each row, ``(N, *event)`` to ``(N,)``, for the bounds.
@@ -118,16 +132,6 @@ def half_squared_norm(gradient: Any) -> Any:
     """
     xp = array_namespace(gradient)
     return 0.5 * xp.sum(xp.reshape(gradient, (gradient.shape[0], -1)) ** 2, axis=-1)
-
-
-def bound_metrics(draws: GeneratorDraws) -> Metrics:
-    """Return the metrics ``effective_sample_size``, ``lower_bound`` and ``penalty``."""
-    xp = array_namespace(draws.potential)
-    return {
-        **weight_metrics(draws.log_ratio),
-        "lower_bound": lambda: xp.mean(draws.log_ratio),
-        "penalty": lambda: xp.mean(half_squared_norm(draws.slope)),
-    }
 
 
 def hinge(penalty: Any, weight: float, threshold: float) -> tuple[Any, Any]:

@@ -10,8 +10,14 @@ from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
 from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.divergences import Divergence, check_f
-from pyro_ebm.core.objectives.loss import Metrics
-from pyro_ebm.core.objectives.negatives import Energies, Negatives, check_negatives
+from pyro_ebm.core.objectives.loss import Loss, Metrics
+from pyro_ebm.core.objectives.negatives import (
+    Energies,
+    Negatives,
+    check_negatives,
+    energy_metrics,
+    mean_square,
+)
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -98,6 +104,18 @@ class FDivergence(Negatives):
         """
         critics = evaluate_energy(critic, value, distribution.event_shape)
         return critics + scaled_energy(distribution, value)
+
+    def _loss(self, divergence: Divergence, energies: Energies, critics: tuple[Any, Any]) -> Loss:
+        positive = self._constant(critics[0] + energies.positive_energy)
+        negative = self._constant(critics[1] + energies.negative_energy)
+        options = {"bound": self.log_ratio_bound, "gradient": self.gradient}
+        weights = f_divergence(divergence, positive, negative, **options)
+        loss = weighted_loss(weights, energies, *critics)
+        loss = loss + self.energy_penalty * energies.mean_square
+        loss = loss + self.critic_penalty * mean_square(*critics)
+        ratios = log_ratio_metrics(positive, negative, self.log_ratio_bound)
+        metrics = {**energy_metrics(*map(self._constant, energies[:2])), **ratios}
+        return Loss(weights.value + loss - self._constant(loss), metrics)
 
 
 class FDivergenceWeights(NamedTuple):

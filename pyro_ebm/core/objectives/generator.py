@@ -73,6 +73,24 @@ class VariationalGenerator:
         return value, log_volume - self.source.latent.log_prob(latent)
 
 
+def by_jacobian(source: Any, log_det: Callable[..., Any]) -> Callable[[Any], tuple[Any, Any]]:
+    """Make the ``value_and_log_volume`` of a generator that is known by its Jacobians alone.
+
+    ``log_det`` has a function of rows and the rows as arguments, as :func:`log_det_jtj`.
+    """
+
+    def flat(rows: Any) -> Any:
+        xp, num_rows = array_namespace(rows), rows.shape[0]
+        latent = xp.reshape(rows, (num_rows, *source.latent.event_shape))
+        return xp.reshape(source.generate(latent), (num_rows, -1))
+
+    def value_and_log_volume(latent: Any) -> tuple[Any, Any]:
+        rows = array_namespace(latent).reshape(latent, (latent.shape[0], -1))
+        return source.generate(latent), 0.5 * log_det(flat, rows)
+
+    return value_and_log_volume
+
+
 def volume_options(settings: Any) -> dict[str, Any]:
     """Return those of the settings of an objective or a bound that choose the volume."""
     return {name: getattr(settings, name) for name in ("entropy", "num_iterations", "num_probes")}

@@ -1,14 +1,17 @@
 """KALE: likelihood of an energy relative to its base, which need not have a density."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
 from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.loss import Metrics, Objective
+from pyro_ebm.core.objectives.negatives import energy_metrics, scaled_energies, weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields
 
 # Sign with which a base descends along the log-partition.
@@ -90,6 +93,9 @@ class KALE(Objective):
         | Generalized Energy Based Models (Arbel et al., 2021), https://arxiv.org/abs/2003.05033
     """
 
+    # The host's function that evaluates another one with its parameters held constant.
+    _frozen: ClassVar[Any]
+
     form: str = "donsker_varadhan"
     num_samples: int = 1000
     gradient_penalty: float = 0.0
@@ -101,6 +107,54 @@ class KALE(Objective):
         if self.base_loss is not None:
             check_choice("base_loss", self.base_loss, DIRECTIONS)
         convert_fields(self, num_samples=check_positive_integer, gradient_penalty=check_nonnegative)
+
+    def _loss(
+        self,
+        distribution: Any,
+        value: Any,
+        draws: Any,
+        zero: Any,
+        log_normalizer: Any,
+        *,
+        through: bool,
+    ) -> tuple[Any, Metrics]:
+        """Loss without penalty, and metrics.
+
+        The base is trained ``through`` draws or by ``zero``, which has their density's gradient.
+        """
+        base, constant = distribution.base, self._constant
+        if log_normalizer is None:
+            loss, negative = scaled_energies(distribution, value, draws)
+            metrics = self._metrics(loss, negative)
+            loss = loss + log_partition(negative - zero)
+        else:
+            loss, negative = scaled_energies(distribution, value, constant(draws))
+            partition = log_partition(negative)
+            lag = constant(log_normalizer - partition)
+            xp = array_namespace(lag)
+            metrics = {**self._metrics(loss, negative), "normalizer_lag": lambda: xp.mean(lag)}
+            loss = loss + self._bound(partition, log_normalizer)
+            # The base weighs draws otherwise than the bound does.
+            negative = constant(negative)
+            if through:
+                negative, _ = self._frozen(partial(scaled_energy, distribution), draws)
+            of_base = log_partition(negative - zero)
+            loss = loss + (of_base - constant(of_base))
+        if not is_implicit(base):
+            log_density = base.log_prob(value)
+            is_learned = choose_base_loss(self.base_loss, base) != "generalized"
+            loss = loss - (log_density if is_learned else constant(log_density))
+        return loss, metrics
+
+    def _bound(self, partition: Any, log_normalizer: Any) -> Any:
+        """Bound of a log-partition, with the gradient in A that was set."""
+        fixed, lagging = self._constant(log_normalizer), self._constant(partition)
+        gradient = log_normalizer_gradient(lagging, fixed, safe=self.safe_gradient)
+        return fenchel_bound(partition, fixed) + gradient * (log_normalizer - fixed)
+
+    def _metrics(self, positive: Any, negative: Any) -> Metrics:
+        positive, negative = self._constant(positive), self._constant(negative)
+        return {**energy_metrics(positive, negative), **weight_metrics(-negative)}
 
 
 def log_partition(energies: Any) -> Any:

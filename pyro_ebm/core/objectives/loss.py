@@ -1,7 +1,7 @@
 """The contract between an objective and whatever trains with it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 Metrics = Mapping[str, Callable[[], Any]]
 
@@ -30,6 +30,9 @@ class Objective:
     host's class of the same name adds ``loss``. An objective of your own need not derive from
     this class: any object with such a ``loss`` will do.
     """
+
+    # The host's function that holds an array constant.
+    _constant: ClassVar[Any]
 
     def loss(self, *args: Any, **attached: Any) -> Loss:
         """Compute the loss of each value, differentiable in the parameters of energy and base.

@@ -7,8 +7,8 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_finite, check_nonnegative
 from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
-from pyro_ebm.core.objectives.loss import Metrics
-from pyro_ebm.core.objectives.negatives import Negatives, check_negatives
+from pyro_ebm.core.objectives.loss import Loss, Metrics
+from pyro_ebm.core.objectives.negatives import Energies, Negatives, check_negatives, energy_metrics
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -65,6 +65,17 @@ class PseudoSpherical(Negatives):
     def __post_init__(self) -> None:
         check_negatives(self)
         convert_fields(self, gamma=_check_gamma, energy_penalty=check_nonnegative)
+
+    def _loss(self, energies: Energies) -> Loss:
+        potentials = self._constant(energies.positive), self._constant(energies.negative)
+        weights = pseudo_spherical(self.gamma, *potentials)
+        xp = array_namespace(*potentials)
+        drawn = xp.mean(weights.negative * energies.negative, axis=0)
+        loss = weights.positive * energies.positive - drawn
+        loss = weights.value + loss - self._constant(loss)
+        loss = loss + self.energy_penalty * energies.mean_square
+        sizes = pseudo_spherical_metrics(self.gamma, *potentials)
+        return Loss(loss, {**energy_metrics(*map(self._constant, energies[:2])), **sizes})
 
 
 class PseudoSphericalWeights(NamedTuple):

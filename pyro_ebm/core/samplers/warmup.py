@@ -90,13 +90,7 @@ def average_step_size(state: DualAveraging) -> Any:
 
 
 class Moments(NamedTuple):
-    """Running mean and sum of squared deviations of draws.
-
-    Attributes:
-        count: Number of draws, a 0-dimensional array.
-        mean: Shape of one draw.
-        squares: Sum of squared deviations from the mean, shape of one draw.
-    """
+    """Number of draws, their running mean, and the sum of squared deviations from it."""
 
     count: Any
     mean: Any

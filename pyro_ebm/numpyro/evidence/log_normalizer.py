@@ -31,11 +31,6 @@ from pyro_ebm.numpyro.samplers.run import run_chains
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
 
-# Chains of the pilot run, or those that search for the bulk of a density.
-_NUM_PILOTS = 100
-# Steps of the search.
-_NUM_SEARCH_STEPS = 300
-
 register_dataclass(core.LogNormalizer)
 _anneal = partial(jax.jit, static_argnames="sampler")(anneal)
 _importance_log_weights = partial(jax.jit, static_argnames="num_samples")(importance_log_weights)
@@ -115,12 +110,12 @@ def _annealed(
     _check(rng_key, distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
     keys = random.split(rng_key, 5)
-    values = _base_values(keys[0], distribution, _NUM_PILOTS + settings.num_samples)
+    values = _base_values(keys[0], distribution, core.NUM_PILOTS + settings.num_samples)
     start = path.target.position(values)
     schedule = schedule_from_pilot(
-        keys[1], sampler, path, start[:_NUM_PILOTS], settings.num_temperatures
+        keys[1], sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
     )
-    position, log_weights = _anneal(keys[2], sampler, path, schedule, start[_NUM_PILOTS:])
+    position, log_weights = _anneal(keys[2], sampler, path, schedule, start[core.NUM_PILOTS :])
     if settings.draws is not None:
         position, doubts = path.target.position(settings.draws), ()
     else:
@@ -140,15 +135,7 @@ def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Arra
     with warnings.catch_warnings():
         # Divergent and stuck chains matter to draws, not to a search.
         warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
-        chains = run_chains(
-            rng_key,
-            sampler,
-            distribution,
-            num_chains=_NUM_PILOTS,
-            num_samples=1,
-            num_warmup=_NUM_SEARCH_STEPS,
-            progress_bar=False,
-        )
+        chains = run_chains(rng_key, sampler, distribution, **core.SEARCH)
     return chains.samples.reshape((-1, *distribution.event_shape))
 
 

@@ -37,12 +37,9 @@ class PersistentChains(settings.PersistentChains):
     def advance(
         self, rng_key: Array, distribution: EnergyBased, values: Array
     ) -> tuple[Array, Array]:
-        """Move some of the chains, and return all of them and those that moved, as constants.
+        """Move some of all chains, ``values``, on a distribution without batch dimensions.
 
-        Args:
-            rng_key: Random key.
-            distribution: An energy-based distribution without batch dimensions.
-            values: All chains, shape ``(buffer_size, *event_shape)``.
+        Returns all chains thereafter, and those that moved, as constants.
         """
         return _advance(rng_key, self, *lax.stop_gradient((distribution, values)))
 

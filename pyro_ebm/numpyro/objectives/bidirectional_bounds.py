@@ -17,7 +17,6 @@ from pyro_ebm.numpyro.objectives.generator import (
     VariationalGenerator,
     value_and_slope,
 )
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics
 
 
 class BidirectionalBounds(core.BidirectionalBounds):
@@ -57,12 +56,7 @@ class BidirectionalBounds(core.BidirectionalBounds):
             potential, penalty = self._penalize_data(distribution, value)
         else:
             potential, penalty = distribution.potential(value), self._penalize(draws)
-        generated = (lax.stop_gradient(draws.gradient) * draws.value).sum() / len(draws.value)
-        entropy = draws.neg_log_density.mean()
-        game = generated - self.entropy_weight * entropy - draws.potential.mean()
-        loss = potential + penalty + draws.log_ratio.mean() + (game - lax.stop_gradient(game))
-        energies = detached_metrics((potential, draws.potential))
-        return Loss(loss, {**energies, **core.bound_metrics(draws)})
+        return self._loss(potential, penalty, draws)
 
     def _penalize(self, draws: GeneratorDraws) -> Array | float:
         """Penalty on the log-ratio's slopes, differentiable through the gradients of U."""

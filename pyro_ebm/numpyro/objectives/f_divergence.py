@@ -9,9 +9,9 @@ from jax import Array, lax
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies, mean_square
+from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics, draw_negatives
+from pyro_ebm.numpyro.objectives.negatives import draw_negatives
 
 Function = Callable[[Array], Array]
 
@@ -30,6 +30,8 @@ class FDivergence(core.FDivergence):
         >>> objective.loss(random.key(0), model, data, critic=critic, chains=draws).value.tolist()
         [1.0]
     """
+
+    _constant = staticmethod(lax.stop_gradient)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,17 +57,7 @@ class FDivergence(core.FDivergence):
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
         energies = evaluate_energies(distribution, value, negatives)
         critics = evaluate_both(critic, value, negatives, distribution.event_shape)
-        positive = lax.stop_gradient(critics[0] + energies.positive_energy)
-        negative = lax.stop_gradient(critics[1] + energies.negative_energy)
-        weights = core.f_divergence(
-            self.divergence, positive, negative, bound=self.log_ratio_bound, gradient=self.gradient
-        )
-        loss = core.weighted_loss(weights, energies, *critics)
-        loss = loss + self.energy_penalty * energies.mean_square
-        loss = loss + self.critic_penalty * mean_square(*critics)
-        ratios = core.log_ratio_metrics(positive, negative, self.log_ratio_bound)
-        metrics = {**detached_metrics(energies), **ratios}
-        return Loss(weights.value + loss - lax.stop_gradient(loss), metrics)
+        return self._loss(self.divergence, energies, critics)
 
 
 def _derivative(function: Function) -> Function:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -54,7 +55,8 @@ class VariationalGenerator(core.VariationalGenerator):
             warnings.warn(core.describe_small_latent(*sizes), stacklevel=2)
         if entropy == "exact" and isinstance(source.generator, Transform):
             return cls(source, _of_transform(source.generator, len(source.event_shape)))
-        return cls(source, _of_jacobian(rng_key, source, entropy, options))
+        log_det = partial(log_det_jtj, rng_key, method=entropy, **options)
+        return cls(source, core.by_jacobian(source, log_det))
 
     def draw(self, rng_key: Array, num_samples: int) -> Array:
         """Latent values, shape ``(num_samples, *latent)``."""
@@ -91,21 +93,5 @@ def _of_transform(transform: Transform, event_dim: int) -> Volume:
         value = transform(latent)
         log_det = transform.log_abs_det_jacobian(latent, value)
         return value, sum_rightmost(log_det, event_dim - transform.codomain.event_dim)
-
-    return value_and_log_volume
-
-
-def _of_jacobian(
-    rng_key: Array, source: Pushforward, method: str, options: dict[str, Any]
-) -> Volume:
-    latent_shape = source.latent.event_shape
-
-    def flat(latent: Array) -> Array:
-        return source.generate(latent.reshape((-1, *latent_shape))).reshape((len(latent), -1))
-
-    def value_and_log_volume(latent: Array) -> tuple[Array, Array]:
-        rows = latent.reshape((len(latent), -1))
-        log_det = log_det_jtj(rng_key, flat, rows, method=method, **options)
-        return source.generate(latent), 0.5 * log_det
 
     return value_and_log_volume

@@ -1,6 +1,5 @@
 """KALE with NumPyro."""
 
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,11 +11,9 @@ from numpyro.distributions.util import sum_rightmost
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
-from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import scaled_energies, weight_metrics
+from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics
 
 
 class KALE(core.KALE):
@@ -35,6 +32,9 @@ class KALE(core.KALE):
         [0.0]
     """
 
+    _constant = staticmethod(lax.stop_gradient)
+    _frozen = staticmethod(frozen_in_parameters)
+
     def loss(
         self,
         rng_key: Array,
@@ -49,22 +49,10 @@ class KALE(core.KALE):
         value, direction = lax.stop_gradient(value), core.DIRECTIONS[base_loss]
         draw_key, penalty_key = random.split(rng_key)
         draws, zero = self._draw(draw_key, base, direction)
-        if log_normalizer is None:
-            loss, negative = scaled_energies(distribution, value, draws)
-            metrics = _metrics(loss, negative)
-            loss = loss + core.log_partition(negative - zero)
-        else:
-            loss, negative = scaled_energies(distribution, value, lax.stop_gradient(draws))
-            partition = core.log_partition(negative)
-            lag = lax.stop_gradient(log_normalizer - partition)
-            metrics = {**_metrics(loss, negative), "normalizer_lag": lag.mean}
-            loss = loss + self._bound(partition, log_normalizer)
-            through = draws if direction and base.has_rsample else None
-            loss = loss + _partition_of_base(distribution, negative, through, zero)
-        if not is_implicit(base):
-            log_density = base.log_prob(value)
-            is_learned = base_loss != "generalized"
-            loss = loss - (log_density if is_learned else lax.stop_gradient(log_density))
+        through = bool(direction) and base.has_rsample
+        loss, metrics = self._loss(
+            distribution, value, draws, zero, log_normalizer, through=through
+        )
         if self.gradient_penalty:
             penalty = _squared_gradient(penalty_key, distribution, value, draws)
             loss = loss + self.gradient_penalty * penalty
@@ -87,27 +75,6 @@ class KALE(core.KALE):
         if direction and not is_implicit(base):
             return constant, direction * _zero(base.log_prob(constant))
         return constant, 0.0
-
-    def _bound(self, partition: Array, log_normalizer: Array) -> Array:
-        """Fenchel's bound; the gradient in A need not be its derivative."""
-        constant, fixed = lax.stop_gradient((log_normalizer, partition))
-        gradient = core.log_normalizer_gradient(fixed, constant, safe=self.safe_gradient)
-        return core.fenchel_bound(partition, constant) + gradient * _zero(log_normalizer)
-
-
-def _partition_of_base(
-    distribution: EnergyBased, negative: Array, draws: Array | None, zero: Array | float
-) -> Array:
-    """Gradient of the base alone: it weighs draws otherwise than the bound does."""
-    negative = lax.stop_gradient(negative)
-    if draws is not None:
-        negative, _ = frozen_in_parameters(partial(scaled_energy, distribution), draws)
-    return _zero(core.log_partition(negative - zero))
-
-
-def _metrics(positive: Array, negative: Array) -> Metrics:
-    weights = weight_metrics(-lax.stop_gradient(negative))
-    return {**detached_metrics((positive, negative)), **weights}
 
 
 def _zero(x: Array) -> Array:

@@ -7,7 +7,7 @@ from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics, draw_negatives
+from pyro_ebm.numpyro.objectives.negatives import draw_negatives
 
 
 class PseudoSpherical(core.PseudoSpherical):
@@ -24,6 +24,8 @@ class PseudoSpherical(core.PseudoSpherical):
         True
     """
 
+    _constant = staticmethod(lax.stop_gradient)
+
     def loss(
         self,
         rng_key: Array,
@@ -35,11 +37,4 @@ class PseudoSpherical(core.PseudoSpherical):
         check_one_base(distribution)
         value = lax.stop_gradient(value)
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        energies = evaluate_energies(distribution, value, negatives)
-        potentials = lax.stop_gradient((energies.positive, energies.negative))
-        weights = core.pseudo_spherical(self.gamma, *potentials)
-        loss = weights.positive * energies.positive - (weights.negative * energies.negative).mean(0)
-        loss = weights.value + loss - lax.stop_gradient(loss)
-        loss = loss + self.energy_penalty * energies.mean_square
-        sizes = core.pseudo_spherical_metrics(self.gamma, *potentials)
-        return Loss(loss, {**detached_metrics(energies), **sizes})
+        return self._loss(evaluate_energies(distribution, value, negatives))

@@ -137,15 +137,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     @property
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
-        new = EnergyBased(
-            latent_energy(self.energy, source),
-            source.latent,
-            sampler=self.sampler,
-            num_sampler_steps=self.num_sampler_steps,
-            inverse_temperature=self.inverse_temperature,
-            log_normalizer=self.log_normalizer,
-            validate_args=self._validate_args,
-        )
+        new = EnergyBased(latent_energy(self.energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
 
     def _broadcast(self, potential: Tensor) -> Tensor:

@@ -27,11 +27,6 @@ from pyro_ebm.pyro.samplers.run import run_chains
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
 
-# Chains of the pilot run, or those that search for the bulk of a density.
-_NUM_PILOTS = 100
-# Steps of the search.
-_NUM_SEARCH_STEPS = 300
-
 
 def log_normalizer(
     distribution: EnergyBased,
@@ -97,12 +92,12 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
     _check(distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
     with pyro.validation_enabled(is_validate=False):
-        values = distribution.base.sample((_NUM_PILOTS + settings.num_samples,))
+        values = distribution.base.sample((core.NUM_PILOTS + settings.num_samples,))
         start = path.target.position(values)
         schedule = schedule_from_pilot(
-            sampler, path, start[:_NUM_PILOTS], settings.num_temperatures
+            sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
         )
-        position, log_weights = anneal(sampler, path, schedule, start[_NUM_PILOTS:])
+        position, log_weights = anneal(sampler, path, schedule, start[core.NUM_PILOTS :])
         if settings.draws is not None:
             position, doubts = path.target.position(settings.draws), ()
         else:
@@ -122,14 +117,7 @@ def _search(distribution: EnergyBased, sampler: Sampler) -> Tensor:
     with warnings.catch_warnings():
         # Divergent and stuck chains matter to draws, not to a search.
         warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
-        chains = run_chains(
-            sampler,
-            distribution,
-            num_chains=_NUM_PILOTS,
-            num_samples=1,
-            num_warmup=_NUM_SEARCH_STEPS,
-            progress_bar=False,
-        )
+        chains = run_chains(sampler, distribution, **core.SEARCH)
     return chains.samples.reshape((-1, *distribution.event_shape))
 
 

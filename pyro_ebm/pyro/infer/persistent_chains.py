@@ -33,10 +33,9 @@ class PersistentChains(settings.PersistentChains):
     sampler: Any = Langevin(0.05)
 
     def advance(self, distribution: EnergyBased, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Move some of the chains, ``values``, on a distribution without batch dimensions.
+        """Move some of all chains, ``values``, on a distribution without batch dimensions.
 
-        Returns:
-            All chains thereafter, and those that moved.
+        Returns all chains thereafter, and those that moved.
         """
         device = values.device
         taken = torch.randperm(len(values), device=device)[: self.num_chains]

@@ -12,7 +12,6 @@ from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.generator import GeneratorDraws, VariationalGenerator, value_and_slope
-from pyro_ebm.pyro.objectives.negatives import detached_metrics
 
 
 class BidirectionalBounds(core.BidirectionalBounds):
@@ -43,12 +42,7 @@ class BidirectionalBounds(core.BidirectionalBounds):
             potential, penalty = self._penalize_data(distribution, value)
         else:
             potential, penalty = distribution.potential(value), self._penalize(draws)
-        generated = (draws.gradient.detach() * draws.value).sum() / len(draws.value)
-        entropy = draws.neg_log_density.mean()
-        game = generated - self.entropy_weight * entropy - draws.potential.mean()
-        loss = potential + penalty + draws.log_ratio.mean() + (game - game.detach())
-        energies = detached_metrics((potential, draws.potential))
-        return Loss(loss, {**energies, **core.bound_metrics(draws)})
+        return self._loss(potential, penalty, draws)
 
     def _penalize(self, draws: GeneratorDraws) -> Tensor | float:
         """Penalty on slopes of the log-ratio, whose gradient goes through the potential's."""

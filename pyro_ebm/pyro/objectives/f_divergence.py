@@ -8,9 +8,9 @@ from torch import Tensor
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies, mean_square
+from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives
+from pyro_ebm.pyro.objectives.negatives import draw_negatives
 
 Function = Callable[[Tensor], Tensor]
 
@@ -28,6 +28,8 @@ class FDivergence(core.FDivergence):
         >>> le_cam.loss(model, x, critic=lambda x: -x, chains=x).value  # V = 0 at H + E = 0
         tensor([0., 0., 0., 0., 0.])
     """
+
+    _constant = staticmethod(Tensor.detach)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,17 +55,7 @@ class FDivergence(core.FDivergence):
         negatives = draw_negatives(self, distribution, value, chains)
         energies = evaluate_energies(distribution, value, negatives)
         critics = evaluate_both(critic, value, negatives, distribution.event_shape)
-        positive = (critics[0] + energies.positive_energy).detach()
-        negative = (critics[1] + energies.negative_energy).detach()
-        weights = core.f_divergence(
-            self.divergence, positive, negative, bound=self.log_ratio_bound, gradient=self.gradient
-        )
-        loss = core.weighted_loss(weights, energies, *critics)
-        loss = loss + self.energy_penalty * energies.mean_square
-        loss = loss + self.critic_penalty * mean_square(*critics)
-        ratios = core.log_ratio_metrics(positive, negative, self.log_ratio_bound)
-        metrics = {**detached_metrics(energies), **ratios}
-        return Loss(weights.value + loss - loss.detach(), metrics)
+        return self._loss(self.divergence, energies, critics)
 
 
 def _derivative(function: Function) -> Function:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -51,7 +52,8 @@ class VariationalGenerator(core.VariationalGenerator):
             warnings.warn(core.describe_small_latent(*sizes), stacklevel=2)
         if entropy == "exact" and isinstance(source.generator, Transform):
             return cls(source, _of_transform(source.generator, len(source.event_shape)))
-        return cls(source, _of_jacobian(source, entropy, options))
+        log_det = partial(log_det_jtj, method=entropy, **options)
+        return cls(source, core.by_jacobian(source, log_det))
 
     def draw(self, num_samples: int) -> Tensor:
         """Latent values, shape ``(num_samples, *latent)``, by ``rsample`` where there is one."""
@@ -105,19 +107,5 @@ def _of_transform(transform: Transform, event_dim: int) -> Volume:
     def value_and_log_volume(latent: Tensor) -> tuple[Tensor, Tensor]:
         value, log_det = both(latent)
         return value, cast(Tensor, sum_rightmost(log_det, dims))
-
-    return value_and_log_volume
-
-
-def _of_jacobian(source: Pushforward, method: str, options: dict[str, Any]) -> Volume:
-    latent_shape = source.latent.event_shape
-
-    def flat(latent: Tensor) -> Tensor:
-        return source.generate(latent.reshape(len(latent), *latent_shape)).reshape(len(latent), -1)
-
-    def value_and_log_volume(latent: Tensor) -> tuple[Tensor, Tensor]:
-        rows = latent.reshape(len(latent), -1)
-        log_det = log_det_jtj(flat, rows, method=method, **options)
-        return source.generate(latent), 0.5 * log_det
 
     return value_and_log_volume

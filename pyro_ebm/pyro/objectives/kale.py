@@ -1,6 +1,5 @@
 """KALE with Pyro."""
 
-from functools import partial
 from math import prod
 from typing import Any, cast
 
@@ -11,11 +10,9 @@ from torch import Tensor
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
-from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import scaled_energies, weight_metrics
+from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics
 
 
 class KALE(core.KALE):
@@ -33,6 +30,9 @@ class KALE(core.KALE):
         (tensor([0.9189]), tensor(100.))
     """
 
+    _constant = staticmethod(Tensor.detach)
+    _frozen = staticmethod(frozen_in_parameters)
+
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, log_normalizer: Tensor | None = None
     ) -> Loss:
@@ -41,20 +41,9 @@ class KALE(core.KALE):
         core.check_log_normalizer(self.form, log_normalizer, base.batch_shape)
         value = value.detach()
         draws, zero = self._draw(base, core.DIRECTIONS[base_loss])
-        if log_normalizer is None:
-            loss, negative = scaled_energies(distribution, value, draws)
-            metrics = _metrics(loss, negative)
-            loss = loss + core.log_partition(negative - zero)
-        else:
-            loss, negative = scaled_energies(distribution, value, draws.detach())
-            partition = core.log_partition(negative)
-            lag = (log_normalizer - partition).detach()
-            metrics = {**_metrics(loss, negative), "normalizer_lag": lag.mean}
-            loss = loss + self._bound(partition, log_normalizer)
-            loss = loss + _partition_of_base(distribution, negative, draws, zero)
-        if not is_implicit(base):
-            log_density = base.log_prob(value)
-            loss = loss - (log_density.detach() if base_loss == "generalized" else log_density)
+        loss, metrics = self._loss(
+            distribution, value, draws, zero, log_normalizer, through=draws.requires_grad
+        )
         if self.gradient_penalty:
             penalty = _squared_gradient(distribution, value, draws)
             loss = loss + self.gradient_penalty * penalty
@@ -76,28 +65,6 @@ class KALE(core.KALE):
         if direction and not is_implicit(base):
             return draws, direction * _zero(base.log_prob(draws))
         return draws, 0.0
-
-    def _bound(self, partition: Tensor, log_normalizer: Tensor) -> Tensor:
-        """Bound of a log-partition, with the gradient in A that was set."""
-        constant = log_normalizer.detach()
-        gradient = core.log_normalizer_gradient(
-            partition.detach(), constant, safe=self.safe_gradient
-        )
-        return core.fenchel_bound(partition, constant) + gradient * _zero(log_normalizer)
-
-
-def _partition_of_base(
-    distribution: EnergyBased, negative: Tensor, draws: Tensor, zero: Tensor | float
-) -> Tensor:
-    """Zero with the base's gradient, whose weights of draws are not those of the bound."""
-    negative = negative.detach()
-    if draws.requires_grad:
-        negative, _ = frozen_in_parameters(partial(scaled_energy, distribution), draws)
-    return _zero(core.log_partition(negative - zero))
-
-
-def _metrics(positive: Tensor, negative: Tensor) -> Metrics:
-    return {**detached_metrics((positive, negative)), **weight_metrics(-negative.detach())}
 
 
 def _zero(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives
+from pyro_ebm.pyro.objectives.negatives import draw_negatives
 
 
 class PseudoSpherical(core.PseudoSpherical):
@@ -24,17 +24,12 @@ class PseudoSpherical(core.PseudoSpherical):
         tensor([-2., -2.])
     """
 
+    _constant = staticmethod(Tensor.detach)
+
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, chains: Tensor | None = None
     ) -> Loss:
         check_one_base(distribution)
         value = value.detach()
         negatives = draw_negatives(self, distribution, value, chains)
-        energies = evaluate_energies(distribution, value, negatives)
-        potentials = energies.positive.detach(), energies.negative.detach()
-        weights = core.pseudo_spherical(self.gamma, *potentials)
-        loss = weights.positive * energies.positive - (weights.negative * energies.negative).mean(0)
-        loss = weights.value + loss - loss.detach()
-        loss = loss + self.energy_penalty * energies.mean_square
-        sizes = core.pseudo_spherical_metrics(self.gamma, *potentials)
-        return Loss(loss, {**detached_metrics(energies), **sizes})
+        return self._loss(evaluate_energies(distribution, value, negatives))
