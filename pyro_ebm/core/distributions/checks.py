@@ -1,5 +1,6 @@
 """Checks of energies, bases and generators."""
 
+import inspect
 from typing import Any
 
 
@@ -20,9 +21,12 @@ def check_callable(name: str, value: Any) -> None:
         raise TypeError(f"Expected `{name}` to be callable, got {type(value).__name__}.")
 
 
-def check_ingredients(energy: Any, base: Any, event_shape: Any, log_normalizer: Any) -> None:
+def check_ingredients(
+    energy: Any, base: Any, event_shape: Any, log_normalizer: Any, *, has_context: bool = False
+) -> None:
     """Raise unless these make an energy-based distribution."""
     check_callable("energy", energy)
+    _check_arguments(energy, has_context=has_context)
     if base is None and event_shape is None:
         raise ValueError("Expected a `base` or an `event_shape`, got neither.")
     shape = tuple(getattr(base, "event_shape", ()))
@@ -32,6 +36,21 @@ def check_ingredients(energy: Any, base: Any, event_shape: Any, log_normalizer: 
         )
     if log_normalizer is not None:
         check_callable("log_normalizer", log_normalizer)
+
+
+def _check_arguments(energy: Any, *, has_context: bool) -> None:
+    try:
+        # A module of torch says in its `forward` what it takes.
+        signature = inspect.signature(getattr(energy, "forward", energy))
+    except ValueError:
+        return
+    try:
+        signature.bind(*range(1 + has_context))
+    except TypeError as error:
+        wanted = "the value and its context" if has_context else "the value alone (no `context`)"
+        raise TypeError(
+            f"Expected `energy` to be a function of {wanted}, got one of {signature}."
+        ) from error
 
 
 def check_value_shape(shape: Any, event_shape: Any) -> tuple[int, ...]:
@@ -69,12 +88,14 @@ def check_generated_shape(shape: Any, latent_shape: Any) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-def check_one_base(distribution: Any, where: str = "") -> None:
-    """Raise if the base of a distribution has a batch shape of its own."""
+def check_one_law(distribution: Any, where: str = "") -> None:
+    """Raise if a distribution has a law for each batch element: a context, or a batched base."""
+    if distribution.context is not None:
+        raise ValueError(f"Expected one law for all batch elements{where}, got a context.")
     base = distribution.base
     if base is not None and tuple(base.batch_shape):
         raise ValueError(
-            f"Expected one base for all batch elements{where}, got a base of batch shape "
+            f"Expected one law for all batch elements{where}, got a base of batch shape "
             f"{tuple(base.batch_shape)}. Write it without; a plate expands it."
         )
 

@@ -1,12 +1,9 @@
 """Energy-based distributions: definition, arguments, and what needs no host."""
 
-from collections.abc import Callable
-from math import prod
 from typing import Any
 
-from array_api_compat import array_namespace
-
-from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape, is_implicit
+from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.context import evaluate
 
 
 class AbstractEnergyBased:
@@ -21,13 +18,28 @@ class AbstractEnergyBased:
     On a ``Pushforward`` base, chains run in its latent space (``latent``). Where such a base has no
     density, ``log_prob`` is relative to the base: minus the scaled energy.
 
+    With a ``context`` :math:`c`, one for each element of the batch (covariates, labels, features of
+    a group), this is a conditional density with a log-normalizer of its own for each context:
+
+    .. math:: p(x \mid c) = \frac1{Z(c)} e^{-\beta E(x, c)} p_0(x)
+
     Args:
         energy: :math:`E`, any callable from ``(N, *event_shape)`` to ``(N,)``, low where values
-            are likely. Rows must not influence each other (no batch norm).
+            are likely; with a context, from ``(N, *event_shape)`` and ``(N, *context_event)``. Rows
+            must not influence each other (no batch norm). What differs between rows comes as
+            context; the energy sees other numbers of rows than there are data.
         base: :math:`p_0`, a distribution with ``log_prob``, and with ``sample`` where draws or the
             log-normalizer are needed; a ``Pushforward``, which may lack the former; or a
             normalizing flow. Default: the flat measure.
         event_shape: Shape of one value; required only without a base.
+        context: An array of shape ``(*context_batch, *context_event)``, or several (a dictionary of
+            tensors, on NumPyro any pytree), each with its own ``context_event`` shape. The batch
+            shape is that of base and context, broadcast together. A context that depends on a
+            latent variable makes a model doubly intractable.
+        context_batch_ndims: Number of leading dimensions of the context that are batch. Default:
+            as many as the base has, and at least one: ``(N,)`` labels, ``(N, d)`` covariates and
+            ``(N, height, width)`` images are N contexts each. With two plates around a base
+            without batch shape: 2.
         support: Constraint on the values. Default: that of the base, else all real numbers.
         sampler: Kernel that ``sample`` runs from draws of the base. Default: ``Langevin(0.05)``,
             an approximation.
@@ -48,6 +60,8 @@ class AbstractEnergyBased:
 
     energy: Any
     base: Any
+    context: Any = None
+    context_batch_ndims: int
     sampler: Any
     num_sampler_steps: int
     inverse_temperature: float
@@ -104,12 +118,13 @@ class AbstractEnergyBased:
 
     def _settings(self) -> dict[str, Any]:
         """Arguments for a distribution like this one, with another energy and base."""
-        names = ("sampler", "num_sampler_steps", "inverse_temperature", "log_normalizer")
+        names = ("context", "context_batch_ndims", "sampler", "num_sampler_steps")
+        names += ("inverse_temperature", "log_normalizer")
         settings = {name: getattr(self, name) for name in names}
         return {**settings, "validate_args": self._validate_args}
 
     def _scaled(self, energy: Any, value: Any) -> Any:
-        energies = evaluate_energy(energy, value, self.event_shape)
+        energies = evaluate(self, energy, value)
         return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
 
     def _potential(self, energy: Any, value: Any) -> Any:
@@ -117,24 +132,6 @@ class AbstractEnergyBased:
         if self.base is None or is_implicit(self.base):
             return scaled
         return scaled - self.base.log_prob(value)
-
-
-def evaluate_energy(energy: Callable[[Any], Any], value: Any, event_shape: tuple[int, ...]) -> Any:
-    """Evaluate an energy in one call, with exactly one batch dimension.
-
-    The energy maps ``(N, *event_shape)`` to ``(N,)``, and this function
-    ``(*batch, *event_shape)`` to ``(*batch,)``.
-
-    Raises:
-        ValueError: If the value has another event shape, or the energy does not return one number
-            for each value.
-    """
-    batch_shape = check_value_shape(value.shape, event_shape)
-    # Not -1: a batch of no values has no shape to infer it from.
-    num_values = prod(batch_shape)
-    energies = energy(array_namespace(value).reshape(value, (num_values, *event_shape)))
-    check_energy_shape(energies, num_values)
-    return array_namespace(energies).reshape(energies, batch_shape)
 
 
 def scaled_energy(distribution: AbstractEnergyBased, value: Any) -> Any:

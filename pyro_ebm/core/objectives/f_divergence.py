@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
-from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
+from pyro_ebm.core.distributions.context import evaluate
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.divergences import Divergence, check_f
 from pyro_ebm.core.objectives.loss import Loss, Metrics
@@ -102,7 +103,7 @@ class FDivergence(Negatives):
         Returns:
             Shape ``(*batch,)``; zero everywhere for a perfect model.
         """
-        critics = evaluate_energy(critic, value, distribution.event_shape)
+        critics = evaluate(distribution, critic, value)
         return critics + scaled_energy(distribution, value)
 
     def _loss(self, divergence: Divergence, energies: Energies, critics: tuple[Any, Any]) -> Loss:

@@ -1,7 +1,6 @@
 """Negatives: draws of the model that objectives compare with the data."""
 
 from collections.abc import Callable
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.distributions.energy_based import evaluate_energy, scaled_energy
+from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields, optional
@@ -104,20 +103,9 @@ def evaluate_energies(distribution: Any, value: Any, negatives: Any) -> Energies
 
 def scaled_energies(distribution: Any, value: Any, negatives: Any) -> tuple[Any, Any]:
     """Evaluate the energies alone; see :func:`evaluate_energies`."""
-    function = partial(scaled_energy, distribution)
-    return evaluate_both(function, value, negatives, distribution.event_shape)
-
-
-def evaluate_both(
-    function: Callable[[Any], Any], value: Any, negatives: Any, event_shape: tuple[int, ...]
-) -> tuple[Any, Any]:
-    """Call a function from ``(N, *event)`` to ``(N,)`` once, for values and negatives."""
-    xp = array_namespace(value, negatives)
-    both = [xp.reshape(x, (-1, *event_shape)) for x in (value, negatives)]
-    results = evaluate_energy(function, xp.concat(both), event_shape)
-    shapes = [x.shape[: x.ndim - len(event_shape)] for x in (value, negatives)]
-    first = both[0].shape[0]
-    return xp.reshape(results[:first], shapes[0]), xp.reshape(results[first:], shapes[1])
+    energies = evaluate_both(distribution, distribution.energy, value, negatives)
+    beta = distribution.inverse_temperature
+    return energies if beta == 1 else (beta * energies[0], beta * energies[1])
 
 
 def mean_square(positive: Any, negative: Any) -> Any:

@@ -14,6 +14,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import jaxpr_as_fun
 from numpyro.primitives import _PYRO_STACK, Messenger
 
+from pyro_ebm.numpyro.distributions.closures import capture, release
+
 Function = Callable[..., Array]
 
 
@@ -72,7 +74,7 @@ def trainable_arrays(energy: Any) -> dict[str, Array]:
     Returns:
         The arrays, by their paths.
     """
-    function = energy.content if isinstance(energy, PytreeFunction) else energy
+    function = energy.content if isinstance(energy, BoundFunction) else energy
     if inspect.isfunction(function):
         closure = inspect.getclosurevars(function)
         held = {**closure.globals, **closure.nonlocals}
@@ -90,8 +92,7 @@ class StaticPytree:
     """Any object as a pytree that passes through ``jit``, ``vmap`` and ``scan``.
 
     Its arrays are data; all else (structure, activations, plain functions) is static and hashed. A
-    module or a ``jax.tree_util.Partial`` of a top-level function therefore costs one compilation
-    however often its parameters change; a fresh closure costs one each time.
+    module therefore costs one compilation however often its parameters change.
     """
 
     def __init__(self, arrays: tuple[Any, ...], static: tuple[Any, tuple[Any, ...]]) -> None:
@@ -125,7 +126,7 @@ class StaticPytree:
 class PytreeFunction(StaticPytree):
     """A function as a pytree."""
 
-    def __call__(self, *args: Array) -> Array:
+    def __call__(self, *args: Any) -> Any:
         return self.content(*args)
 
     def __repr__(self) -> str:
@@ -138,13 +139,30 @@ class PytreeFunction(StaticPytree):
         return as_pytree, (self.content,)
 
 
-def as_pytree(energy: Any) -> Any:
-    """Wrap a function as a callable pytree, unless it is one."""
-    if isinstance(energy, PytreeFunction | ScannedEnergy):
+@tree_util.register_pytree_node_class
+class BoundFunction(PytreeFunction):
+    """A function with the values that it referred to when it was bound."""
+
+    @property
+    def content(self) -> Any:
+        return release(super().content)
+
+    def __reduce__(self) -> Any:
+        return BoundFunction.pack, (super().content,)
+
+
+def as_pytree(function: Any) -> PytreeFunction:
+    """Wrap a function as a callable pytree."""
+    if isinstance(function, functools.partial) and not isinstance(function, tree_util.Partial):
+        function = tree_util.Partial(function.func, *function.args, **function.keywords)
+    return PytreeFunction.pack(function)
+
+
+def bind(energy: Any) -> Any:
+    """Bind an energy to its parameters and constants, whatever they become later."""
+    if isinstance(energy, BoundFunction | ScannedEnergy):
         return energy
-    if isinstance(energy, functools.partial) and not isinstance(energy, tree_util.Partial):
-        energy = tree_util.Partial(energy.func, *energy.args, **energy.keywords)
-    return PytreeFunction.pack(energy)
+    return BoundFunction.pack(capture(energy))
 
 
 @tree_util.register_pytree_node_class
@@ -155,7 +173,7 @@ class ScannedEnergy:
     one step.
     """
 
-    def __init__(self, energies: PytreeFunction, size: int) -> None:
+    def __init__(self, energies: BoundFunction, size: int) -> None:
         self.energies = energies
         self.size = size
 
@@ -164,7 +182,7 @@ class ScannedEnergy:
         rows = value.reshape((-1, num_steps, self.size, *value.shape[1:]))
         num_samples = rows.shape[0]
         by_step = jnp.moveaxis(rows, 1, 0).reshape((num_steps, -1, *value.shape[1:]))
-        energies = jax.vmap(PytreeFunction.__call__)(self.energies, by_step)
+        energies = jax.vmap(BoundFunction.__call__)(self.energies, by_step)
         energies = energies.reshape((num_steps, num_samples, self.size))
         return jnp.moveaxis(energies, 0, 1).reshape(value.shape[0])
 

@@ -16,10 +16,11 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
+from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
-    as_pytree,
+    bind,
     frozen_in_parameters,
     warn_if_untrained,
 )
@@ -36,9 +37,8 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
 
     All else: :class:`~pyro_ebm.core.distributions.energy_based.AbstractEnergyBased`, the base
     class. The energy is what ``eqx_module``, ``nnx_module`` or ``flax_module`` return, or a
-    function. Equinox modules and ``jax.tree_util.Partial`` of top-level functions are compiled
-    once; a new closure, also that of ``nnx_module`` and ``flax_module``, once each time. A flow of
-    flowjax may be the base.
+    function, which is bound to what it refers to when the distribution is made. The same function
+    with other arrays compiles nothing anew. A flow of flowjax may be the base.
 
     Example:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
@@ -48,15 +48,22 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
     """
 
     arg_constraints = {}
-    pytree_data_fields = ("energy", "base", "log_normalizer", "_support")
-    pytree_aux_fields = ("sampler", "num_sampler_steps", "inverse_temperature")
+    pytree_data_fields = ("energy", "base", "context", "log_normalizer", "_support")
+    pytree_aux_fields = (
+        "context_batch_ndims",
+        "sampler",
+        "num_sampler_steps",
+        "inverse_temperature",
+    )
     has_rsample = False
 
     def __init__(
         self,
-        energy: Callable[[Array], Array],
+        energy: Callable[..., Array],
         base: Any = None,
         *,
+        context: Any = None,
+        context_batch_ndims: int | None = None,
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
         sampler: Sampler | None = None,
@@ -66,17 +73,27 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         validate_args: bool | None = None,
     ) -> None:
         base = as_distribution(base)
-        check_ingredients(energy, base, event_shape, log_normalizer)
+        check_ingredients(
+            energy, base, event_shape, log_normalizer, has_context=context is not None
+        )
         batch_shape = ()
         if base is not None:
             check_distribution("base", base, Distribution)
             batch_shape, event_shape = base.batch_shape, base.event_shape
-        self.energy = as_pytree(energy)
+        self.context = jax.tree.map(_as_array, context)
+        self.context_batch_ndims = number_of_batch_dims(context_batch_ndims, base)
+        if context is not None:
+            batch_shape = context_shape(
+                jax.tree.leaves(self.context), self.context_batch_ndims, batch_shape
+            )
+            # Whatever draws from the base draws for each context.
+            base = None if base is None else base.expand(batch_shape)
+        self.energy = bind(energy)
         self.base: Any = base
         self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
-        self.log_normalizer = None if log_normalizer is None else as_pytree(log_normalizer)
+        self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._support = support
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
@@ -109,7 +126,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         return new
 
     def potential(self, value: Array) -> Array:
-        potential = self._potential(self.energy, value)
+        potential = self._potential(self.energy, jnp.asarray(value))
         shape = jnp.broadcast_shapes(potential.shape, self.batch_shape)
         return jnp.broadcast_to(potential, shape)
 
@@ -132,6 +149,8 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
             raise ValueError(core.describe_divergence(self.sampler))
         return lax.stop_gradient(draws)
+
+    _map_context = staticmethod(jax.tree.map)
 
     @property
     def latent(self) -> "EnergyBased":
@@ -167,9 +186,21 @@ def without_plates(distribution: EnergyBased) -> EnergyBased:
     new = copy.copy(distribution)
     if distribution.base is not None:
         new._batch_shape = distribution.base.batch_shape
+    elif distribution.context is not None:
+        leaves = jax.tree.leaves(distribution.context)
+        new._batch_shape = context_shape(leaves, distribution.context_batch_ndims)
     elif not isinstance(distribution.energy, ScannedEnergy):  # It has an energy for each step.
         new._batch_shape = ()
     return new
+
+
+def _as_array(leaf: Any) -> Array:
+    try:
+        return jnp.asarray(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"Expected `context` to be a pytree of arrays, got {type(leaf).__name__} in it."
+        ) from error
 
 
 @partial(jax.jit, static_argnames="sample_shape")

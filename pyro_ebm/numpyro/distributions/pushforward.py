@@ -173,9 +173,7 @@ class LatentWithNoise(Distribution):
         return self.latent.log_prob(latent) + noise.sum(-1)
 
 
-def latent_energy(
-    energy: Callable[[Array], Array], source: Pushforward
-) -> Callable[[Array], Array]:
+def latent_energy(energy: Callable[..., Array], source: Pushforward) -> Callable[..., Array]:
     return tree_util.Partial(_energy_of_generated, energy, source)
 
 
@@ -187,9 +185,9 @@ def as_pushforward(base: Any) -> Pushforward:
     return source
 
 
-def _energy_of_generated(energy: Any, source: Pushforward, latent: Array) -> Array:
+def _energy_of_generated(energy: Any, source: Pushforward, latent: Array, *context: Any) -> Array:
     values = source.generator(latent)
-    return energy(values.reshape((len(latent), *source.event_shape)))
+    return energy(values.reshape((len(latent), *source.event_shape)), *context)
 
 
 def _generate_noisy(source: Pushforward, joint: LatentWithNoise, both: Array) -> Array:

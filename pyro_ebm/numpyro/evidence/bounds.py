@@ -10,7 +10,7 @@ from jax import Array, random
 from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.distributions.checks import check_one_base
+from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
@@ -56,7 +56,7 @@ def generator_bounds(
         num_probes=num_probes,
         log_sobolev_constant=log_sobolev_constant,
     )
-    check_one_base(distribution)
+    check_one_law(distribution)
     learners = as_distribution(generator), StaticPytree.pack(encoder)
     # The checks and warnings of every call, not of the first alone.
     _variational(rng_key, distribution, learners, settings)

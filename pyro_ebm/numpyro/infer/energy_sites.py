@@ -15,7 +15,11 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
+from pyro_ebm.numpyro.distributions.energy_based import (
+    EnergyBased,
+    importance_log_weights,
+    without_plates,
+)
 from pyro_ebm.numpyro.infer.persistent_chains import with_values
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (
@@ -87,7 +91,7 @@ class EnergySite(core.EnergySite):
         return jnp.sum(scale_and_mask(per_element, self.scale))
 
     def _map(self, function: Callable[[EnergyBased, Array], Array]) -> Array:
-        return map_energy(self.fn, self.value, function)
+        return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
 
 
 def _frames(

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies
+from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.negatives import draw_negatives
 
@@ -56,7 +57,7 @@ class FDivergence(core.FDivergence):
         value = lax.stop_gradient(value)
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
         energies = evaluate_energies(distribution, value, negatives)
-        critics = evaluate_both(critic, value, negatives, distribution.event_shape)
+        critics = evaluate_both(distribution, critic, value, negatives)
         return self._loss(self.divergence, energies, critics)
 
 

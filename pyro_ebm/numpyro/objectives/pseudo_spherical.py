@@ -2,7 +2,7 @@
 
 from jax import Array, lax
 
-from pyro_ebm.core.distributions.checks import check_one_base
+from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import evaluate_energies
@@ -34,7 +34,7 @@ class PseudoSpherical(core.PseudoSpherical):
         *,
         chains: Array | None = None,
     ) -> Loss:
-        check_one_base(distribution)
+        check_one_law(distribution)
         value = lax.stop_gradient(value)
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
         return self._loss(evaluate_energies(distribution, value, negatives))

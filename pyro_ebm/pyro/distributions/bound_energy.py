@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
-Function = Callable[[Tensor], Tensor]
+from pyro_ebm.pyro.distributions.closures import capture
+
+Function = Callable[..., Tensor]
+Weights = dict[nn.Module, dict[str, Tensor]]
 
 # Parameters that a warning has named: once is enough.
 _warned_of = WeakIdKeyDictionary()
@@ -27,19 +31,82 @@ def trainable_parameters(energy: Function) -> list[Tensor]:
     return [parameter for parameter in parameters if parameter.requires_grad]
 
 
-def freeze_module(energy: Function) -> Function:
-    """Hold the parameters of a module constant and leave its buffers untouched.
+def bind(energy: Function) -> Function:
+    """Bind an energy to the constants that it refers to; a module stays the module that it is."""
+    return energy if isinstance(energy, nn.Module) else capture(energy)
 
-    This is the fast way for modules; other energies are unchanged. It misses parameters that one
-    fetches from elsewhere (a ``PyroParam``, a plain tensor attribute, another closure):
-    :func:`frozen_in_parameters` finds those.
+
+def drawn_weights(energy: Function) -> Weights:
+    """Weights of a module that are sampled (``PyroSample``), as this run of the model drew them."""
+    modules = energy.modules() if isinstance(energy, nn.Module) else ()
+    # Each read of such an attribute is a sample site, once in a run.
+    return {
+        module: {name: getattr(module, name) for name in samples}
+        for module in modules
+        if (samples := getattr(module, "_pyro_samples", None))
+    }
+
+
+def check_drawn(weights: Weights, log_normalizer: Any) -> None:
+    """Raise if weights of an energy are sampled and its log-normalizer is unknown."""
+    names = [name for values in weights.values() for name in values]
+    if names and log_normalizer is None:
+        raise ValueError(
+            f"Expected an energy without PyroSample, got sampled {names}: the log-normalizer "
+            "depends on them (the model is doubly intractable). Give `log_normalizer`, or make "
+            "them parameters."
+        )
+
+
+@contextmanager
+def held(energy: Function) -> Iterator[None]:
+    """Hold the parameters of a module constant, and its buffers as they are.
+
+    Other energies are unchanged. It misses parameters that one fetches from elsewhere (a plain
+    tensor attribute, another closure): :func:`frozen_in_parameters` finds those.
     """
-    if not isinstance(energy, nn.Module):
-        return energy
-    constants = {name: parameter.detach() for name, parameter in energy.named_parameters()}
+    # A traced graph keeps its parameters as inputs.
+    is_module = isinstance(energy, nn.Module) and not torch.jit.is_tracing()
+    modules = list(cast(nn.Module, energy).modules()) if is_module else []
     # Spectral norm and its like write to their buffers; a log-density must not change them.
-    constants |= {name: buffer.clone() for name, buffer in energy.named_buffers()}
-    return lambda value: torch.func.functional_call(energy, constants, (value,))
+    swaps = [
+        (
+            tensors,
+            name,
+            tensor,
+            tensor.detach() if tensors is module._parameters else tensor.clone(),
+        )
+        for module in modules
+        for tensors in (module._parameters, module._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    ]
+    constrained = {
+        module: {name: getattr(module, name).detach() for name in module._pyro_params}
+        for module in modules
+        if isinstance(module, PyroModule) and module._pyro_params
+    }
+    for tensors, name, _, constant in swaps:
+        tensors[name] = constant
+    try:
+        with shadowed(constrained):
+            yield
+    finally:
+        for tensors, name, tensor, _ in swaps:
+            tensors[name] = tensor
+
+
+@contextmanager
+def shadowed(weights: Weights) -> Iterator[None]:
+    """Give attributes of modules other values."""
+    for module, values in weights.items():
+        module.__dict__.update(values)
+    try:
+        yield
+    finally:
+        for module, values in weights.items():
+            for name in values:
+                del module.__dict__[name]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Energy-based distributions for Pyro's sample sites."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +12,15 @@ from torch.distributions import Distribution
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
+from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.pyro.distributions.bound_energy import (
-    freeze_module,
+    bind,
+    check_drawn,
+    drawn_weights,
     frozen_in_parameters,
+    held,
+    shadowed,
     trainable_parameters,
     warn_if_untrained,
 )
@@ -27,7 +32,17 @@ from pyro_ebm.pyro.samplers.run import move_values
 from pyro_ebm.pyro.samplers.target import initial_values
 
 # Attributes that copies of a distribution share beside its energy and its base.
-_SETTINGS = ("sampler", "num_sampler_steps", "inverse_temperature", "log_normalizer", "_support")
+_SETTINGS = (
+    "context",
+    "context_batch_ndims",
+    "sampler",
+    "num_sampler_steps",
+    "inverse_temperature",
+    "log_normalizer",
+    "_support",
+    "_own_shape",
+    "_drawn",
+)
 
 
 class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
@@ -51,9 +66,11 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     def __init__(
         self,
-        energy: Callable[[Tensor], Tensor],
+        energy: Callable[..., Tensor],
         base: Any = None,
         *,
+        context: Any = None,
+        context_batch_ndims: int | None = None,
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
         sampler: Sampler | None = None,
@@ -63,18 +80,31 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         base = as_distribution(base)
-        check_ingredients(energy, base, event_shape, log_normalizer)
+        check_ingredients(
+            energy, base, event_shape, log_normalizer, has_context=context is not None
+        )
         batch_shape = torch.Size()
         if base is not None:
             check_distribution("base", base, Distribution)
             batch_shape, event_shape = base.batch_shape, base.event_shape
-        self.energy = energy
+        self.context = context
+        self.context_batch_ndims = number_of_batch_dims(context_batch_ndims, base)
+        if context is not None:
+            batch_shape = torch.Size(
+                context_shape(_leaves(context), self.context_batch_ndims, batch_shape)
+            )
+            # Whatever draws from the base draws for each context.
+            base = None if base is None else base.expand(batch_shape)
+        self.energy = bind(energy)
+        self._drawn = drawn_weights(energy)
+        check_drawn(self._drawn, log_normalizer)
         self.base: Any = base
         self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
-        self.log_normalizer = log_normalizer
+        self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._support = support
+        self._own_shape = torch.Size(batch_shape)
         TorchDistribution.__init__(
             self, batch_shape, torch.Size(event_shape or ()), validate_args=validate_args
         )
@@ -101,16 +131,18 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyBased":
         new: Any = self._get_checked_instance(EnergyBased, _instance)
+        return self._with_shape(torch.Size(batch_shape), new)
+
+    def _with_shape(self, batch_shape: torch.Size, new: Any) -> "EnergyBased":
         for name in ("energy", "base", *_SETTINGS):
             setattr(new, name, getattr(self, name))
-        TorchDistribution.__init__(
-            new, torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     def potential(self, value: Tensor) -> Tensor:
-        return self._broadcast(self._potential(self.energy, value))
+        with shadowed(self._drawn):
+            return self._broadcast(self._potential(self.energy, value))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -118,12 +150,9 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         if self.log_normalizer is not None:
             log_prob = -self.potential(value) - self.log_normalizer()
         else:
-            energy = freeze_module(self.energy)
-            potential, held = frozen_in_parameters(
-                lambda x: self._broadcast(self._potential(energy, x)), value
-            )
+            potential, found = frozen_in_parameters(self._frozen_potential, value)
             log_prob = -potential
-            warn_if_untrained(self, held + trainable_parameters(self.energy))
+            warn_if_untrained(self, found + trainable_parameters(self.energy))
         if self._validate_args and bool(torch.isnan(log_prob).any()):
             raise ValueError("Expected the energy and its base to give numbers, got NaN.")
         return log_prob
@@ -134,11 +163,20 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             raise ValueError(core.describe_divergence(self.sampler))
         return draws
 
+    def _map_context(self, function: Callable[..., Any], *contexts: Any) -> Any:
+        if isinstance(contexts[0], Tensor):
+            return function(*contexts)
+        return {name: function(*(c[name] for c in contexts)) for name in contexts[0]}
+
     @property
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
         new = EnergyBased(latent_energy(self.energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
+
+    def _frozen_potential(self, value: Tensor) -> Tensor:
+        with held(self.energy):
+            return self._broadcast(self._potential(self.energy, value))
 
     def _broadcast(self, potential: Tensor) -> Tensor:
         return potential.expand(broadcast_shape(potential.shape, self.batch_shape))
@@ -174,8 +212,18 @@ def draw_values(
 
 
 def without_plates(distribution: EnergyBased) -> EnergyBased:
-    """Drop all batch dimensions but those of the base."""
-    new = EnergyBased(distribution.energy, distribution.base, event_shape=distribution.event_shape)
-    for name in _SETTINGS:
-        setattr(new, name, getattr(distribution, name))
-    return new
+    """Drop all batch dimensions but those of base and context."""
+    new = type(distribution).__new__(type(distribution))
+    return distribution._with_shape(distribution._own_shape, new)
+
+
+def _leaves(context: Any) -> list[Tensor]:
+    """Tensors of a context; raise unless it is one tensor or a dictionary of them."""
+    leaves = list(context.values()) if isinstance(context, Mapping) else [context]
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                "Expected `context` to be a tensor or a dictionary of tensors, got "
+                f"{type(leaf).__name__}."
+            )
+    return leaves

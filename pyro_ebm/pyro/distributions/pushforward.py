@@ -139,7 +139,7 @@ class LatentWithNoise(TorchDistribution):
         return self.latent.log_prob(latent) + density.sum(-1)
 
 
-def latent_energy(energy: Callable[[Tensor], Tensor], source: Pushforward) -> nn.Module:
+def latent_energy(energy: Callable[..., Tensor], source: Pushforward) -> nn.Module:
     """Compose an energy with a generator; the module has the parameters of both."""
     return _LatentEnergy(energy, source)
 
@@ -154,15 +154,15 @@ def as_pushforward(base: Any) -> Pushforward:
 
 
 class _LatentEnergy(nn.Module):
-    def __init__(self, energy: Callable[[Tensor], Tensor], source: Pushforward) -> None:
+    def __init__(self, energy: Callable[..., Tensor], source: Pushforward) -> None:
         super().__init__()
         self.energy = energy
         self.generator = source.generator
         self.event_shape = source.event_shape
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, *context: Any) -> Tensor:
         values = self.generator(latent)
-        return self.energy(values.reshape((len(latent), *self.event_shape)))
+        return self.energy(values.reshape((len(latent), *self.event_shape)), *context)
 
 
 class _Noisy(nn.Module):

@@ -17,7 +17,11 @@ from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased, importance_log_weights
+from pyro_ebm.pyro.distributions.energy_based import (
+    EnergyBased,
+    importance_log_weights,
+    without_plates,
+)
 from pyro_ebm.pyro.infer.persistent_chains import ChainStore
 from pyro_ebm.pyro.model.sites import (
     find_energy,
@@ -80,7 +84,8 @@ class EnergySite(core.EnergySite):
         return scale_and_mask(per_element, self.scale, self.mask).sum() / num_particles
 
     def _map(self, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
-        return map_energy(self.fn, self.value, function)
+        # Plates and particles are no contexts: an objective sees the distribution without them.
+        return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
 
     def _parts(self) -> Mapping[str, Any]:
         return self.chains.resolve(self.name, self.attached, self.energy)

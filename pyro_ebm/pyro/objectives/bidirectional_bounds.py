@@ -6,7 +6,7 @@ import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import check_one_base
+from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.objectives import bidirectional_bounds as core
 from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.core.objectives.loss import Loss
@@ -32,7 +32,7 @@ class BidirectionalBounds(core.BidirectionalBounds):
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, generator: Any, encoder: Any = None
     ) -> Loss:
-        check_one_base(distribution)
+        check_one_law(distribution)
         value = value.detach()
         options = volume_options(self)
         family = VariationalGenerator.of(distribution, generator, encoder, **options)

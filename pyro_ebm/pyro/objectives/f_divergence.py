@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_both, evaluate_energies
+from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.negatives import draw_negatives
 
@@ -54,7 +55,7 @@ class FDivergence(core.FDivergence):
         value = value.detach()
         negatives = draw_negatives(self, distribution, value, chains)
         energies = evaluate_energies(distribution, value, negatives)
-        critics = evaluate_both(critic, value, negatives, distribution.event_shape)
+        critics = evaluate_both(distribution, critic, value, negatives)
         return self._loss(self.divergence, energies, critics)
 
 

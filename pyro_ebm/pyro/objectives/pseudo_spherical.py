@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import check_one_base
+from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.core.objectives.negatives import evaluate_energies
@@ -29,7 +29,7 @@ class PseudoSpherical(core.PseudoSpherical):
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, chains: Tensor | None = None
     ) -> Loss:
-        check_one_base(distribution)
+        check_one_law(distribution)
         value = value.detach()
         negatives = draw_negatives(self, distribution, value, chains)
         return self._loss(evaluate_energies(distribution, value, negatives))

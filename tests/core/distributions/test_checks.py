@@ -8,13 +8,13 @@ from pyro_ebm.core.distributions.checks import (
     check_energy_shape,
     check_generated_shape,
     check_ingredients,
-    check_one_base,
+    check_one_law,
     check_one_transform,
     check_real_latent,
     check_value_shape,
 )
+from pyro_ebm.core.distributions.context import evaluate
 from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, scaled_energy
-from pyro_ebm.core.distributions.energy_based import evaluate_energy as evaluate
 from pyro_ebm.core.distributions.pushforward import AbstractPushforward, check_noise_scale
 
 BASE = SimpleNamespace(event_shape=(3,), batch_shape=(), log_prob=lambda x: -x.sum(-1))
@@ -42,12 +42,14 @@ def test_host_class_of_a_distribution():
         check_distribution("base", 3.0, SimpleNamespace)
 
 
-def test_one_base_for_all_batch_elements():
-    check_one_base(SimpleNamespace(base=BASE))
-    check_one_base(SimpleNamespace(base=None))
+def test_one_law_for_all_batch_elements():
+    check_one_law(SimpleNamespace(base=BASE, context=None))
+    check_one_law(SimpleNamespace(base=None, context=None))
     batched = SimpleNamespace(event_shape=(), batch_shape=(4,))
     with pytest.raises(ValueError, match=r"elements here, got a base of batch shape \(4,\)"):
-        check_one_base(SimpleNamespace(base=batched), " here")
+        check_one_law(SimpleNamespace(base=batched, context=None), " here")
+    with pytest.raises(ValueError, match="one law for all batch elements, got a context"):
+        check_one_law(SimpleNamespace(base=BASE, context=0))
 
 
 def test_latents():
@@ -76,13 +78,17 @@ def test_noise_scale(scale, message):
 # --- evaluation ---
 
 
+def evaluate_rows(energy, value, event_shape):
+    return evaluate(SimpleNamespace(event_shape=event_shape, context=None), energy, value)
+
+
 def test_energy_sees_one_batch_dimension():
     shapes = []
-    energies = evaluate(lambda x: shapes.append(x.shape) or x[:, 0, 0], VALUES, (2, 5))
+    energies = evaluate_rows(lambda x: shapes.append(x.shape) or x[:, 0, 0], VALUES, (2, 5))
     assert shapes == [(12, 2, 5)]
     np.testing.assert_array_equal(energies, VALUES[..., 0, 0])
-    assert evaluate(lambda x: x[:, 0], np.ones((0, 2)), (2,)).shape == (0,)
-    assert evaluate(lambda x: x[:, 0], np.ones(2), (2,)).shape == ()
+    assert evaluate_rows(lambda x: x[:, 0], np.ones((0, 2)), (2,)).shape == (0,)
+    assert evaluate_rows(lambda x: x[:, 0], np.ones(2), (2,)).shape == ()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ def test_energy_sees_one_batch_dimension():
 def test_wrong_energy_shape(energy, got):
     check_energy_shape(np.ones(7), 7)
     with pytest.raises(ValueError, match=r"Expected the energy to map .* got " + got):
-        evaluate(energy, np.ones((7, 2)), (2,))
+        evaluate_rows(energy, np.ones((7, 2)), (2,))
 
 
 def test_wrong_event_shape():

@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import pyro
@@ -5,15 +6,16 @@ import pyro.distributions as dist
 import pytest
 import torch
 from helpers.hosts.pyro import MLP
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.core.distributions.energy_based import evaluate_energy
+from pyro_ebm.core.distributions.context import evaluate
 from pyro_ebm.pyro.distributions.bound_energy import (
     TrainedByObjective,
-    freeze_module,
     frozen_in_parameters,
+    held,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -31,7 +33,8 @@ class Quartic(nn.Module):
 def test_convolution_of_any_batch_shape():
     energy = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 1), nn.Flatten(0))
     value = torch.randn(2, 3, 1, 8, 8)
-    result = evaluate_energy(energy, value, torch.Size((1, 8, 8)))
+    image = ebm.EnergyBased(energy, event_shape=(1, 8, 8))
+    result = evaluate(image, energy, value)
     torch.testing.assert_close(result[1, 2], energy(value[1, 2][None])[0])
 
 
@@ -40,9 +43,12 @@ def test_convolution_of_any_batch_shape():
 
 def frozen(energy):
     """Both ways of holding parameters constant, for modules; the general one for functions."""
-    if isinstance(energy, nn.Module):
-        return freeze_module(energy)
-    return energy
+
+    def frozen_energy(x):
+        with held(energy):
+            return energy(x)
+
+    return frozen_energy
 
 
 ENERGIES = {
@@ -114,7 +120,8 @@ def test_latent_in_the_energy():
 def test_buffers_of_spectral_norm():
     layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
     before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
-    freeze_module(layer)(torch.randn(3, 4))
+    with held(layer):
+        layer(torch.randn(3, 4))
     for name, buffer in layer.named_buffers():
         assert torch.equal(buffer, before[name]), name
     layer(torch.randn(3, 4))
@@ -141,3 +148,28 @@ def test_warning_if_untrained():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         take_step()
+
+
+# --- bound when it is written ---
+
+
+def test_sampled_weights_are_those_of_the_run():
+    class Sampled(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.precision = PyroSample(dist.Gamma(2.0, 0.5))
+
+        def forward(self, x):
+            return self.precision * x**2 / 2
+
+    def log_normalizer():
+        return 0.5 * math.log(2 * math.pi) - 0.5 * energy.precision.log()
+
+    energy, x = Sampled(), torch.tensor(3.0)
+    with pyro.poutine.trace() as recorded:
+        distribution = ebm.EnergyBased(energy, event_shape=(), log_normalizer=log_normalizer)
+    precision = recorded.trace.nodes["precision"]["value"]
+    for _ in range(3):
+        torch.testing.assert_close(distribution.potential(x), precision * 4.5)
+    with pytest.raises(ValueError, match=r"sampled \['precision'\]: .* doubly intractable"):
+        ebm.EnergyBased(energy, event_shape=())

@@ -1,0 +1,136 @@
+"""Contexts of energies, and the rows that an energy is called on."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, Protocol
+
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape
+
+Shape = tuple[int, ...]
+
+
+class HasContext(Protocol):
+    """The part of an energy-based distribution that its energy is called with."""
+
+    event_shape: Any
+    context: Any
+    context_batch_ndims: int
+
+    def _map_context(self, function: Callable[..., Any], *contexts: Any) -> Any:
+        """Apply a function to the arrays of contexts."""
+        ...
+
+
+def number_of_batch_dims(batch_ndims: int | None, base: Any) -> int:
+    """Return how many leading dimensions of a context are batch, by default those of the base."""
+    if batch_ndims is None:
+        return max(1, len(getattr(base, "batch_shape", ())))
+    return check_positive_integer("context_batch_ndims", batch_ndims, minimum=0)
+
+
+def context_shape(leaves: list[Any], batch_ndims: int, batch_shape: Shape = ()) -> Shape:
+    """Return the batch shape of a context's arrays, broadcast with that of a base.
+
+    Raises:
+        ValueError: If an array has too few dimensions, or shapes do not broadcast.
+    """
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+    for shape in shapes:
+        if len(shape) < batch_ndims:
+            raise ValueError(
+                f"Expected a `context` with {batch_ndims} batch dimensions in front "
+                f"(`context_batch_ndims`), got shape {shape}."
+            )
+    own = [shape[:batch_ndims] for shape in shapes]
+    try:
+        return tuple(array_namespace(*leaves).broadcast_shapes(batch_shape, *own))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a `context` of the batch shape of the base, {tuple(batch_shape)}, got "
+            f"{', '.join(map(str, own))}. Its leading {batch_ndims} dimensions are batch "
+            "dimensions; `context_batch_ndims` changes that."
+        ) from error
+
+
+def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shape]:
+    """Flatten values, and the context of each, to the arguments of an energy.
+
+    Returns:
+        ``(x,)`` or ``(x, c)``, with N rows each, and their batch shape, which has N elements.
+    """
+    event_shape = tuple(distribution.event_shape)
+    batch_shape = check_value_shape(value.shape, event_shape)
+    xp = array_namespace(value)
+    if distribution.context is None:
+        # Not -1: a batch of no values has no shape to infer it from.
+        return (xp.reshape(value, (prod(batch_shape), *event_shape)),), batch_shape
+    ndims = distribution.context_batch_ndims
+    shape = _shape_of_rows(distribution, batch_shape)
+
+    def flatten(leaf: Any) -> Any:
+        event = tuple(leaf.shape[ndims:])
+        return xp.reshape(xp.broadcast_to(leaf, (*shape, *event)), (prod(shape), *event))
+
+    values = xp.broadcast_to(value, (*shape, *event_shape))
+    rows = xp.reshape(values, (prod(shape), *event_shape))
+    return (rows, distribution._map_context(flatten, distribution.context)), shape
+
+
+def _shape_of_rows(distribution: HasContext, batch_shape: Shape) -> Shape:
+    leaves: list[Any] = []
+    distribution._map_context(leaves.append, distribution.context)
+    own = context_shape(leaves, distribution.context_batch_ndims)
+    try:
+        return tuple(array_namespace(*leaves).broadcast_shapes(batch_shape, own))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"Expected values of a batch shape that broadcasts with that of the context, {own}, "
+            f"got {batch_shape}."
+        ) from error
+
+
+def evaluate(distribution: HasContext, function: Callable[..., Any], value: Any) -> Any:
+    """Call a function as the energy of a distribution is called: once, on rows.
+
+    Args:
+        distribution: An energy-based distribution.
+        function: Maps ``(N, *event_shape)``, and ``(N, *context_event)`` where the distribution
+            has a context, to ``(N,)``.
+        value: Shape ``(*batch, *event_shape)``.
+
+    Returns:
+        Shape ``(*batch,)``, broadcast with the context's.
+
+    Raises:
+        ValueError: If the value has another event shape, or the function does not return one number
+            for each value.
+    """
+    rows, batch_shape = rows_of(distribution, value)
+    return _call(function, rows, batch_shape)
+
+
+def evaluate_both(
+    distribution: HasContext, function: Callable[..., Any], value: Any, negatives: Any
+) -> tuple[Any, Any]:
+    """Call a function as in :func:`evaluate`, once for values and negatives together."""
+    (first, shape), (second, negative_shape) = (
+        rows_of(distribution, x) for x in (value, negatives)
+    )
+    xp = array_namespace(value, negatives)
+    rows = [xp.concat([first[0], second[0]])]
+    if distribution.context is not None:
+        rows.append(distribution._map_context(lambda *x: xp.concat(x), first[1], second[1]))
+    results = _call(function, tuple(rows), (prod(shape) + prod(negative_shape),))
+    return (
+        xp.reshape(results[: prod(shape)], shape),
+        xp.reshape(results[prod(shape) :], negative_shape),
+    )
+
+
+def _call(function: Callable[..., Any], rows: tuple[Any, ...], batch_shape: Shape) -> Any:
+    results = function(*rows)
+    check_energy_shape(results, prod(batch_shape))
+    return array_namespace(results).reshape(results, batch_shape)

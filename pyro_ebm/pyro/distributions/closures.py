@@ -1,0 +1,67 @@
+"""Functions bound to the present values of the variables that they close over.
+
+A function looks up the variables of its surroundings at every call: a loop's variable has its last
+value by then.
+"""
+
+import dis
+import functools
+from collections.abc import Callable
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+Function = Callable[..., Any]
+
+
+def capture(function: Function) -> Function:
+    """Copy a function with the values of its closure; other callables are unchanged.
+
+    Functions in the closure, and inside of partials, are copied too. Global variables and
+    attributes of objects stay references.
+    """
+    return _capture(function, {})
+
+
+def _capture(value: Any, copies: dict[int, Any]) -> Any:
+    if isinstance(value, functools.partial):
+        inner = _capture(value.func, copies)
+        return value if inner is value.func else type(value)(inner, *value.args, **value.keywords)
+    # The compiler of torch recognizes the functions that it made.
+    is_compiled = hasattr(value, "_torchdynamo_orig_callable")
+    if not isinstance(value, FunctionType) or not value.__closure__ or is_compiled:
+        return value
+    if id(value) not in copies:
+        _copy(value, value.__closure__, copies)
+    return copies[id(value)]
+
+
+def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[int, Any]) -> None:
+    code = function.__code__
+    cells = [
+        cell if name in _assigned(code) or _is_empty(cell) else CellType()
+        for name, cell in zip(code.co_freevars, closure, strict=True)
+    ]
+    copied = FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    copied.__dict__.update(function.__dict__)
+    # Before its cells are filled: a function may refer to itself.
+    copies[id(function)] = copied
+    for new, old in zip(cells, closure, strict=True):
+        if new is not old:
+            new.cell_contents = _capture(old.cell_contents, copies)
+
+
+@functools.cache
+def _assigned(code: CodeType) -> frozenset[str]:
+    """Names of outer variables that a function assigns to: it keeps sharing them."""
+    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname == "STORE_DEREF")
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False

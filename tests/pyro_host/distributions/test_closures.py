@@ -1,0 +1,1 @@
+from helpers.distributions.closures import *  # noqa: F403

@@ -1,0 +1,1 @@
+from helpers.distributions.context import *  # noqa: F403

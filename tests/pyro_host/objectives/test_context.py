@@ -1,0 +1,1 @@
+from helpers.objectives.context import *  # noqa: F403
