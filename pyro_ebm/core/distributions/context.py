@@ -18,10 +18,8 @@ class HasContext(Protocol):
     event_shape: Any
     context: Any
     context_batch_ndims: int
-
-    def _map_context(self, function: Callable[..., Any], *contexts: Any) -> Any:
-        """Apply a function to the arrays of contexts."""
-        ...
+    # From a function and contexts: the function of each of their arrays.
+    _map_context: Callable[..., Any]
 
 
 def number_of_batch_dims(batch_ndims: int | None, base: Any) -> int:

@@ -62,6 +62,7 @@ class AbstractEnergyBased:
     base: Any
     context: Any = None
     context_batch_ndims: int
+    _map_context: Any
     sampler: Any
     num_sampler_steps: int
     inverse_temperature: float

@@ -7,6 +7,7 @@ variable has its last value by then, and an array of a ``scan`` is gone. Capture
 import dis
 import functools
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from importlib import import_module
 from operator import attrgetter
 from pickle import PicklingError
@@ -118,6 +119,9 @@ class Closure:
     @classmethod
     def tree_unflatten(cls, frame: Any, values: Any) -> "Closure":
         return cls(tuple(values), frame)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Closure":
+        return Closure(deepcopy(self.values, memo), self.frame)
 
     def __reduce__(self) -> Any:
         if "<" in self.frame.name:

@@ -1,7 +1,7 @@
 """Energies bound to their parameters, which can be held constant."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pyro_ebm.pyro.distributions.closures import capture
 
 Function = Callable[..., Tensor]
-Weights = dict[nn.Module, dict[str, Tensor]]
+Weights = Mapping[Any, Mapping[str, Tensor]]
 
 # Parameters that a warning has named: once is enough.
 _warned_of = WeakIdKeyDictionary()
@@ -31,7 +31,7 @@ def trainable_parameters(energy: Function) -> list[Tensor]:
     return [parameter for parameter in parameters if parameter.requires_grad]
 
 
-def bind(energy: Function) -> Function:
+def bind(energy: Callable[..., Any]) -> Callable[..., Any]:
     """Bind an energy to the constants that it refers to; a module stays the module that it is."""
     return energy if isinstance(energy, nn.Module) else capture(energy)
 
@@ -65,35 +65,30 @@ def held(energy: Function) -> Iterator[None]:
     Other energies are unchanged. It misses parameters that one fetches from elsewhere (a plain
     tensor attribute, another closure): :func:`frozen_in_parameters` finds those.
     """
-    # A traced graph keeps its parameters as inputs.
-    is_module = isinstance(energy, nn.Module) and not torch.jit.is_tracing()
-    modules = list(cast(nn.Module, energy).modules()) if is_module else []
-    # Spectral norm and its like write to their buffers; a log-density must not change them.
-    swaps = [
-        (
-            tensors,
-            name,
-            tensor,
-            tensor.detach() if tensors is module._parameters else tensor.clone(),
-        )
-        for module in modules
-        for tensors in (module._parameters, module._buffers)
-        for name, tensor in tensors.items()
-        if tensor is not None
-    ]
+    # A graph that is being traced keeps its parameters as inputs.
+    is_held = isinstance(energy, nn.Module) and not torch.jit.is_tracing()
+    modules = list(cast(nn.Module, energy).modules()) if is_held else []
     constrained = {
         module: {name: getattr(module, name).detach() for name in module._pyro_params}
         for module in modules
         if isinstance(module, PyroModule) and module._pyro_params
     }
-    for tensors, name, _, constant in swaps:
-        tensors[name] = constant
+    stores: list[Any] = [store for m in modules for store in (m._parameters, m._buffers)]
+    before = [dict(store) for store in stores]
+    for module in modules:
+        _replace(module._parameters, Tensor.detach)
+        # Spectral norm and its like write to their buffers; a log-density must not change them.
+        _replace(module._buffers, Tensor.clone)
     try:
         with shadowed(constrained):
             yield
     finally:
-        for tensors, name, tensor, _ in swaps:
-            tensors[name] = tensor
+        for store, tensors in zip(stores, before, strict=True):
+            store.update(tensors)
+
+
+def _replace(tensors: Any, function: Callable[[Tensor], Tensor]) -> None:
+    tensors.update({n: function(tensor) for n, tensor in tensors.items() if tensor is not None})
 
 
 @contextmanager

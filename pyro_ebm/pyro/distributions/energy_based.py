@@ -148,7 +148,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         if self.log_normalizer is not None:
-            log_prob = -self.potential(value) - self.log_normalizer()
+            log_prob = self._normalized(value, self.log_normalizer)
         else:
             potential, found = frozen_in_parameters(self._frozen_potential, value)
             log_prob = -potential
@@ -173,6 +173,10 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         source = as_pushforward(self.base)
         new = EnergyBased(latent_energy(self.energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
+
+    def _normalized(self, value: Tensor, log_normalizer: Callable[[], Any]) -> Tensor:
+        with shadowed(self._drawn):
+            return -self._broadcast(self._potential(self.energy, value)) - log_normalizer()
 
     def _frozen_potential(self, value: Tensor) -> Tensor:
         with held(self.energy):

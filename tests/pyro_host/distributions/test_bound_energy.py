@@ -165,11 +165,21 @@ def test_sampled_weights_are_those_of_the_run():
     def log_normalizer():
         return 0.5 * math.log(2 * math.pi) - 0.5 * energy.precision.log()
 
-    energy, x = Sampled(), torch.tensor(3.0)
+    class Model(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.energy = Sampled()
+
+        def forward(self):
+            return ebm.EnergyBased(self.energy, event_shape=(), log_normalizer=log_normalizer)
+
+    model, x = Model(), torch.tensor(3.0)
+    energy = model.energy
     with pyro.poutine.trace() as recorded:
-        distribution = ebm.EnergyBased(energy, event_shape=(), log_normalizer=log_normalizer)
-    precision = recorded.trace.nodes["precision"]["value"]
+        distribution = model()
+    precision = recorded.trace.nodes["energy.precision"]["value"]
     for _ in range(3):
-        torch.testing.assert_close(distribution.potential(x), precision * 4.5)
+        exact = dist.Normal(0.0, precision**-0.5).log_prob(x)
+        torch.testing.assert_close(distribution.log_prob(x), exact)
     with pytest.raises(ValueError, match=r"sampled \['precision'\]: .* doubly intractable"):
         ebm.EnergyBased(energy, event_shape=())
