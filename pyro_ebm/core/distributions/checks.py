@@ -100,6 +100,19 @@ def check_one_law(distribution: Any, where: str = "") -> None:
         )
 
 
+def depends_on_latent(latent: str, site: str | None = None, *, is_discrete: bool = False) -> str:
+    """Describe a log-normalizer that depends on a latent variable, perhaps on that of its site."""
+    of = f"site {site!r}" if site else "an energy-based site"
+    wrong = "the weights of its values" if is_discrete else "its posterior"
+    itself = ", its own earlier values in a scan" if latent == site else ""
+    return (
+        f"Expected the energy and base of {of} to depend on parameters and data only, got a "
+        f"dependence on the latent variable {latent!r}{itself}: the log-normalizer depends on it "
+        f"too (the model is doubly intractable), and {wrong} would be silently wrong under MCMC "
+        "and with every guide. Give `log_normalizer` if it is known."
+    )
+
+
 def check_real_latent(latent: Any, *, is_real: bool) -> None:
     """Raise unless the support of a latent that noise is joined to is all real numbers."""
     if not is_real:

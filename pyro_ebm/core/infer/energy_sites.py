@@ -47,6 +47,15 @@ class EnergySite(ABC):
         if self.objective is not None:
             check_attached(self.name, self.objective.loss, self.attached)
 
+    def check_rows(self) -> None:
+        """Raise unless rows of the energy are independent of each other and of chance."""
+
+        def check(energy: Any, value: Any) -> Any:
+            energy._check_rows(value, self.name)
+            return _ones(energy, value)
+
+        self._map(check)
+
     def loss(self, *rng_key: Any) -> Loss:
         """Loss of each batch element, and metrics."""
         metrics: dict[str, Callable[[], Any]] = {}

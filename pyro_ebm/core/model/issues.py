@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.checks import depends_on_latent, is_implicit
 
 _BIASING = ("doubly_intractable", "implicit", "mixture")
 
@@ -68,16 +68,8 @@ def check_site(site: str, energies: Collection[str], latents: Collection[str]) -
 
 def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> ModelIssue:
     """Log-normalizer that depends on a latent variable, perhaps a discrete one, or on itself."""
-    wrong = "the weights of its values" if is_discrete else "its posterior"
-    itself = ", its own earlier values in a scan" if latent == site else ""
-    return ModelIssue(
-        site,
-        "mixture" if is_discrete else "doubly_intractable",
-        f"Expected the energy and base of site {site!r} to depend on parameters and data only, "
-        f"got a dependence on the latent variable {latent!r}{itself}: the log-normalizer depends "
-        f"on it too (the model is doubly intractable), and {wrong} would be silently wrong under "
-        "MCMC and with every guide. Give `log_normalizer` if it is known.",
-    )
+    kind = "mixture" if is_discrete else "doubly_intractable"
+    return ModelIssue(site, kind, depends_on_latent(latent, site, is_discrete=is_discrete))
 
 
 def in_mixture(site: str, mixture: Any) -> ModelIssue:

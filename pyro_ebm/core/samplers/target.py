@@ -15,6 +15,10 @@ class HasPotential(Protocol):
         """Minus the log-density up to a constant, with gradients in everything."""
         ...
 
+    def _check_rows(self, value: Any) -> None:
+        """Raise unless rows of the energy are independent."""
+        ...
+
 
 class AbstractTarget:
     r"""A density on a support, and its potential over unconstrained space.

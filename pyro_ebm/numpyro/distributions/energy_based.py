@@ -17,6 +17,7 @@ from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
+from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
@@ -151,6 +152,13 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         return lax.stop_gradient(draws)
 
     _map_context = staticmethod(jax.tree.map)
+
+    def _check_rows(self, value: Array, site: str | None = None) -> None:
+        # Numbers are compared where they are known, outside of `jit`.
+        if all(map(not_jax_tracer, jax.tree.leaves((self, value)))):
+            check_rows(self, value, site)
+        else:
+            jax.eval_shape(lambda x: check_number_of_rows(self, x, site), value)
 
     @property
     def latent(self) -> "EnergyBased":

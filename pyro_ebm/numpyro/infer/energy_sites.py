@@ -182,6 +182,8 @@ class SiteRecorder(Messenger):
             for issue in issues_of_latents(name, found[name], self.latents):
                 raise ValueError(issue.message)
             constants = self.latents.keys() | self.mutables
+            if site.objective is not None:
+                site.check_rows()
             site.warn_if_untrained(found[name], self.inputs.keys() - constants)
 
 

@@ -171,6 +171,8 @@ def _start(
     before = init if isinstance(init, ChainState) else None
     value = jnp.asarray(init) if before is None else target.value(before.position)
     checks.check_init_shape(value.shape, distribution, num_chains)
+    if isinstance(distribution, HasPotential):
+        distribution._check_rows(value)
     position = target.position(value) if before is None else before.position
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = _initial_state(sampler, distribution, position)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pyro
 import torch
+from pyro.infer.inspect import is_sample_site
 from pyro.nn import PyroModule
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pyro_ebm.core.distributions.checks import depends_on_latent
 from pyro_ebm.pyro.distributions.closures import capture
 
 Function = Callable[..., Tensor]
@@ -116,8 +118,23 @@ def kept_buffers(energy: Function) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
-def frozen_in_parameters(function: Function, value: Tensor) -> tuple[Tensor, list[Tensor]]:
+def latents_so_far() -> dict[str, Tensor]:
+    """Unobserved values that the present run of a model, if it is traced, has drawn so far."""
+    handlers = (it for it in _PYRO_STACK if isinstance(it, TraceMessenger) and not it.param_only)
+    sites: list[tuple[str, Any]] = [site for it in handlers for site in it.trace.nodes.items()]
+    return {
+        name: site["value"]
+        for name, site in sites
+        if is_sample_site(site) and not site["is_observed"]
+    }
+
+
+def frozen_in_parameters(
+    function: Function, value: Tensor, latents: Mapping[str, Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """Evaluate a function so that derivatives of any order exist in ``value`` alone.
+
+    ``latents`` are values of other variables, which the function may not depend on.
 
     Returns:
         The result, and the parameters that were found and held constant in it.
@@ -132,6 +149,7 @@ def frozen_in_parameters(function: Function, value: Tensor) -> tuple[Tensor, lis
     # A node of its own marks where the graph leaves the function and enters the value's past.
     inside = value.view_as(value) if value.requires_grad else value
     result = function(inside)
+    _check_latents(result, inside, latents or {})
     leaves = list(graph_leaves(result, until=inside))
     if not leaves:
         return result, []
@@ -236,6 +254,15 @@ def _vjp(
     with torch.no_grad():
         product = vjp(gradient, *inputs).detach()
     return _Frozen.apply(vjp, product, gradient, *inputs)
+
+
+def _check_latents(result: Tensor, inside: Tensor, latents: Mapping[str, Tensor]) -> None:
+    behind = {value.grad_fn: name for name, value in latents.items() if value.grad_fn is not None}
+    if not behind:
+        return
+    for node in graph_nodes(result, inside.grad_fn):
+        if node in behind:
+            raise ValueError(depends_on_latent(behind[node]))
 
 
 def _check_is_parameter(leaf: Tensor) -> None:

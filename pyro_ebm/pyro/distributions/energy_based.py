@@ -13,6 +13,7 @@ from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
+from pyro_ebm.core.distributions.probe import check_rows
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.pyro.distributions.bound_energy import (
     bind,
@@ -20,6 +21,8 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     drawn_weights,
     frozen_in_parameters,
     held,
+    kept_buffers,
+    latents_so_far,
     shadowed,
     trainable_parameters,
     warn_if_untrained,
@@ -42,6 +45,7 @@ _SETTINGS = (
     "_support",
     "_own_shape",
     "_drawn",
+    "_latents",
 )
 
 
@@ -97,6 +101,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             base = None if base is None else base.expand(batch_shape)
         self.energy = bind(energy)
         self._drawn = drawn_weights(energy)
+        self._latents = {} if log_normalizer is not None else latents_so_far()
         check_drawn(self._drawn, log_normalizer)
         self.base: Any = base
         self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
@@ -150,7 +155,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         if self.log_normalizer is not None:
             log_prob = self._normalized(value, self.log_normalizer)
         else:
-            potential, found = frozen_in_parameters(self._frozen_potential, value)
+            potential, found = frozen_in_parameters(self._frozen_potential, value, self._latents)
             log_prob = -potential
             warn_if_untrained(self, found + trainable_parameters(self.energy))
         if self._validate_args and bool(torch.isnan(log_prob).any()):
@@ -173,6 +178,15 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         source = as_pushforward(self.base)
         new = EnergyBased(latent_energy(self.energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Values of a run have a graph, which no copy can have.
+        return {**self.__dict__, "_latents": {}}
+
+    @torch.no_grad()
+    def _check_rows(self, value: Tensor, site: str | None = None) -> None:
+        with kept_buffers(self.energy), shadowed(self._drawn):
+            check_rows(self, value, site)
 
     def _normalized(self, value: Tensor, log_normalizer: Callable[[], Any]) -> Tensor:
         with shadowed(self._drawn):

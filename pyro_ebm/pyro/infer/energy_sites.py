@@ -187,6 +187,8 @@ class FactorEmitter(Messenger):
         site = self.recorder.sites.get(msg["name"])
         if site is None or site.objective is None:
             return
+        if site.energy._validate_args and site.name not in self.checked:
+            site.check_rows()
         loss = site.loss().value
         if site.energy._validate_args and not bool(torch.isfinite(loss.detach()).all()):
             raise core.not_finite(site.name)

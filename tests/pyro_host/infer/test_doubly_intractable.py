@@ -1,0 +1,124 @@
+"""Stock ELBOs refuse an energy whose log-normalizer depends on a latent variable."""
+
+import copy
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from helpers.hosts.pyro import MLP
+from pyro.infer import (
+    SVI,
+    JitTrace_ELBO,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+)
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.optim import Adam
+
+import pyro_ebm.pyro as ebm
+
+X = torch.randn(50)
+STOCK = [
+    Trace_ELBO(),
+    Trace_ELBO(num_particles=2, vectorize_particles=True),
+    TraceMeanField_ELBO(),
+    TraceGraph_ELBO(),
+    RenyiELBO(num_particles=2),
+]
+
+
+def precision_of_energy(x, **options):
+    w = pyro.sample("w", dist.Gamma(2.0, 0.5))
+    with pyro.plate("data", len(x)):
+        energy = lambda v: 0.5 * w * v**2  # noqa: E731
+        pyro.sample("x", ebm.EnergyBased(energy, event_shape=(), **options), obs=x)
+
+
+def mean_of_base(x):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", ebm.EnergyBased(lambda v: 0.1 * v**4, dist.Normal(w, 1.0)), obs=x)
+
+
+def context(x):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    base, options = dist.Normal(0.0, 1.0), {"context": w, "context_batch_ndims": 0}
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", ebm.EnergyBased(lambda v, c: c * v, base, **options), obs=x)
+
+
+def step(model, elbo, guide=AutoNormal):
+    return SVI(model, guide(model), Adam({"lr": 1e-3}), elbo).step(X)
+
+
+@pytest.mark.parametrize("elbo", STOCK, ids=lambda elbo: type(elbo).__name__)
+@pytest.mark.parametrize("model", [mean_of_base, context])
+def test_stock_elbos_refuse(model, elbo):
+    with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
+        step(model, elbo)
+
+
+@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
+def test_a_precision_is_refused(guide):
+    with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
+        step(precision_of_energy, Trace_ELBO(), guide)
+
+
+def test_what_is_sound_passes():
+    def known(x):
+        precision_of_energy(x, log_normalizer=lambda: torch.tensor(0.0))
+
+    def prior(x):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        weight = pyro.param("weight", torch.tensor(1.0))
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(0.0, 1.0)
+            z = pyro.sample("z", ebm.EnergyBased(lambda v: weight * v**4, base))
+            pyro.sample("x", dist.Normal(z * scale, 1.0), obs=x)
+
+    def transformed(x):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        noise = ebm.EnergyBased(lambda v: v**4, dist.Normal(0.0, 1.0))
+        move = dist.transforms.AffineTransform(0.0, scale)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.TransformedDistribution(noise, [move]), obs=x)
+
+    training = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=1.0))
+    for model, loss in ((known, Trace_ELBO()), (prior, training), (transformed, Trace_ELBO())):
+        assert math.isfinite(step(model, loss))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_traced_elbo_has_the_numbers_of_one_that_is_not():
+    def model(x):
+        pyro.module("energy", energy)
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+            z = pyro.sample("z", ebm.EnergyBased(energy, base))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    energy, x, paths = MLP(), torch.randn(20, 2), []
+    for elbo in (JitTrace_ELBO(), Trace_ELBO()):
+        pyro.clear_param_store()
+        loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=1.0), elbo, num_normalizer_samples=0)
+        svi = SVI(model, AutoNormal(model), Adam({"lr": 0.01}), loss)
+        pyro.set_rng_seed(0)
+        paths.append([svi.step(x) for _ in range(3)])
+    assert paths[0] == pytest.approx(paths[1], rel=0.3)
+
+
+def test_a_distribution_of_a_run_can_be_copied():
+    kept = []
+
+    def model(x):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        kept.append(ebm.EnergyBased(lambda v: v**4, dist.Normal(0.0, 1.0)))
+        pyro.sample("x", dist.Normal(0.0, scale).expand([len(x)]).to_event(1), obs=x)
+
+    step(model, Trace_ELBO())
+    torch.testing.assert_close(copy.deepcopy(kept[-1]).log_prob(X), kept[-1].log_prob(X))

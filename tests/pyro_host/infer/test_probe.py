@@ -1,0 +1,1 @@
+from helpers.infer.probe import *  # noqa: F403
