@@ -3,13 +3,15 @@
 import pickle
 from typing import Any
 
+import arviz as az
 import jax
 import jax.numpy as xp
 import numpy as np
 import numpyro as ppl  # noqa: F401
 import numpyro.distributions as dist  # noqa: F401
 import optax
-from jax import random
+import pytest
+from jax import lax, random
 from jax.tree_util import Partial as bind  # noqa: N813, F401
 from numpyro import infer
 from numpyro.distributions import biject_to  # noqa: F401
@@ -51,7 +53,7 @@ STOCK = {
     "Trace x3": lambda: infer.Trace_ELBO(3),
     "Trace x3 in turn": lambda: infer.Trace_ELBO(3, vectorize_particles=False),
     "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(2),
-    "TraceGraph": lambda: infer.TraceGraph_ELBO(),
+    "TraceGraph x2": lambda: infer.TraceGraph_ELBO(2),
     "Renyi x2": lambda: infer.RenyiELBO(),
 }
 # Those that need no density of the guide.
@@ -66,7 +68,7 @@ def array(values):
 
 to_numpy = np.asarray
 jit = jax.jit
-frozen = jax.device_get
+frozen, held = jax.device_get, lax.stop_gradient
 with_weight = Bowl
 
 # --- posteriors and guides ---
@@ -113,6 +115,10 @@ def predict(model, guide, *args, params=None, num_samples):
 
 
 # --- training ---
+
+
+def start_again():
+    """Nothing to do: a run has its own parameters and key."""
 
 
 def sgd(learning_rate):
@@ -176,11 +182,11 @@ class Training:
     def evaluate(self, *args):
         return float(self.evaluated(self.state, *map(array, args)))
 
-    def metrics(self, *args):
+    def metrics(self, *args, seed=0):
         args = [array(value) for value in args]
         self.init(*args)
         params = self.svi.get_params(self.state) | (self.state.mutable_state or {})
-        return self.loss.metrics(random.key(1), params, self.model, self.guide, *args)
+        return self.loss.metrics(random.key(seed), params, self.model, self.guide, *args)
 
     def param(self, name):
         return flatten(self.svi.get_params(self.state))[name]
@@ -203,3 +209,29 @@ def advance(chains, distribution, values, seed=0):
     """All chains and those that moved."""
     moved = chains.advance(random.key(seed), distribution, array(values))
     return [np.asarray(x) for x in moved]
+
+
+# --- MCMC ---
+
+TWO_CHAINS = {"num_chains": 2}
+
+
+def mcmc(kernel, *args, init_params=None, **options):
+    """MCMC after its run, with chains at once."""
+    options = {"progress_bar": False, "chain_method": "vectorized"} | options
+    start = None if init_params is None else {name: array(at) for name, at in init_params.items()}
+    run = infer.MCMC(kernel, **options)
+    run.run(KEY, *map(array, args), init_params=start)
+    return run
+
+
+def print_summary(mcmc):
+    mcmc.print_summary()
+
+
+stock_to_arviz = az.from_numpyro
+
+
+def refused_gradient():
+    """Context in which the gradient of an unknown log-normalizer is warned of."""
+    return pytest.warns(UserWarning, match="a gradient in them was asked for")

@@ -1,11 +1,15 @@
 """Pyro, as the tests of models and inference see it; `numpyro.py` has the same names."""
 
+from contextlib import nullcontext
 from functools import partial
 from functools import partial as bind  # noqa: F401
+from unittest.mock import patch
 
+import arviz as az
 import numpy as np
 import pyro as ppl
 import pyro.distributions as dist  # noqa: F401
+import pytest
 import torch as xp
 from pyro import infer
 from pyro.infer.autoguide import AutoNormal  # noqa: F401
@@ -53,8 +57,8 @@ ELBOS = {
 }
 STOCK = {
     "Trace": lambda: infer.Trace_ELBO(),
-    "Trace x3": lambda: infer.Trace_ELBO(num_particles=3),
-    "Trace x3 vectorized": lambda: infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
+    "Trace x3 in turn": lambda: infer.Trace_ELBO(num_particles=3),
+    "Trace x3": lambda: infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
     "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(num_particles=2),
     "TraceGraph x2": lambda: infer.TraceGraph_ELBO(num_particles=2),
     "TraceEnum": ELBOS["TraceEnum"],
@@ -84,6 +88,9 @@ def jit(function):
 def frozen(energy):
     """The energy with constant parameters."""
     return energy.requires_grad_(False).eval()
+
+
+held = frozen
 
 
 def with_weight(weight):
@@ -122,6 +129,11 @@ def predict(model, guide, *args, params=None, num_samples):
 
 
 # --- training ---
+
+
+def start_again():
+    ppl.clear_param_store()
+    ppl.set_rng_seed(0)
 
 
 def sgd(learning_rate):
@@ -167,8 +179,11 @@ class Training:
     def evaluate(self, *args):
         return self.svi.evaluate_loss(*map(array, args))
 
-    def metrics(self, *args):
-        return self.loss.metrics(self.model, self.guide, *map(array, args))
+    def metrics(self, *args, seed=0):
+        ppl.set_rng_seed(seed)
+        found = self.loss.metrics(self.model, self.guide, *map(array, args))
+        assert not any(value.requires_grad for site in found.values() for value in site.values())
+        return found
 
     def param(self, name):
         return to_numpy(ppl.get_param_store()[name.replace(".", "$$$")])
@@ -192,3 +207,34 @@ def advance(chains, distribution, values, seed=0):
     ppl.set_rng_seed(seed)
     with xp.no_grad():
         return [to_numpy(x) for x in chains.advance(distribution, array(values))]
+
+
+# --- MCMC ---
+
+TWO_CHAINS = {}
+
+
+def mcmc(kernel, *args, num_samples, num_warmup, num_chains=1, init_params=None, **options):
+    """MCMC after its run, with chains in this process."""
+    options |= {"num_chains": num_chains, "disable_progbar": True}
+    if init_params is not None:
+        options["initial_params"] = {name: array(at) for name, at in init_params.items()}
+    warning = pytest.warns(UserWarning, match="drawn sequentially")
+    with patch("torch.multiprocessing.cpu_count", lambda: 1):
+        with warning if num_chains > 1 else nullcontext():
+            run = infer.MCMC(kernel, num_samples, num_warmup, **options)
+    run.run(*map(array, args))
+    return run
+
+
+def print_summary(mcmc):
+    mcmc.summary()
+
+
+def stock_to_arviz(mcmc):
+    return az.from_pyro(mcmc, log_likelihood=False)
+
+
+def refused_gradient():
+    """Context in which the gradient of an unknown log-normalizer is refused."""
+    return pytest.raises(ValueError, match="doubly intractable")

@@ -15,3 +15,9 @@ def stock(request):
 def unweighted(request):
     """Every stock ELBO that needs no density of the guide."""
     return adapter.ELBOS[request.param]
+
+
+@pytest.fixture(params=adapter.ELBOS)
+def elbo_name(request):
+    """Name of every stock ELBO that a toy is trained with."""
+    return request.param

@@ -1,0 +1,176 @@
+import re
+
+import numpy as np
+import pytest
+
+from helpers.infer.check import scaled
+from helpers.infer.elbo import (
+    PLAIN_X,
+    X,
+    discrepancy,
+    fit,
+    latent,
+    observed,
+    plain_guide,
+    plain_model,
+    step,
+)
+from pyro_ebm.core.objectives.loss import Loss
+
+# --- attached parts ---
+
+
+class Matched:
+    """Objective that pulls a learner to the mean of the values and the energy nowhere."""
+
+    def loss(self, *args, target):
+        *_, distribution, value = args  # NumPyro gives a random key first.
+        return Loss((target - value.mean(-1)) ** 2 + 0.0 * distribution.potential(value), {})
+
+
+def matching_guide(host):
+    return lambda x: host.ebm.attach("x", target=host.ppl.param("target", host.array(0.0)))
+
+
+@pytest.mark.parametrize("name", ["Trace x3", "Trace x3 in turn", "TraceGraph x2", "Renyi x2"])
+def test_attached_parameters_are_trained(host, name):
+    loss = host.ebm.EnergyELBO({"x": Matched()}, host.STOCK[name](), num_normalizer_samples=0)
+    found = fit(host, observed(host), matching_guide(host), loss, num_steps=100)
+    assert found.params["target"] == pytest.approx(X.mean(), abs=0.02)
+
+
+def test_attach_has_no_effect_elsewhere(host):
+    def guide(x):
+        plain_guide(host)(x)
+        matching_guide(host)(x)
+
+    host.ebm.attach("x", target=1.0)
+    fit(host, plain_model(host), guide, host.infer.Trace_ELBO(), PLAIN_X)
+    params = {"target": host.array(0.0)}
+    model, guide, x = observed(host), matching_guide(host), host.array(X)
+    assert host.predict(model, guide, x, params=params, num_samples=3)["x"].shape == (3, 8, 2)
+
+
+# --- refusals ---
+
+
+def doubly_intractable(host, where):
+    def model(x):
+        scaled(host, where)(x[:6])
+
+    def guide(x):
+        loc = host.ppl.param("loc", host.array(0.0))
+        host.ppl.sample("scale", host.dist.LogNormal(loc, 0.1))
+        host.ppl.sample("shift", host.dist.Normal(loc, 0.1))
+
+    return model, guide
+
+
+def mixture(host):
+    mixing = host.dist.Categorical(host.array(np.ones(3) / 3))
+
+    def make_prior(energy):
+        return host.dist.MixtureSameFamily(mixing, host.prior(energy).expand((3,)))
+
+    return host.observed_model(host.Bowl(), make_prior), host.empty_guide
+
+
+def attaching_model(host):
+    def model(x):
+        host.ebm.attach("x", critic=1.0)
+        observed(host)(x)
+
+    return model
+
+
+def energy_guide(host):
+    def guide(x):
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.prior(host.frozen(host.Bowl())))
+
+    return guide
+
+
+REFUSALS = {
+    "guide": (lambda h: (latent(h), energy_guide(h)), "EnergyBased at site 'z' of the guide"),
+    "mixture": (mixture, "components of MixtureSameFamily"),
+    "energy": (lambda h: doubly_intractable(h, "energy"), "latent variable 'scale'"),
+    "base": (lambda h: doubly_intractable(h, "base"), "latent variable 'scale'"),
+    "objective": (
+        lambda h: (latent(h), h.mean_field_guide, {"y": discrepancy(h)}),
+        r"the model \(\['z'\]\), got 'y'",
+    ),
+    "missing": (
+        lambda h: (observed(h), h.empty_guide, Matched()),
+        r"attach \['target'\] to site 'x' .*, got nothing",
+    ),
+    "unwanted": (
+        lambda h: (observed(h), matching_guide(h)),
+        r"attach nothing to site 'x' .*'target'",
+    ),
+    "typo": (
+        lambda h: (observed(h), h.attaching("typo", target=1.0)),
+        r"attach\(...\) for sites with an objective \(\['x'\]\), got 'typo'",
+    ),
+    "typo of chains": (
+        lambda h: (observed(h), h.attaching("typo", chains=h.ebm.PersistentChains(4, (2,)))),
+        r"attach\(...\) for sites with an objective \(\['x'\]\), got 'typo'",
+    ),
+    "attach in model": (
+        lambda h: (attaching_model(h), h.empty_guide),
+        r"attach\('x', ...\) in the guide, got it in",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(host, name):
+    make, message = REFUSALS[name]
+    with pytest.raises(ValueError, match=message):
+        step(host, *make(host))
+
+
+def test_energies_under_enumerated_classes_are_refused(host):
+    def model(x):
+        registered = host.register("energy", energy)
+        with host.ppl.plate("data", len(x)):
+            mixing = host.dist.Categorical(host.array(np.ones(3) / 3))
+            kind = host.ppl.sample("kind", mixing, infer={"enumerate": "parallel"})
+            base = host.dist.Normal(kind[..., None] * host.xp.ones(2), 1.0).to_event(1)
+            host.ppl.sample("x", host.ebm.EnergyBased(registered, base), obs=x)
+
+    energy = host.Bowl()
+    message = (
+        "every batch dimension of .*'x' to be a plate|dependence on the latent variable 'kind'"
+    )
+    elbo = host.ELBOS.get("TraceEnum", host.ELBOS["TraceGraph"])()
+    with pytest.raises(ValueError, match=message):
+        step(host, model, host.empty_guide, elbo=elbo)
+
+
+# --- parameters that nothing trains ---
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_parameters_that_no_optimizer_updates_are_named(host, is_hidden):
+    energy = host.Bowl()
+    hidden = (lambda z: energy(z)) if is_hidden else energy
+    model = host.latent_model(None, lambda _: host.prior(hidden))
+    named = re.escape(host.HIDDEN if is_hidden else "weight")
+    with pytest.warns(UserWarning, match=f"No optimizer will update .* of site 'z': {named}; "):
+        step(host, model, host.mean_field_guide)
+
+
+def test_a_site_without_objective_is_named(host):
+    def model(x):
+        one, two = host.register("one", energies[0]), host.register("two", energies[1])
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.prior(one))
+            host.ppl.sample("x", host.prior(two), obs=x)
+
+    energies = host.Bowl(), host.Bowl()
+    message = "'z': weight; EnergyELBO has no objective for this site|Nothing trains"
+    with pytest.warns(UserWarning, match=message):
+        found = step(host, model, host.mean_field_guide, {"x": discrepancy(host)})
+    assert found.params["one.weight"] == 0.5
+    assert found.params["two.weight"] != 0.5
