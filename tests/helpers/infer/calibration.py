@@ -30,6 +30,25 @@ def truths_and_data(seed=0):
     return truths, truths + rng.normal(size=NUM_DATA_SETS)
 
 
+def posterior_draws(host, data, strength):
+    """Draws for all data sets, under a prior whose energy is `strength` times the true one.
+
+    The latent variable of each data set has independent copies, so that one state of one chain
+    is many independent draws.
+    """
+
+    def model(x):
+        with host.ppl.plate("copies", NUM_DRAWS, dim=-2), host.ppl.plate("data_sets", len(x)):
+            base = host.dist.Normal(0.0, BASE_SCALE)
+            prior = host.ebm.EnergyBased(lambda z: strength * two_wells(z), base)
+            z = host.ppl.sample("z", prior)
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    kernel = host.ebm.SamplerKernel(model, host.ebm.HMC(0.1, num_steps=6))
+    mcmc = host.mcmc(kernel, data, num_samples=60, num_warmup=100)
+    return host.to_numpy(mcmc.get_samples()["z"][-1])
+
+
 def p_values(truths, draws):
     """Of chi-square tests that ranks are uniform: ranks of the value, and of the energy.
 
@@ -41,3 +60,9 @@ def p_values(truths, draws):
     ranks = [(draws < truths).sum(0), (two_wells(draws) < two_wells(truths)).sum(0)]
     counts = [np.bincount(rank, minlength=NUM_DRAWS + 1) for rank in ranks]
     return [stats.chisquare(count).pvalue for count in counts]
+
+
+def test_posteriors_under_energy_priors_are_calibrated(host):
+    truths, data = truths_and_data()
+    assert min(p_values(truths, posterior_draws(host, data, strength=1.0))) > 1e-3
+    assert min(p_values(truths, posterior_draws(host, data, strength=0.0))) < 1e-6
