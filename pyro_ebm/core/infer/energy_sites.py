@@ -4,7 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
@@ -14,6 +14,9 @@ ADVICE = (
     "If training diverged, try a smaller learning rate, more or smaller steps of the sampler "
     "that draws negatives, or a penalty on energies."
 )
+
+# The argument of `loss` that comes from the site, not from the guide.
+WEIGHTS = "weights"
 
 
 @dataclass
@@ -40,6 +43,9 @@ class EnergySite(ABC):
     objective: Any
     attached: Mapping[str, Any]
 
+    # The host's gradient of a function of one array.
+    _gradient: ClassVar[Callable[..., Any]]
+
     def check(self) -> None:
         """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
         plate_dims = {plate.dim for plate in self.plates if plate.dim is not None}
@@ -59,7 +65,7 @@ class EnergySite(ABC):
     def loss(self, *rng_key: Any) -> Loss:
         """Loss of each batch element, and metrics."""
         metrics: dict[str, Callable[[], Any]] = {}
-        parts = self._parts()
+        parts = {**self._parts(), **self._weights()}
 
         def value_of(energy: Any, value: Any) -> Any:
             result = self.objective.loss(*rng_key, energy, value, **parts)
@@ -86,6 +92,21 @@ class EnergySite(ABC):
 
     def _parts(self) -> Mapping[str, Any]:
         return self.attached
+
+    def _weights(self) -> Mapping[str, Any]:
+        """How often the host counts each value, where the objective takes it."""
+        if WEIGHTS not in inspect.signature(self.objective.loss).parameters:
+            return {}
+        ones: list[Any] = []
+
+        def note(energy: Any, value: Any) -> Any:
+            ones.append(_ones(energy, value))
+            return ones[0]
+
+        self._map(note)
+        # Whatever wraps the energy: how the sum changes with the number of one value.
+        weights = self._gradient(lambda x: self.total(self._map(lambda *_: x)))(ones[0])
+        return {WEIGHTS: weights}
 
 
 def objective_of(site: str, objective: Any) -> Any:
@@ -133,7 +154,7 @@ def check_attached(site: str, loss: Callable[..., Any], attached: Iterable[str])
     required: list[str] = []
     optional: list[str] = []
     for name, parameter in sorted(inspect.signature(loss).parameters.items()):
-        if parameter.kind is parameter.KEYWORD_ONLY:
+        if parameter.kind is parameter.KEYWORD_ONLY and name != WEIGHTS:
             (required if parameter.default is parameter.empty else optional).append(name)
     attached = set(attached)
     if not set(required) <= attached <= {*required, *optional}:

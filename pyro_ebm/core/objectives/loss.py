@@ -40,7 +40,9 @@ class Objective:
         Args:
             *args: ``(distribution, value)``, in NumPyro ``(rng_key, distribution, value)``: an
                 :class:`EnergyBased` and values of shape ``(*batch, *event)``, held constant.
-            **attached: Learned parts that the guide attached to the site, by name.
+            **attached: Learned parts that the guide attached to the site, by name. An objective
+                that compares values with each other may take ``weights`` beside them: how often
+                each value counts, shape ``(*batch,)``, by masks and scales.
 
         Returns:
             A :class:`Loss`, or any pair of a loss and a mapping of metrics.

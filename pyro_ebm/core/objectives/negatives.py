@@ -114,14 +114,44 @@ def mean_square(positive: Any, negative: Any) -> Any:
     return positive**2 + xp.mean(negative**2, axis=0)
 
 
-def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[[], Any]]:
-    """Return the metrics ``energy_gap`` and ``energy_scale``, from energies as constants."""
+def energy_metrics(
+    positive: Any, negative: Any, counts: Any = None
+) -> dict[str, Callable[[], Any]]:
+    """Return the metrics ``energy_gap`` and ``energy_scale``, from energies as constants.
+
+    ``counts`` are how often each value counts, by default once.
+    """
     xp = array_namespace(positive, negative)
 
     def scale() -> Any:
+        if counts is not None:
+            return _counted_deviation(positive, negative, counts)
         return xp.std(xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)]))
 
-    return {"energy_gap": lambda: xp.mean(negative) - xp.mean(positive), "energy_scale": scale}
+    def gap() -> Any:
+        mean = xp.mean(positive) if counts is None else _counted_mean(positive, counts)
+        return xp.mean(negative) - mean
+
+    return {"energy_gap": gap, "energy_scale": scale}
+
+
+def _counted_mean(x: Any, counts: Any) -> Any:
+    # What does not count may be NaN.
+    xp = array_namespace(x, counts)
+    terms = xp.where(counts > 0, x, xp.zeros_like(x)) * counts
+    return xp.sum(terms) / xp.sum(xp.broadcast_to(counts, x.shape))
+
+
+def _counted_deviation(positive: Any, negative: Any, counts: Any) -> Any:
+    xp = array_namespace(positive, negative, counts)
+    # A value that counts has, on average over those that do, the weight of one draw.
+    number = xp.sum(xp.astype(counts > 0, counts.dtype))
+    counts = counts * (number / xp.sum(counts))
+    both = xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)])
+    ones = xp.ones_like(xp.reshape(negative, (-1,)))
+    weights = xp.concat([xp.reshape(xp.broadcast_to(counts, positive.shape), (-1,)), ones])
+    mean = _counted_mean(both, weights)
+    return xp.sqrt(_counted_mean((both - mean) ** 2, weights))
 
 
 def weight_metrics(log_weights: Any) -> dict[str, Callable[[], Any]]:

@@ -1,12 +1,18 @@
 """Pseudo-spherical contrastive divergence: a scoring rule without a normalizer."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_finite, check_nonnegative
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
+from pyro_ebm.core.numerics import (
+    effective_sample_size,
+    log_mean_exp,
+    log_positive,
+    logsumexp,
+)
 from pyro_ebm.core.objectives.loss import Loss, Metrics
 from pyro_ebm.core.objectives.negatives import Energies, Negatives, check_negatives, energy_metrics
 from pyro_ebm.core.objectives.settings import convert_fields
@@ -33,7 +39,7 @@ class PseudoSpherical(Negatives):
 
     * Weights are normalized over all values that the objective sees, which share one base. In a
       plate that subsamples this is the minibatch, whose ratio of means has a bias of order one
-      over its size. A masked value has no gradient, but counts in the weights.
+      over its size. A masked value has weight zero; scales of single values multiply theirs.
     * Energies that differ by many times :math:`1 / |\gamma|` leave all weight to one value: watch
       the metrics ``effective_values`` and ``effective_negatives``.
     * From :math:`\gamma = -1/2` down the weights of draws have infinite variance.
@@ -66,26 +72,29 @@ class PseudoSpherical(Negatives):
         check_negatives(self)
         convert_fields(self, gamma=_check_gamma, energy_penalty=check_nonnegative)
 
-    def _loss(self, energies: Energies) -> Loss:
+    def _loss(self, energies: Energies, counts: Any) -> Loss:
         potentials = self._constant(energies.positive), self._constant(energies.negative)
-        weights = pseudo_spherical(self.gamma, *potentials)
+        counts = None if counts is None else self._constant(counts)
+        weights = pseudo_spherical(self.gamma, *potentials, counts)
         xp = array_namespace(*potentials)
         drawn = xp.mean(weights.negative * energies.negative, axis=0)
         loss = weights.positive * energies.positive - drawn
         loss = weights.value + loss - self._constant(loss)
         loss = loss + self.energy_penalty * energies.mean_square
-        sizes = pseudo_spherical_metrics(self.gamma, *potentials)
-        return Loss(loss, {**energy_metrics(*map(self._constant, energies[:2])), **sizes})
+        sizes = pseudo_spherical_metrics(self.gamma, *potentials, counts)
+        return Loss(
+            loss, {**energy_metrics(*map(self._constant, energies[:2]), counts=counts), **sizes}
+        )
 
 
 class PseudoSphericalWeights(NamedTuple):
     r"""Weights of potentials U; see :func:`pseudo_spherical`.
 
     Attributes:
-        positive: Weights of :math:`U(x_i)`, shape ``(*batch,)``; 1 on average.
+        positive: Weights of :math:`U(x_i)`, shape ``(*batch,)``; 1 on average over the counts.
         negative: Weights of :math:`U(x^-_m)`, shape ``(M,)``; 1 on average.
         value: :math:`\frac1\gamma \log \frac1M \sum_m e^{-\gamma U(x^-_m)} - \frac1\gamma \log
-            \frac1N \sum_i e^{-\gamma U(x_i)}`, a number.
+            \frac1N \sum_i c_i e^{-\gamma U(x_i)}`, a number.
     """
 
     positive: Any
@@ -93,7 +102,9 @@ class PseudoSphericalWeights(NamedTuple):
     value: Any
 
 
-def pseudo_spherical(gamma: float, positive: Any, negative: Any) -> PseudoSphericalWeights:
+def pseudo_spherical(
+    gamma: float, positive: Any, negative: Any, counts: Any = None
+) -> PseudoSphericalWeights:
     r"""Compute weights of N values and M draws of the model q in a loss that trains q.
 
     The pseudo-spherical scoring rule is the same for every multiple of q, which :math:`e^{-U}`
@@ -105,10 +116,11 @@ def pseudo_spherical(gamma: float, positive: Any, negative: Any) -> PseudoSpheri
         \nabla L = \mathbb E_{\tilde p}[\nabla U] - \mathbb E_r[\nabla U]
 
     With the weights held constant, the gradient of
-    :math:`\frac1N \sum_i w_i U(x_i) - \frac1M \sum_m w^-_m U(x^-_m)` estimates it:
+    :math:`\frac1N \sum_i c_i w_i U(x_i) - \frac1M \sum_m w^-_m U(x^-_m)` estimates it, where
+    value i counts :math:`c_i` times and :math:`N = \sum_i c_i`:
 
     .. math::
-        w_i = N\, \frac{e^{-\gamma U(x_i)}}{\sum_k e^{-\gamma U(x_k)}}, \qquad
+        w_i = N\, \frac{e^{-\gamma U(x_i)}}{\sum_k c_k e^{-\gamma U(x_k)}}, \qquad
         w^-_m = M\, \frac{e^{-\gamma U(x^-_m)}}{\sum_k e^{-\gamma U(x^-_k)}}
 
     It is also the gradient of ``value``, which is L less what depends on the unknown normalizer.
@@ -117,28 +129,63 @@ def pseudo_spherical(gamma: float, positive: Any, negative: Any) -> PseudoSpheri
         gamma: :math:`\gamma > -1`, not 0.
         positive: :math:`U(x_i)` of data, shape ``(*batch,)``.
         negative: :math:`U(x^-_m)` of draws of the model, shape ``(M,)``.
+        counts: :math:`c_i \ge 0`, shape ``(*batch,)``; None for ones. What counts zero times may be
+            NaN, and has weight zero.
     """
     xp = array_namespace(positive, negative)
     logs = [xp.reshape(-gamma * potential, (-1,)) for potential in (positive, negative)]
-    means = [log_mean_exp(log) for log in logs]
+    log_counts = None if counts is None else _log_counts(positive, counts)
+    means = [_log_mean_exp(logs[0], log_counts), log_mean_exp(logs[1])]
+    weights = xp.exp(_counted(logs[0], log_counts) - means[0])
     return PseudoSphericalWeights(
-        positive=xp.reshape(xp.exp(logs[0] - means[0]), positive.shape),
+        positive=xp.reshape(weights, positive.shape),
         negative=xp.exp(logs[1] - means[1]),
         value=(means[1] - means[0]) / gamma,
     )
 
 
-def pseudo_spherical_metrics(gamma: float, positive: Any, negative: Any) -> Metrics:
+def pseudo_spherical_metrics(
+    gamma: float, positive: Any, negative: Any, counts: Any = None
+) -> Metrics:
     """Return effective sample sizes of values and of draws; arguments as constants."""
     xp = array_namespace(positive, negative)
 
-    def size(potential: Any) -> Any:
-        return effective_sample_size(-gamma * xp.reshape(potential, (-1,)))
+    def values() -> Any:
+        log_weights = -gamma * xp.reshape(positive, (-1,))
+        if counts is None:
+            return effective_sample_size(log_weights)
+        log_counts = _log_counts(positive, counts)
+        return effective_sample_size(_counted(log_weights, log_counts) + log_counts)
 
     return {
-        "effective_values": lambda: size(positive),
-        "effective_negatives": lambda: size(negative),
+        "effective_values": values,
+        "effective_negatives": lambda: effective_sample_size(-gamma * xp.reshape(negative, (-1,))),
     }
+
+
+def _log_counts(positive: Any, counts: Any) -> Any:
+    """Logarithms of counts, minus infinity for zero; shape ``(N,)``."""
+    xp = array_namespace(positive, counts)
+    counts = xp.reshape(xp.broadcast_to(counts, positive.shape), (-1,))
+    return xp.where(counts > 0, log_positive(counts), xp.full_like(counts, -math.inf))
+
+
+def _counted(log_weights: Any, log_counts: Any) -> Any:
+    """Log-weights, minus infinity where the count is zero."""
+    if log_counts is None:
+        return log_weights
+    xp = array_namespace(log_weights, log_counts)
+    return xp.where(log_counts > -math.inf, log_weights, xp.full_like(log_weights, -math.inf))
+
+
+def _log_mean_exp(log_weights: Any, log_counts: Any) -> Any:
+    """Logarithm of a mean in which each weight counts as often as it should; 0 without any."""
+    if log_counts is None:
+        return log_mean_exp(log_weights)
+    total = logsumexp(log_counts)
+    mean = logsumexp(_counted(log_weights, log_counts) + log_counts) - total
+    xp = array_namespace(mean)
+    return xp.where(total > -math.inf, mean, xp.zeros_like(mean))
 
 
 def _check_gamma(name: str, gamma: Any) -> float:

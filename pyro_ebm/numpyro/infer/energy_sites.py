@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro
 from jax import Array, lax
@@ -40,6 +41,8 @@ Attached = dict[str, dict[str, Any]]
 
 class EnergySite(core.EnergySite):
     """An energy-based site of a NumPyro model; masks are a part of ``fn``."""
+
+    _gradient = staticmethod(jax.grad)
 
     @classmethod
     def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":

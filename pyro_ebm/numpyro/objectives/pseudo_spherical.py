@@ -11,7 +11,7 @@ from pyro_ebm.numpyro.objectives.negatives import draw_negatives
 
 
 class PseudoSpherical(core.PseudoSpherical):
-    """Contrastive divergence with weights; under a mask, those of the values NumPyro puts in place.
+    """Contrastive divergence with weights, which are zero under a mask.
 
     Gamma and the traps: see the base class.
 
@@ -33,8 +33,9 @@ class PseudoSpherical(core.PseudoSpherical):
         value: Array,
         *,
         chains: Array | None = None,
+        weights: Array | None = None,
     ) -> Loss:
         check_one_law(distribution)
         value = lax.stop_gradient(value)
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        return self._loss(evaluate_energies(distribution, value, negatives))
+        return self._loss(evaluate_energies(distribution, value, negatives), weights)

@@ -49,6 +49,8 @@ class EnergySite(core.EnergySite):
     mask: Any
     chains: ChainStore
 
+    _gradient = staticmethod(torch.func.grad)
+
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""
         if self.energy.base is None:

@@ -11,7 +11,7 @@ from pyro_ebm.pyro.objectives.negatives import draw_negatives
 
 
 class PseudoSpherical(core.PseudoSpherical):
-    """Pseudo-spherical contrastive divergence; masked values count in the weights.
+    """Pseudo-spherical contrastive divergence; a masked value has no weight.
 
     See :class:`pyro_ebm.core.objectives.pseudo_spherical.PseudoSpherical`.
 
@@ -27,9 +27,14 @@ class PseudoSpherical(core.PseudoSpherical):
     _constant = staticmethod(Tensor.detach)
 
     def loss(
-        self, distribution: EnergyBased, value: Tensor, *, chains: Tensor | None = None
+        self,
+        distribution: EnergyBased,
+        value: Tensor,
+        *,
+        chains: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Loss:
         check_one_law(distribution)
         value = value.detach()
         negatives = draw_negatives(self, distribution, value, chains)
-        return self._loss(evaluate_energies(distribution, value, negatives))
+        return self._loss(evaluate_energies(distribution, value, negatives), weights)

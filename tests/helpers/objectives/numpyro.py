@@ -10,6 +10,7 @@ from jax import lax, random
 from jax.tree_util import Partial
 from numpyro import infer  # noqa: F401
 from numpyro.handlers import mask  # noqa: F401
+from numpyro.handlers import scale as scaling  # noqa: F401
 
 import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import Implicit, Walk, empty_guide, fit  # noqa: F401
@@ -36,6 +37,10 @@ def normal_noise(*shape, seed=0):
 def random_signs(*shape, seed=0):
     """The signs that an objective draws first."""
     return np.asarray(random.rademacher(random.key(seed), shape))
+
+
+def forget():
+    """Do nothing: no parameter outlives a training run."""
 
 
 def noise_in_guide(size):

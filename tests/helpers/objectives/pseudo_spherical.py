@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -25,8 +26,10 @@ def flat(host):
     return lambda p: host.ebm.EnergyBased(gaussian(host, p), event_shape=())
 
 
-def step(host, objective, params=START, prior=None, x=X, draws=DRAWS, **options):
+def step(host, objective, params=START, prior=None, x=X, draws=DRAWS, counts=None, **options):
     attached = {"chains": host.array(draws)}
+    if counts is not None:
+        attached["weights"] = host.array(counts)
     prior = prior or flat(host)
     return host.step(objective, prior, params, x, lambda p: attached, **options)
 
@@ -140,3 +143,62 @@ def test_one_base_for_all_values(host):
     prior = host.ebm.EnergyBased(lambda x: x**2, base)
     with pytest.raises(ValueError, match=r"one law for all .* of batch shape \(3,\)"):
         host.loss(host.ebm.PseudoSpherical(0.5), prior, X[:3])
+
+
+# --- values that do not count, or count twice ---
+
+
+def trained(host, x, handler):
+    """Path of the parameters and metrics at the end, with a handler around the site."""
+
+    def model(x):
+        p = {name: host.ppl.param(name, host.array(value)) for name, value in START.items()}
+        base = host.dist.Normal(host.array(0.0), 2.0)
+        with host.ppl.plate("data", len(x)), handler():
+            host.ppl.sample("x", host.ebm.EnergyBased(gaussian(host, p), base), obs=x)
+
+    def guide(x):
+        host.ebm.attach("x", chains=host.array(DRAWS))
+
+    host.forget()
+    loss = host.ebm.EnergyELBO(host.ebm.PseudoSpherical(0.5), num_normalizer_samples=0)
+    found = host.fit(model, guide, loss, host.array(x), num_steps=5)
+    return found.path, host.metrics(loss, model, guide, host.array(x), found)
+
+
+def assert_same_training(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("mu", "log_scale", "effective_values", "energy_gap", "energy_scale"):
+            if name in theirs:
+                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, err_msg=name)
+
+
+def test_masked_values_are_dropped(host):
+    mask = np.arange(6) % 3 > 0
+    given = np.where(mask, X, 50.0)
+    found = trained(host, given, lambda: host.mask(mask=host.xp.asarray(mask)))
+    expected = trained(host, X[mask], nullcontext)
+    assert_same_training(found, expected)
+    assert found[1]["objective"] == pytest.approx(expected[1]["objective"])
+
+
+def test_a_value_of_scale_two_counts_twice(host):
+    found = trained(host, X, lambda: host.scaling(scale=host.array([1, 2, 1, 1, 2, 1])))
+    path, metrics = trained(host, np.append(X, X[[1, 4]]), nullcontext)
+    # These two say how many values there are.
+    del metrics["effective_values"], metrics["energy_scale"]
+    assert_same_training(found, (path, metrics))
+
+
+def test_nothing_counts(host):
+    found = step(host, host.ebm.PseudoSpherical(0.5), counts=np.zeros(6))
+    assert np.isfinite(found.loss).all()
+    assert all(np.isfinite(gradient) for gradient in found.gradients.values())
+
+
+def test_values_that_do_not_count_may_be_nan(host):
+    mask, x = np.arange(6) > 1, np.where(np.arange(6) > 1, X, np.nan)
+    found = step(host, host.ebm.PseudoSpherical(0.5), x=x, counts=mask)
+    expected = step(host, host.ebm.PseudoSpherical(0.5), x=X[mask])
+    np.testing.assert_allclose(found.loss[mask], expected.loss)
+    assert found.metrics == pytest.approx(expected.metrics)

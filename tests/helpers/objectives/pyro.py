@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from pyro import infer  # noqa: F401
 from pyro.poutine import mask  # noqa: F401
+from pyro.poutine import scale as scaling  # noqa: F401
 from torch import nn
 
 import pyro_ebm.pyro as ebm
@@ -42,6 +43,11 @@ def random_signs(*shape, seed=0):
     """The signs that an objective draws first."""
     pyro.set_rng_seed(seed)
     return 2 * torch.randint(2, shape).numpy() - 1
+
+
+def forget():
+    """Clear what outlives a training run."""
+    pyro.clear_param_store()
 
 
 def noise_in_guide(size):
