@@ -84,3 +84,23 @@ def test_other_objectives_train_their_learners(containing, num_latents, learners
     result = svi.run(random.key(0), 2, random.normal(random.key(0), (10, 2)), progress_bar=False)
     assert jnp.isfinite(result.losses).all()
     assert {name.split("$")[0] for name in result.params} == {"energy", *learners}
+
+
+class Conditional(eqx.Module):
+    net: eqx.Module
+
+    def __call__(self, x, c):
+        return self.net(jnp.concatenate([x, c], -1))
+
+
+def test_a_conditional_energy_is_trained():
+    names = {"ebm": ebm, "dist": dist, "numpyro": numpyro, "jnp": jnp, "eqx_module": eqx_module}
+    names |= {"energy_net": Conditional(linear(3, 1, first))}
+    exec(readme.numpyro_code("context=c"), names)
+    c, y = random.normal(random.key(0), (10, 2)), random.normal(random.key(1), (10, 1))
+    loss = ebm.EnergyELBO(ebm.MaximumLikelihood(num_samples=10))
+    svi = SVI(names["model"], lambda c, y: None, optax.adam(1e-3), loss)
+    result = svi.run(random.key(0), 2, c, y, progress_bar=False)
+    assert jnp.isfinite(result.losses).all()
+    prior = ebm.site_distribution(names["model"], "y", params=result.params)(c, y)
+    assert prior.batch_shape == (10,)

@@ -85,3 +85,22 @@ def test_bounds_are_trained_as_they_say():
     names["svi"].step(torch.randn(10, 2))
     after = energy[0].weight, generator.weight
     assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_a_conditional_energy_is_trained():
+    class Conditional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 1)
+
+        def forward(self, x, c):
+            return self.net(torch.cat([x, c], -1))[:, 0]
+
+    names = {"ebm": ebm, "dist": dist, "pyro": pyro, "torch": torch, "energy": Conditional()}
+    exec(readme.code("context=c"), names)
+    before = names["energy"].net.weight.detach().clone()
+    c, y = torch.randn(10, 2), torch.randn(10, 1)
+    loss = ebm.EnergyELBO(ebm.MaximumLikelihood(num_samples=10))
+    SVI(names["model"], lambda c, y: None, Adam({"lr": 0.1}), loss).step(c, y)
+    assert not torch.equal(before, names["energy"].net.weight)
+    assert ebm.site_distribution(names["model"], "y")(c, y).batch_shape == (10,)

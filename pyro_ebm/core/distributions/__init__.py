@@ -7,4 +7,9 @@ is *frozen in the parameters*: the unnormalized log-density, differentiable in t
 every stock ELBO, guide and MCMC kernel is right for everything but the energy's own parameters,
 which an objective trains through ``potential``. The base has a density (a normal, a flow) or is a
 ``Pushforward``: whatever a generator makes of a latent variable.
+
+An energy is *bound* when the distribution is made: to its parameters, to the variables that it
+closes over, and to its ``context``, the one way to depend on anything that differs between rows.
+From there on it is a function of value and context; a probe refuses energies whose rows depend on
+each other or on chance (batch norm, dropout).
 """

@@ -1,6 +1,7 @@
 """Checks of energies, bases and generators."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 
@@ -51,6 +52,19 @@ def _check_arguments(energy: Any, *, has_context: bool) -> None:
         raise TypeError(
             f"Expected `energy` to be a function of {wanted}, got one of {signature}."
         ) from error
+
+
+def check_expansion(batch_shape: Any, new_shape: Any, broadcast_shapes: Callable[..., Any]) -> None:
+    """Raise unless a distribution can be expanded from one batch shape to another."""
+    try:
+        fits = tuple(broadcast_shapes(batch_shape, new_shape)) == tuple(new_shape)
+    except (RuntimeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"Cannot broadcast distribution of shape {tuple(batch_shape)} to shape "
+            f"{tuple(new_shape)}."
+        )
 
 
 def check_value_shape(shape: Any, event_shape: Any) -> tuple[int, ...]:

@@ -70,6 +70,14 @@ def _call(distribution: Any, parts: list[slice], rows: tuple[Any, ...], of: str)
     return energies
 
 
+def single_value(distribution: Any, site: str | None) -> ValueError:
+    """Error of an energy that takes one value instead of rows."""
+    return ValueError(
+        f"Expected {_name(distribution, site)} to map rows (N, *event_shape) to (N,), got a "
+        "function of a single value: write jax.vmap(energy)."
+    )
+
+
 def wrong_number_of_rows(of: str, num_rows: int, error: Exception) -> ValueError:
     """Error of an energy that does not take this number of rows."""
     return ValueError(

@@ -134,3 +134,8 @@ def test_values_and_energies_that_do_not_fit(host):
         host.ebm.EnergyBased(lambda x, c: x[:, 0] * c, base)
     with pytest.raises(TypeError, match="`context` to be .*, got str"):
         host.ebm.EnergyBased(lambda x, c: x[:, 0] * c, base, context="labels")
+
+
+def test_an_expansion_must_hold_the_present_shape(host):
+    with pytest.raises(ValueError, match=r"Cannot broadcast distribution of shape \(5,\) to"):
+        conditional(host).expand((2, 4))
