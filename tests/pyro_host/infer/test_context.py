@@ -1,0 +1,1 @@
+from helpers.infer.context import *  # noqa: F403
