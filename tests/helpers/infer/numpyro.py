@@ -16,6 +16,7 @@ from jax.tree_util import Partial as bind  # noqa: N813, F401
 from numpyro import infer
 from numpyro.distributions import biject_to  # noqa: F401
 from numpyro.handlers import mask, replay, scale, seed, substitute, trace  # noqa: F401
+from numpyro.infer import autoguide  # noqa: F401
 from numpyro.infer.autoguide import AutoNormal  # noqa: F401
 
 import pyro_ebm.numpyro as ebm  # noqa: F401
@@ -112,6 +113,22 @@ def predict(model, guide, *args, params=None, num_samples):
         params = params.get_params(params.init(KEY, *args))
     predictive = infer.Predictive(model, guide=guide, params=params, num_samples=num_samples)
     return predictive(KEY, *args)
+
+
+def prior_draws(model, **options):
+    return infer.Predictive(model, **options)(KEY)
+
+
+def guide_draws(guide, fitted, *args, num_samples):
+    """Draws of site ``z`` of a fitted autoguide."""
+    del args
+    return np.asarray(guide.sample_posterior(KEY, fitted.params, sample_shape=(num_samples,))["z"])
+
+
+def laplace(guide, fitted, *args):
+    """Posterior of a fitted ``AutoLaplaceApproximation``."""
+    del args
+    return guide.get_posterior(fitted.params)
 
 
 # --- training ---

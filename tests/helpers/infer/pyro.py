@@ -12,6 +12,7 @@ import pyro.distributions as dist  # noqa: F401
 import pytest
 import torch as xp
 from pyro import infer
+from pyro.infer import autoguide  # noqa: F401
 from pyro.infer.autoguide import AutoNormal  # noqa: F401
 from pyro.optim import SGD, Adam
 from pyro.poutine import mask, replay, scale, trace  # noqa: F401
@@ -126,6 +127,24 @@ def draws(guide, *args, params=None):
 def predict(model, guide, *args, params=None, num_samples):
     del params
     return infer.Predictive(model, guide=guide, num_samples=num_samples)(*args)
+
+
+def prior_draws(model, **options):
+    return infer.Predictive(model, **options)()
+
+
+def guide_draws(guide, fitted, *args, num_samples):
+    """Draws of site ``z`` of a fitted autoguide."""
+    del fitted
+    args = [array(value) for value in args]
+    return np.stack([to_numpy(guide(*args)["z"]) for _ in range(num_samples)])
+
+
+def laplace(guide, fitted, *args):
+    """Posterior of a fitted ``AutoLaplaceApproximation``."""
+    del fitted
+    args = [array(value) for value in args]
+    return guide.laplace_approximation(*args).get_posterior(*args)
 
 
 # --- training ---
