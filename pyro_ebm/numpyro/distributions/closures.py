@@ -70,7 +70,7 @@ class Static:
 
 
 class _Frame(NamedTuple):
-    """What a function has beside values: all of it is static."""
+    """Static parts of a function: code, name, namespace, and cells that stay shared."""
 
     code: CodeType
     name: str
