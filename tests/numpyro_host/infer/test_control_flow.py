@@ -7,6 +7,7 @@ import pytest
 from helpers.hosts.numpyro import Bowl, empty_guide, fit, register
 from helpers.issues import is_only
 from jax import random
+from numpyro import handlers
 from numpyro.contrib.control_flow import cond, scan
 
 import pyro_ebm.numpyro as ebm
@@ -113,3 +114,15 @@ def test_a_branch_has_the_loss_of_its_base():
 
         losses = [fit(model, empty_guide, LOSS, x) for model in (branches(of_latent=False), plain)]
         assert losses[0].losses == pytest.approx(losses[1].losses, rel=1e-5)
+
+
+def test_a_context_inside_of_a_scan_is_refused():
+    def model(y):
+        def step(_, c):
+            prior = ebm.EnergyBased(lambda x, c: c * x**2, dist.Normal(0.0, 1.0), context=c)
+            return _, numpyro.sample("x", prior)
+
+        scan(step, None, jnp.ones((3, 2)))
+
+    with pytest.raises(NotImplementedError, match="without `context` inside of `scan`"):
+        handlers.trace(handlers.seed(model, 0)).get_trace(None)
