@@ -24,7 +24,8 @@ class EnergyELBO:
 
     ``metrics(...)``, with the arguments of ``loss``, returns by site the mean of the objective over
     batch elements, ``"objective"``, and the objective's metrics, for example ``"energy_gap"``. It
-    runs model and guide once more, with fresh noise, and changes nothing.
+    runs model and guide once more, with fresh noise, and changes nothing. Outside of ``jit`` it
+    warns of metrics that show an objective not to be believed.
 
     Args:
         objective: Trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or a

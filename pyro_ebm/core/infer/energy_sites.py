@@ -1,6 +1,8 @@
 """Energy-based sites of a model, and checks of what objectives and guides give for them."""
 
 import inspect
+import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import Loss
 
 ADVICE = (
@@ -45,6 +48,8 @@ class EnergySite(ABC):
 
     # The host's gradient of a function of one array.
     _gradient: ClassVar[Callable[..., Any]]
+    # Whether the host knows the number in an array, which it does not inside of `jit`.
+    _is_known: ClassVar[Callable[[Any], Any]]
 
     def check(self) -> None:
         """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
@@ -54,10 +59,14 @@ class EnergySite(ABC):
             check_attached(self.name, self.objective.loss, self.attached)
 
     def check_rows(self) -> None:
-        """Raise unless rows of the energy are independent of each other and of chance."""
+        """Raise unless rows of the energy are independent, and the objective can train it."""
+        check_energy = getattr(self.objective, "check_energy", None)
+        counts = None if check_energy is None else self._counts()
 
         def check(energy: Any, value: Any) -> Any:
             energy._check_rows(value, self.name)
+            if check_energy is not None:
+                check_energy(energy, value, counts, self.name)
             return _ones(energy, value)
 
         self._map(check)
@@ -76,9 +85,12 @@ class EnergySite(ABC):
         return Loss(self._map(value_of), metrics)
 
     def metrics(self, *rng_key: Any) -> dict[str, Any]:
-        """Mean of the objective over batch elements, and its metrics."""
+        """Mean of the objective over batch elements, and its metrics; warns if they are bad."""
         loss = self.loss(*rng_key)
         read = {name: metric() for name, metric in loss.metrics.items()}
+        known = {name: float(read[name]) for name in INSPECTED if self._is_known(read.get(name))}
+        for message in doubts(self.name, known, math.prod(loss.value.shape)):
+            warnings.warn(message, stacklevel=3)
         ones = array_namespace(loss.value).broadcast_to(self._map(_ones), loss.value.shape)
         return {"objective": self.total(loss.value) / self.total(ones), **read}
 
@@ -94,9 +106,11 @@ class EnergySite(ABC):
         return self.attached
 
     def _weights(self) -> Mapping[str, Any]:
-        """How often the host counts each value, where the objective takes it."""
-        if WEIGHTS not in inspect.signature(self.objective.loss).parameters:
-            return {}
+        takes_weights = WEIGHTS in inspect.signature(self.objective.loss).parameters
+        return {WEIGHTS: self._counts()} if takes_weights else {}
+
+    def _counts(self) -> Any:
+        """Count how often the host takes each value, by masks and scales."""
         ones: list[Any] = []
 
         def note(energy: Any, value: Any) -> Any:
@@ -105,8 +119,7 @@ class EnergySite(ABC):
 
         self._map(note)
         # Whatever wraps the energy: how the sum changes with the number of one value.
-        weights = self._gradient(lambda x: self.total(self._map(lambda *_: x)))(ones[0])
-        return {WEIGHTS: weights}
+        return self._gradient(lambda x: self.total(self._map(lambda *_: x)))(ones[0])
 
 
 def objective_of(site: str, objective: Any) -> Any:

@@ -48,3 +48,6 @@ class Objective:
             A :class:`Loss`, or any pair of a loss and a mapping of metrics.
         """
         raise NotImplementedError(f"{type(self).__name__} is the settings half of an objective.")
+
+    def check_energy(self, distribution: Any, value: Any, counts: Any, site: str) -> None:
+        """Raise if this objective cannot train an energy; called once, at values of a site."""

@@ -7,12 +7,14 @@ without MCMC. A score says little about the share of the data in each of several
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields
 
@@ -22,6 +24,10 @@ class ScoreMatching(Objective):
     r"""Objective that matches scores, by the trace of the Hessian at the data.
 
     .. math:: \ell(x) = \tfrac12 |\nabla U(x)|^2 - \mathrm{tr}\, \nabla^2 U(x)
+
+    The energy must have a continuous slope, as with SiLU or softplus: with ReLU or LeakyReLU the
+    Hessian is zero wherever it exists, and training goes wrong. ``EnergyELBO`` raises for such an
+    energy where it sees numbers.
 
     Costs D products with the Hessian, D being the number of coordinates of a value: in many
     dimensions use :class:`SlicedScoreMatching` or :class:`DenoisingScoreMatching`.
@@ -38,8 +44,9 @@ class SlicedScoreMatching(Objective):
     .. math::
         \ell(x) = \tfrac12 |\nabla U(x)|^2 - \frac1K \sum_{k=1}^K v_k^\top \nabla^2 U(x)\, v_k
 
-    Its expectation is :class:`ScoreMatching`. Entries of :math:`v_k` are random signs
-    (Rademacher), which have the lowest variance, none at all where the Hessian is diagonal.
+    Its expectation is :class:`ScoreMatching`, with the same condition on the energy. Entries of
+    :math:`v_k` are random signs (Rademacher), which have the lowest variance, none at all where
+    the Hessian is diagonal.
 
     Args:
         num_projections: :math:`K`.
@@ -130,6 +137,76 @@ def coordinate_directions(identity: Any, batch_ndim: int, event_shape: tuple[int
     xp = array_namespace(identity)
     shape = (identity.shape[0], *(1,) * batch_ndim, *event_shape)
     return math.sqrt(identity.shape[0]) * xp.reshape(identity, shape)
+
+
+# Jumps of the slope are looked for at this many points, a step of so many deviations to each side.
+_NUM_POINTS, _NUM_ROWS, _STEP = 1024, 256, 0.01
+# Of the mean slope. ReLU and LeakyReLU have jumps from 0.036 up, smooth energies below 0.004.
+_LARGEST_JUMP = 0.01
+
+
+def check_slope(
+    distribution: Any,
+    target: Any,
+    value: Any,
+    counts: Any,
+    hessian_products: Callable[..., tuple[Any, Any]],
+    random_signs: Callable[[tuple[int, ...], Any], Any],
+    site: str,
+) -> None:
+    r"""Raise if the slope of an energy jumps, so that second derivatives miss a part of it.
+
+    .. math::
+        \max_x \Big| \tfrac12\, v^\top \big(\nabla E(x + h v) - \nabla E(x - h v)\big)
+            - h\, v^\top \nabla^2 E(x)\, v \Big| \Big/ \overline{|v^\top \nabla E|}
+
+    Args:
+        distribution: An energy-based distribution.
+        target: Its target.
+        value: Shape ``(*batch, *event)``.
+        counts: How often each value counts, shape ``(*batch,)``.
+        hessian_products: The host's gradient and products, from function, points and directions.
+        random_signs: Signs of a shape, of the type of an array.
+        site: Name of the sample site.
+    """
+    xp = array_namespace(value)
+    x, event_ndim = _points(distribution, target, value, counts)
+    batch_shape = x.shape[: x.ndim - event_ndim]
+    num_rows = math.prod(batch_shape)
+    if num_rows == 0:
+        return
+    deviation = xp.std(x, axis=tuple(range(len(batch_shape))))
+    v = deviation * random_signs((max(1, _NUM_POINTS // num_rows), *x.shape), x)
+    points, along = xp.stack([x - _STEP * v, x + 0 * v, x + _STEP * v]), xp.stack([v, v, v])
+
+    def energy(x: Any) -> Any:
+        return scaled_energy(distribution, target.value(x))
+
+    gradient, products = hessian_products(energy, points, along[None, ...])
+    before, here, after = (_sum_event(gradient * along, event_ndim)[k, ...] for k in range(3))
+    curvature = _sum_event(products[0, ...] * along, event_ndim)[1, ...]
+    jump = float(xp.max(xp.abs((after - before) / 2 - _STEP * curvature)))
+    if jump > _LARGEST_JUMP * float(xp.mean(xp.abs(here))):
+        raise ValueError(
+            f"Expected the energy of site {site!r} to have a continuous slope, got a slope that "
+            "jumps, as with ReLU and LeakyReLU: score matching by second derivatives cannot train "
+            "it. Use SiLU or softplus, or DenoisingScoreMatching."
+        )
+
+
+def _points(distribution: Any, target: Any, value: Any, counts: Any) -> tuple[Any, int]:
+    """Unconstrained values; few, and without those that count zero times, if they share a law."""
+    x, batch_ndim = target.position(value), value.ndim - len(distribution.event_shape)
+    event_shape, batch_shape = tuple(x.shape[batch_ndim:]), tuple(x.shape[:batch_ndim])
+    has_one_law = (
+        distribution.context is None
+        and not math.prod(getattr(distribution.base, "batch_shape", ())) > 1
+    )
+    if has_one_law:
+        xp = array_namespace(value)
+        x = xp.reshape(x, (math.prod(batch_shape), *event_shape))
+        x = x[xp.reshape(xp.broadcast_to(counts, batch_shape), (-1,)) > 0][:_NUM_ROWS, ...]
+    return x, len(event_shape)
 
 
 def _sum_event(x: Any, event_ndim: int) -> Any:

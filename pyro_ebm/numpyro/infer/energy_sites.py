@@ -43,6 +43,7 @@ class EnergySite(core.EnergySite):
     """An energy-based site of a NumPyro model; masks are a part of ``fn``."""
 
     _gradient = staticmethod(jax.grad)
+    _is_known = staticmethod(lambda x: x is not None and not_jax_tracer(x))
 
     @classmethod
     def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
+from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.objectives import score_matching as core
 from pyro_ebm.core.objectives.loss import Loss
@@ -33,6 +34,11 @@ class ScoreMatching(core.ScoreMatching):
         directions = jnp.broadcast_to(directions, (len(identity), *x.shape))
         return _along(directions, target, x, event_ndim)
 
+    def check_energy(
+        self, distribution: EnergyBased, value: Array, counts: Array, site: str
+    ) -> None:
+        _check_slope(distribution, value, counts, site)
+
 
 class SlicedScoreMatching(core.SlicedScoreMatching):
     """Score matching along random signs, a vector for each value and projection.
@@ -51,6 +57,11 @@ class SlicedScoreMatching(core.SlicedScoreMatching):
         target, x, event_ndim = _unconstrained_rows(distribution, value)
         directions = random.rademacher(rng_key, (self.num_projections, *x.shape), x.dtype)
         return _along(directions, target, x, event_ndim)
+
+    def check_energy(
+        self, distribution: EnergyBased, value: Array, counts: Array, site: str
+    ) -> None:
+        _check_slope(distribution, value, counts, site)
 
 
 class DenoisingScoreMatching(core.DenoisingScoreMatching):
@@ -88,6 +99,17 @@ def _unconstrained_rows(distribution: EnergyBased, value: Array) -> tuple[Target
 def _along(directions: Array, target: Target, x: Array, event_ndim: int) -> Loss:
     gradient, products = _hessian_products(target.potential, x, directions)
     return Loss(core.score_matching(gradient, directions, products, event_ndim), {})
+
+
+def _check_slope(distribution: EnergyBased, value: Array, counts: Array, site: str) -> None:
+    # Numbers are compared where they are known, outside of `jit`.
+    if all(map(not_jax_tracer, jax.tree.leaves((distribution, value, counts)))):
+        target = Target.of(distribution)
+        core.check_slope(distribution, target, value, counts, _hessian_products, _fixed_signs, site)
+
+
+def _fixed_signs(shape: tuple[int, ...], like: Array) -> Array:
+    return random.rademacher(random.key(0), shape, like.dtype)
 
 
 def _hessian_products(potential: Potential, x: Array, directions: Array) -> tuple[Array, Array]:

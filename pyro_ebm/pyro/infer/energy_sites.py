@@ -50,6 +50,7 @@ class EnergySite(core.EnergySite):
     chains: ChainStore
 
     _gradient = staticmethod(torch.func.grad)
+    _is_known = staticmethod(torch.is_tensor)
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""

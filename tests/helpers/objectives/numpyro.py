@@ -39,6 +39,11 @@ def random_signs(*shape, seed=0):
     return np.asarray(random.rademacher(random.key(seed), shape))
 
 
+def first_step(loss, model, x):
+    """Evaluate a loss outside of ``jit``, where numbers are known."""
+    loss.loss(random.key(0), {}, model, empty_guide, x)
+
+
 def forget():
     """Do nothing: no parameter outlives a training run."""
 
@@ -120,6 +125,12 @@ def metrics(loss, model, guide, x, trained=None):
     params = {} if trained is None else _arrays(trained.params)
     read = jax.jit(lambda params: loss.metrics(random.key(0), params, model, guide, x))
     (found,) = read(params).values()
+    return {name: float(value) for name, value in found.items()}
+
+
+def known_metrics(loss, model, guide, x):
+    """Read metrics outside of ``jit``, where numbers are known."""
+    (found,) = loss.metrics(random.key(0), {}, model, guide, x).values()
     return {name: float(value) for name, value in found.items()}
 
 

@@ -45,6 +45,11 @@ def random_signs(*shape, seed=0):
     return 2 * torch.randint(2, shape).numpy() - 1
 
 
+def first_step(loss, model, x):
+    """Take a step of training, without an update."""
+    loss.loss_and_grads(model, empty_guide, x)
+
+
 def forget():
     """Clear what outlives a training run."""
     pyro.clear_param_store()
@@ -127,6 +132,8 @@ def metrics(loss, model, guide, x, trained=None):
     (found,) = loss.metrics(model, guide, x).values()
     return {name: float(value) for name, value in found.items()}
 
+
+known_metrics = metrics
 
 # --- generators ---
 

@@ -1,0 +1,57 @@
+"""Warnings about metrics that show an objective not to be believed."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+# Among fewer values than this, one with most of the weight is no wonder.
+_FEWEST_VALUES = 8
+
+_RUNAWAY = (
+    "energy and critic have run off. Train the critic at a higher learning rate, set "
+    "`energy_penalty` and `critic_penalty`, or take gradient='covariance'"
+)
+_UNEVEN = "energies differ too much. Take `gamma` nearer to 0, or set `energy_penalty`"
+_FAR = (
+    "the energy has moved too far from its base. Take more draws, fit the base, or take an "
+    "objective that draws by MCMC"
+)
+_DIVERGED = "chains have diverged. Lower the `step_size` of the sampler or the learning rate"
+
+
+class _Doubt(NamedTuple):
+    metric: str
+    holds: Callable[[float], bool]
+    seen: str
+    reason: str
+
+
+def _few(size: float) -> bool:
+    return size < 2
+
+
+_DOUBTS = (
+    _Doubt("energy_gap", lambda gap: not math.isfinite(gap), "is not finite", _DIVERGED),
+    _Doubt("clipped", lambda share: share > 0.5, "is above one half", _RUNAWAY),
+    _Doubt("effective_values", _few, "is below 2", _UNEVEN),
+    _Doubt("effective_negatives", _few, "is below 2", _UNEVEN),
+    _Doubt("effective_sample_size", _few, "is below 2", _FAR),
+)
+INSPECTED = frozenset(doubt.metric for doubt in _DOUBTS)
+
+
+def doubts(site: str, metrics: Mapping[str, float], num_values: int) -> Iterator[str]:
+    """Yield a message for each metric that shows the training of a site to be wrong.
+
+    Args:
+        site: Name of the sample site.
+        metrics: Numbers by name.
+        num_values: Number of values that the objective saw.
+    """
+    for metric, holds, seen, reason in _DOUBTS:
+        is_size = holds is _few
+        if metric not in metrics or (is_size and num_values < _FEWEST_VALUES):
+            continue
+        if holds(metrics[metric]):
+            # Without the number, so that Python shows it once.
+            yield f"The metric `{metric}` of site {site!r} {seen}: {reason}."

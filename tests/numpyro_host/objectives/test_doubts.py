@@ -1,0 +1,1 @@
+from helpers.objectives.doubts import *  # noqa: F403

@@ -1,0 +1,1 @@
+from helpers.objectives.slope import *  # noqa: F403
