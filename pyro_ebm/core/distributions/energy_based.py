@@ -1,9 +1,10 @@
 """Energy-based distributions: definition, arguments, and what needs no host."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import evaluate
+from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 
 
 class AbstractEnergyBased:
@@ -40,7 +41,9 @@ class AbstractEnergyBased:
             as many as the base has, and at least one: ``(N,)`` labels, ``(N, d)`` covariates and
             ``(N, height, width)`` images are N contexts each. With two plates around a base
             without batch shape: 2.
-        support: Constraint on the values. Default: that of the base, else all real numbers.
+        support: Constraint on the values. Default: that of the base, else all real numbers. Where
+            it is narrower than the base's, energies outside count as infinite, and the energy is
+            called inside alone.
         sampler: Kernel that ``sample`` runs from draws of the base. Default: ``Langevin(0.05)``,
             an approximation.
         num_sampler_steps: Number of steps that ``sample`` runs it for.
@@ -57,6 +60,11 @@ class AbstractEnergyBased:
             kernel.
         ValueError: If shapes are missing or disagree, or a number is out of range.
     """
+
+    # The host's class of targets.
+    _target_class: ClassVar[Any]
+    # Whether the support may be narrower than the base's.
+    _is_truncated: bool
 
     energy: Any
     base: Any
@@ -125,8 +133,17 @@ class AbstractEnergyBased:
         return {**settings, "validate_args": self._validate_args}
 
     def _scaled(self, energy: Any, value: Any) -> Any:
-        energies = evaluate(self, energy, value)
+        if not self._is_truncated:
+            return self._times_temperature(evaluate(self, energy, value))
+        inside, value = move_inside(self, value)
+        energies = self._times_temperature(evaluate(self, energy, value))
+        return infinite_outside(inside, energies)
+
+    def _times_temperature(self, energies: Any) -> Any:
         return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
+
+    def _target(self) -> Any:
+        return self._target_class.of(self)
 
     def _potential(self, energy: Any, value: Any) -> Any:
         scaled = self._scaled(energy, value)

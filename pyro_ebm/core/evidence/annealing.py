@@ -20,6 +20,8 @@ from pyro_ebm.core.distributions.energy_based import scaled_energy
 _PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
 # Share of the temperatures that is spread evenly whatever the pilot run measured.
 _EVEN_SHARE = 0.1
+# Draws of a base at least, to see which share of them is inside of a narrower support.
+NUM_SHARE_DRAWS = 10_000
 # With a lower acceptance rate, no affordable number of moves separates copies of a draw.
 _STUCK = 0.02
 

@@ -150,6 +150,16 @@ def summarize_log_marginal(
     )
 
 
+def check_starts(energies: Mapping[str, Any]) -> None:
+    """Raise if chains would start at a base outside of the support; None is another prior."""
+    for name, energy in energies.items():
+        if energy is not None and energy._is_truncated:
+            raise ValueError(
+                "Expected a support as wide as the base's for method 'annealed', got a narrower "
+                f"one at site {name!r}; use method='importance'."
+            )
+
+
 def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> None:
     """Raise if a log-normalizer is given for a site that is not an energy-based site."""
     for name in given:

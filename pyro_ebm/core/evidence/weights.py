@@ -102,6 +102,29 @@ def bracket(
     )
 
 
+def times_share(result: LogNormalizer, share: Any, num_draws: int) -> LogNormalizer:
+    r"""Multiply a normalizing constant by a share s, estimated from N independent draws.
+
+    Paths that start at the base inside of a support estimate :math:`Z / s`, where s is the share
+    of the base's mass in the support. Its standard error, :math:`\sqrt{(1 - s) / (s N)}` on the
+    scale of logarithms, enters the bracket too.
+    """
+    xp = array_namespace(share)
+    log_share = xp.log(share)
+    some = xp.where(share > 0, share, xp.ones_like(share))
+    error = xp.sqrt((1.0 - some) / (some * num_draws))
+    reverse = result.reverse_log_weights
+    return replace(
+        result,
+        estimate=result.estimate + log_share,
+        lower=result.lower + log_share - MARGIN * error,
+        upper=result.upper + log_share + MARGIN * error,
+        standard_error=xp.sqrt(result.standard_error**2 + error**2),
+        log_weights=result.log_weights + log_share,
+        reverse_log_weights=None if reverse is None else reverse + log_share,
+    )
+
+
 def _bracket_by_both(
     forward: LogNormalizer, reverse_log_weights: Any, *, own_draws: bool
 ) -> LogNormalizer:

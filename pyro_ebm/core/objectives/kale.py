@@ -53,8 +53,8 @@ class KALE(Objective):
       a generator plays against a critic. Default, and the only choice, without a density.
 
     The gradient of :math:`\hat A` weighs draws by :math:`e^{-E(y_m)}`, and goes through them where
-    the base has ``rsample``, else through :math:`\log p_0(y_m)`. A base with neither, and one
-    whose parameters are constants, stays as it is.
+    the base has ``rsample`` and no wider support, else through :math:`\log p_0(y_m)`. A base with
+    neither, and one whose parameters are constants, stays as it is.
 
     Traps:
 
@@ -155,6 +155,12 @@ class KALE(Objective):
     def _metrics(self, positive: Any, negative: Any) -> Metrics:
         positive, negative = self._constant(positive), self._constant(negative)
         return {**energy_metrics(positive, negative), **weight_metrics(-negative)}
+
+
+def is_reparametrized(distribution: Any) -> bool:
+    """Whether draws carry the base's gradient, as they do not across the edge of a support."""
+    base = distribution.base
+    return base.has_rsample and (is_implicit(base) or not distribution._is_truncated)
 
 
 def log_partition(energies: Any) -> Any:

@@ -1,7 +1,7 @@
 """Negatives: draws of the model that objectives compare with the data."""
 
 from collections.abc import Callable
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -13,6 +13,7 @@ from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 
 
 class Negatives(Objective):
@@ -103,6 +104,15 @@ def evaluate_energies(distribution: Any, value: Any, negatives: Any) -> Energies
 
 def scaled_energies(distribution: Any, value: Any, negatives: Any) -> tuple[Any, Any]:
     """Evaluate the energies alone; see :func:`evaluate_energies`."""
+    if not distribution._is_truncated:
+        return _scaled_energies(distribution, value, negatives)
+    both = [move_inside(distribution, x) for x in (value, negatives)]
+    energies = _scaled_energies(distribution, *(moved for _, moved in both))
+    (here, _), (there, _) = both
+    return infinite_outside(here, energies[0]), infinite_outside(there, energies[1])
+
+
+def _scaled_energies(distribution: Any, value: Any, negatives: Any) -> tuple[Any, Any]:
     energies = evaluate_both(distribution, distribution.energy, value, negatives)
     beta = distribution.inverse_temperature
     return energies if beta == 1 else (beta * energies[0], beta * energies[1])
@@ -119,20 +129,28 @@ def energy_metrics(
 ) -> dict[str, Callable[[], Any]]:
     """Return the metrics ``energy_gap`` and ``energy_scale``, from energies as constants.
 
-    ``counts`` are how often each value counts, by default once.
+    ``counts`` are how often each value counts, by default once. Draws of infinite energy, outside
+    of a support, do not count.
     """
     xp = array_namespace(positive, negative)
 
     def scale() -> Any:
         if counts is not None:
             return _counted_deviation(positive, negative, counts)
-        return xp.std(xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)]))
+        deviation = xp.std(xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)]))
+        inside = _counted_deviation(positive, negative, xp.ones_like(positive))
+        return xp.where(xp.all(negative != inf), deviation, inside)
 
     def gap() -> Any:
         mean = xp.mean(positive) if counts is None else _counted_mean(positive, counts)
-        return xp.mean(negative) - mean
+        inside = _counted_mean(negative, _is_finite(negative))
+        return xp.where(xp.all(negative != inf), xp.mean(negative), inside) - mean
 
     return {"energy_gap": gap, "energy_scale": scale}
+
+
+def _is_finite(energies: Any) -> Any:
+    return array_namespace(energies).astype(energies != inf, energies.dtype)
 
 
 def _counted_mean(x: Any, counts: Any) -> Any:
@@ -148,8 +166,8 @@ def _counted_deviation(positive: Any, negative: Any, counts: Any) -> Any:
     number = xp.sum(xp.astype(counts > 0, counts.dtype))
     counts = counts * (number / xp.sum(counts))
     both = xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)])
-    ones = xp.ones_like(xp.reshape(negative, (-1,)))
-    weights = xp.concat([xp.reshape(xp.broadcast_to(counts, positive.shape), (-1,)), ones])
+    draws = _is_finite(xp.reshape(negative, (-1,)))
+    weights = xp.concat([xp.reshape(xp.broadcast_to(counts, positive.shape), (-1,)), draws])
     mean = _counted_mean(both, weights)
     return xp.sqrt(_counted_mean((both - mean) ** 2, weights))
 

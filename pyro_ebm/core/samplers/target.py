@@ -76,6 +76,10 @@ class AbstractTarget:
         """Map values to unconstrained positions."""
         return self.bijection.inv(value)
 
+    def interior(self, value: Any) -> Any:
+        """Return a point of the support for each value, of the same shape."""
+        raise NotImplementedError
+
     def log_volume(self, position: Any, value: Any = None) -> Any:
         """Log-determinant of the Jacobian of :meth:`value`."""
         value = self.value(position) if value is None else value

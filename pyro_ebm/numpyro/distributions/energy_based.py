@@ -4,21 +4,30 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, lax, random, tree_util
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
-from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
-from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
-from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows
+from pyro_ebm.core.distributions.checks import (
+    check_distribution,
+    check_expansion,
+    check_ingredients,
+)
+from pyro_ebm.core.distributions.context import (
+    context_shape,
+    number_of_batch_dims,
+    rows_of,
+)
+from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, single_value
 from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
     bind,
@@ -30,7 +39,7 @@ from pyro_ebm.numpyro.distributions.pushforward import Pushforward, as_pushforwa
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.run import move_values
-from pyro_ebm.numpyro.samplers.target import initial_values
+from pyro_ebm.numpyro.samplers.target import Target, initial_values
 
 
 class EnergyBased(core.AbstractEnergyBased, Distribution):
@@ -55,8 +64,10 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         "sampler",
         "num_sampler_steps",
         "inverse_temperature",
+        "_is_truncated",
     )
     has_rsample = False
+    _target_class = Target
 
     def __init__(
         self,
@@ -96,6 +107,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._support = support
+        self._is_truncated = is_truncated(support, base, Target.is_real)
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
         )
@@ -122,8 +134,9 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         raise NotImplementedError
 
     def expand(self, batch_shape: Sequence[int]) -> "EnergyBased":
+        check_expansion(self.batch_shape, batch_shape, jnp.broadcast_shapes)
         new = copy.copy(self)
-        new._batch_shape = jnp.broadcast_shapes(self.batch_shape, tuple(batch_shape))
+        new._batch_shape = tuple(batch_shape)
         return new
 
     def potential(self, value: Array) -> Array:
@@ -154,17 +167,40 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
     _map_context = staticmethod(jax.tree.map)
 
     def _check_rows(self, value: Array, site: str | None = None) -> None:
+        if isinstance(self.energy, ScannedEnergy):  # It has an energy for each step.
+            return
         # Numbers are compared where they are known, outside of `jit`.
-        if all(map(not_jax_tracer, jax.tree.leaves((self, value)))):
-            check_rows(self, value, site)
-        else:
-            jax.eval_shape(lambda x: check_number_of_rows(self, x, site), value)
+        try:
+            if all(map(not_jax_tracer, jax.tree.leaves((self, value)))):
+                check_rows(self, value, site)
+            else:
+                jax.eval_shape(lambda x: check_number_of_rows(self, x, site), value)
+        except ValueError as error:
+            if error.__cause__ is not None and self._takes_one_value(value):
+                raise single_value(self, site) from error
+            raise
+
+    def _takes_one_value(self, value: Array) -> bool:
+        """Whether the energy maps one value, and the context of one, to a number."""
+        rows, _ = rows_of(self, value)
+        try:
+            first = jax.tree.map(lambda leaf: leaf[0], rows)
+            energy = jax.eval_shape(self.energy, *first)
+        except (TypeError, ValueError, IndexError):
+            return False
+        return getattr(energy, "shape", None) == ()
 
     @property
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
-        new = EnergyBased(latent_energy(self.energy, source), source.latent, **self._settings())
+        energy = tree_util.Partial(_restricted, self) if self._is_truncated else self.energy
+        new = EnergyBased(latent_energy(energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
+
+
+def _restricted(distribution: EnergyBased, value: Array, *context: Any) -> Array:
+    inside, value = move_inside(distribution, value)
+    return cast(Array, infinite_outside(inside, distribution.energy(value, *context)))
 
 
 def importance_log_weights(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
@@ -229,6 +265,11 @@ def _vmap_over_energy_based(
 
 @promote_batch_shape.register
 def _promote_energy_based(dist: EnergyBased) -> EnergyBased:
+    if dist.context is not None:
+        raise NotImplementedError(
+            "Expected an energy without `context` inside of `scan`, got one: write the steps as a "
+            "plate, or as a loop of Python."
+        )
     # A scan has stacked every array, so that each step comes with an energy of its own.
     new = copy.copy(dist)
     arrays = jax.tree.leaves(dist.energy)

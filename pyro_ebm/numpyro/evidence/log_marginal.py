@@ -184,6 +184,7 @@ def _weight_of_chain(
     rng_key: Array, posterior: Posterior, sampler: Sampler, num_temperatures: int
 ) -> LogWeight:
     """Return a function that weighs an annealed chain."""
+    core.check_starts({n: find_energy(posterior.sites[n]["fn"]) for n in posterior.latents})
     _check_random("model", lambda key: posterior.starts(key, 1))
     path, dtype = TemperedPosterior(posterior), posterior.start.dtype
     inverse_temperatures = jnp.array(core.power_inverse_temperatures(num_temperatures), dtype)

@@ -13,8 +13,9 @@ from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
-from pyro_ebm.core.evidence.annealing import describe_stuck_draws
-from pyro_ebm.core.evidence.weights import bracket
+from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
+from pyro_ebm.core.evidence.weights import bracket, times_share
+from pyro_ebm.core.samplers.truncation import choose_inside
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.annealing import (
@@ -27,6 +28,7 @@ from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
+from pyro_ebm.numpyro.samplers.target import draw_base
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -110,7 +112,11 @@ def _annealed(
     _check(rng_key, distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
     keys = random.split(rng_key, 5)
-    values = _base_values(keys[0], distribution, core.NUM_PILOTS + settings.num_samples)
+    num_starts = core.NUM_PILOTS + settings.num_samples
+    num_draws = max(NUM_SHARE_DRAWS, num_starts)
+    values, share = _starts(keys[0], distribution, num_starts, num_draws)
+    if share is not None and not_jax_tracer(share):
+        core.check_share(distribution, share, num_draws)
     start = path.target.position(values)
     schedule = schedule_from_pilot(
         keys[1], sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
@@ -123,7 +129,10 @@ def _annealed(
         position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *moved)
         doubts = describe_stuck_draws(distribution, sampler, rate)
     _, gain = _anneal(keys[4], sampler, path, schedule.reversed(), position)
-    return _bracket(log_weights, -gain, own_draws=settings.draws is None), doubts
+    result = _bracket(log_weights, -gain, own_draws=settings.draws is None)
+    if share is not None:
+        result = times_share(result, share, num_draws)
+    return result, doubts
 
 
 def _with_density(distribution: EnergyBased) -> EnergyBased:
@@ -152,7 +161,18 @@ def _bracket(
 
 @partial(jax.jit, static_argnames="num_samples")
 def _base_values(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
-    return distribution.base.sample(rng_key, (num_samples,))
+    return draw_base(rng_key, distribution, distribution.base, (num_samples,))
+
+
+@partial(jax.jit, static_argnames=("num_starts", "num_draws"))
+def _starts(
+    rng_key: Array, distribution: EnergyBased, num_starts: int, num_draws: int
+) -> tuple[Array, Array | None]:
+    """Draw from the base inside of a narrower support; return the share that is inside too."""
+    if not distribution._is_truncated:
+        return distribution.base.sample(rng_key, (num_starts,)), None
+    draws = distribution.base.sample(rng_key, (num_draws,))
+    return choose_inside(distribution, draws, num_starts)
 
 
 def _check(

@@ -48,8 +48,8 @@ class KALE(core.KALE):
         core.check_log_normalizer(self.form, log_normalizer, base.batch_shape)
         value, direction = lax.stop_gradient(value), core.DIRECTIONS[base_loss]
         draw_key, penalty_key = random.split(rng_key)
-        draws, zero = self._draw(draw_key, base, direction)
-        through = bool(direction) and base.has_rsample
+        through = bool(direction) and core.is_reparametrized(distribution)
+        draws, zero = self._draw(draw_key, base, direction, through=through)
         loss, metrics = self._loss(
             distribution, value, draws, zero, log_normalizer, through=through
         )
@@ -58,19 +58,20 @@ class KALE(core.KALE):
             loss = loss + self.gradient_penalty * penalty
         return Loss(loss, metrics)
 
-    def _draw(self, rng_key: Array, base: Any, direction: float) -> tuple[Array, Array | float]:
+    def _draw(
+        self, rng_key: Array, base: Any, direction: float, *, through: bool
+    ) -> tuple[Array, Array | float]:
         """Draws, and a term of value zero: one of the two has the base's gradient.
 
         It is ``direction`` times that of the log-partition.
         """
         shape = (self.num_samples,)
-        goes_through = bool(direction) and base.has_rsample
         try:
-            draws = (base.rsample if goes_through else base.sample)(rng_key, shape)
+            draws = (base.rsample if through else base.sample)(rng_key, shape)
         except NotImplementedError as error:
             raise ValueError(f"Expected a base that can be sampled, got {base}.") from error
         constant = lax.stop_gradient(draws)
-        if goes_through:
+        if through:
             return constant + direction * _zero(draws), 0.0
         if direction and not is_implicit(base):
             return constant, direction * _zero(base.log_prob(constant))

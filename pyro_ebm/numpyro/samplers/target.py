@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.distributions import biject_to, constraints
 
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
+from pyro_ebm.core.samplers.truncation import NUM_TRIES, replace_outside
 
 Potential = Callable[[Array], Array]
 
@@ -23,16 +25,40 @@ class Target(AbstractTarget):
             support = support.base_constraint
         return isinstance(support, type(constraints.real))
 
+    def interior(self, value: Array) -> Array:
+        shape = self.bijection.inverse_shape(value.shape)
+        return self.value(jnp.zeros(shape, value.dtype))
+
 
 def initial_values(rng_key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> Array:
     batch_shape = distribution.batch_shape
     if isinstance(distribution, HasPotential) and distribution.base is not None:
-        values = distribution.base.expand(batch_shape).sample(rng_key, tuple(sample_shape))
+        base = distribution.base.expand(batch_shape)
+        values = draw_base(rng_key, distribution, base, tuple(sample_shape))
     else:
         target = Target.of(distribution)
         shape = (*sample_shape, *batch_shape, *distribution.event_shape)
         values = target.value(random.normal(rng_key, target.bijection.inverse_shape(shape)))
     return lax.stop_gradient(values)
+
+
+def draw_base(rng_key: Array, distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Array:
+    """Draw from a base; where the support is narrower, from the base inside of it.
+
+    Standard normal in unconstrained space where 20 tries did not suffice.
+    """
+    values = base.sample(rng_key, sample_shape)
+    if not distribution._is_truncated:
+        return values
+
+    def again(index: Array, values: Array) -> Array:
+        fresh = base.sample(random.fold_in(rng_key, index), sample_shape)
+        return replace_outside(distribution, values, fresh)
+
+    values, target = lax.fori_loop(0, NUM_TRIES, again, values), Target.of(distribution)
+    shape = target.bijection.inverse_shape(values.shape)
+    noise = random.normal(random.fold_in(rng_key, NUM_TRIES), shape, values.dtype)
+    return replace_outside(distribution, values, target.value(noise))
 
 
 def value_and_gradient(potential: Potential, position: Array) -> tuple[Array, Array]:

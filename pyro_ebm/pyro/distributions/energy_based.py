@@ -1,20 +1,25 @@
 """Energy-based distributions for Pyro's sample sites."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import broadcast_shape
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
-from pyro_ebm.core.distributions.checks import check_distribution, check_ingredients
+from pyro_ebm.core.distributions.checks import (
+    check_distribution,
+    check_expansion,
+    check_ingredients,
+)
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
 from pyro_ebm.core.distributions.probe import check_rows
 from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
 from pyro_ebm.pyro.distributions.bound_energy import (
     bind,
     check_drawn,
@@ -32,7 +37,7 @@ from pyro_ebm.pyro.distributions.pushforward import Pushforward, as_pushforward,
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.run import move_values
-from pyro_ebm.pyro.samplers.target import initial_values
+from pyro_ebm.pyro.samplers.target import Target, initial_values
 
 # Attributes that copies of a distribution share beside its energy and its base.
 _SETTINGS = (
@@ -43,6 +48,7 @@ _SETTINGS = (
     "inverse_temperature",
     "log_normalizer",
     "_support",
+    "_is_truncated",
     "_own_shape",
     "_drawn",
     "_latents",
@@ -67,6 +73,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     arg_constraints: ClassVar[Any] = {}
     has_rsample = False
+    _target_class = Target
 
     def __init__(
         self,
@@ -109,6 +116,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._support = support
+        self._is_truncated = is_truncated(support, base, Target.is_real)
         self._own_shape = torch.Size(batch_shape)
         TorchDistribution.__init__(
             self, batch_shape, torch.Size(event_shape or ()), validate_args=validate_args
@@ -135,6 +143,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyBased":
+        check_expansion(self.batch_shape, batch_shape, torch.broadcast_shapes)
         new: Any = self._get_checked_instance(EnergyBased, _instance)
         return self._with_shape(torch.Size(batch_shape), new)
 
@@ -176,7 +185,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     @property
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
-        new = EnergyBased(latent_energy(self.energy, source), source.latent, **self._settings())
+        energy = _Restricted(self) if self._is_truncated else self.energy
+        new = EnergyBased(latent_energy(energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -205,6 +215,18 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             "Expected a guide of normalized distributions, got an EnergyBased site: its "
             "log-normalizer is unknown, and the gradient of its draws too. Use it in the model."
         )
+
+
+class _Restricted(nn.Module):
+    """Energy of a distribution, infinite outside of its support."""
+
+    def __init__(self, distribution: EnergyBased) -> None:
+        super().__init__()
+        self.energy, self.distribution = distribution.energy, distribution
+
+    def forward(self, value: Tensor, *context: Any) -> Tensor:
+        inside, value = move_inside(self.distribution, value)
+        return cast(Tensor, infinite_outside(inside, self.energy(value, *context)))
 
 
 @torch.no_grad()

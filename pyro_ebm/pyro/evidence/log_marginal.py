@@ -126,6 +126,7 @@ def _weigh_chains(
     posterior: Posterior, settings: core.LogMarginalSettings
 ) -> tuple[Tensor, list[int]]:
     """Return log-weights of annealed chains, and the plates of the data points."""
+    core.check_starts({n: find_energy(site["fn"]) for n, site in posterior.latents.items()})
     sampler, path = settings.sampler, TemperedPosterior(posterior)
     temperatures = core.power_inverse_temperatures(settings.num_temperatures)
     schedule = Schedule(posterior.start.new_tensor(temperatures), None)

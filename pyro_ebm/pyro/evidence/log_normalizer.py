@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
-from pyro_ebm.core.evidence.annealing import describe_stuck_draws
-from pyro_ebm.core.evidence.weights import bracket
+from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
+from pyro_ebm.core.evidence.weights import bracket, times_share
+from pyro_ebm.core.samplers.truncation import choose_inside
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, importance_log_weights
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.annealing import (
@@ -23,6 +24,7 @@ from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
+from pyro_ebm.pyro.samplers.target import draw_base
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -80,7 +82,7 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
         values = settings.draws
     elif distribution.base is not None:
         _check(distribution, settings, needs_density=True)
-        values = distribution.base.sample((settings.num_samples,))
+        values = draw_base(distribution, distribution.base, (settings.num_samples,))
     else:
         values = _search(distribution, settings.sampler)
     path = TemperedTarget(distribution)
@@ -92,7 +94,7 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
     _check(distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
     with pyro.validation_enabled(is_validate=False):
-        values = distribution.base.sample((core.NUM_PILOTS + settings.num_samples,))
+        values, share = _starts(distribution, core.NUM_PILOTS + settings.num_samples)
         start = path.target.position(values)
         schedule = schedule_from_pilot(
             sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
@@ -105,7 +107,19 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
             position, rate = resample_and_move(sampler, path, schedule.step_sizes[-1], *moved)
             doubts = describe_stuck_draws(distribution, sampler, rate)
         _, gain = anneal(sampler, path, schedule.reversed(), position)
-    return bracket(log_weights, -gain, own_draws=settings.draws is None), doubts
+    result = bracket(log_weights, -gain, own_draws=settings.draws is None)
+    return result if share is None else times_share(result, *share), doubts
+
+
+def _starts(distribution: EnergyBased, num_starts: int) -> tuple[Tensor, tuple[Tensor, int] | None]:
+    """Draws of the base inside of a narrower support, and the share that is, from so many."""
+    if not distribution._is_truncated:
+        return distribution.base.sample((num_starts,)), None
+    num_draws = max(NUM_SHARE_DRAWS, num_starts)
+    draws = distribution.base.sample((num_draws,))
+    values, share = choose_inside(distribution, draws, num_starts)
+    core.check_share(distribution, share, num_draws)
+    return values, (share, num_draws)
 
 
 def _with_density(distribution: EnergyBased) -> EnergyBased:

@@ -40,7 +40,9 @@ class KALE(core.KALE):
         base_loss = core.choose_base_loss(self.base_loss, base)
         core.check_log_normalizer(self.form, log_normalizer, base.batch_shape)
         value = value.detach()
-        draws, zero = self._draw(base, core.DIRECTIONS[base_loss])
+        direction = core.DIRECTIONS[base_loss]
+        through = bool(direction) and core.is_reparametrized(distribution)
+        draws, zero = self._draw(base, direction, through=through)
         loss, metrics = self._loss(
             distribution, value, draws, zero, log_normalizer, through=draws.requires_grad
         )
@@ -49,18 +51,17 @@ class KALE(core.KALE):
             loss = loss + self.gradient_penalty * penalty
         return Loss(loss, metrics)
 
-    def _draw(self, base: Any, direction: float) -> tuple[Tensor, Tensor | float]:
+    def _draw(self, base: Any, direction: float, *, through: bool) -> tuple[Tensor, Tensor | float]:
         """Draws, and a zero whose gradient is that of their log-density.
 
         Through one of the two the base follows ``direction`` times the log-partition's gradient.
         """
         shape = torch.Size((self.num_samples,))
-        goes_through = bool(direction) and base.has_rsample
         try:
-            draws = base.rsample(shape) if goes_through else base.sample(shape).detach()
+            draws = base.rsample(shape) if through else base.sample(shape).detach()
         except NotImplementedError as error:
             raise ValueError(f"Expected a base that can be sampled, got {base}.") from error
-        if goes_through:
+        if through:
             return draws.detach() + direction * _zero(draws), 0.0
         if direction and not is_implicit(base):
             return draws, direction * _zero(base.log_prob(draws))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
+from pyro_ebm.core.samplers.truncation import NUM_TRIES, is_inside, replace_outside
 
 Potential = Callable[[Tensor], Tensor]
 Step = Callable[..., Any]
@@ -31,17 +32,21 @@ class Target(AbstractTarget):
             support = support.base_constraint
         return support is constraints.real
 
+    def interior(self, value: Tensor) -> Tensor:
+        return self.value(value.new_zeros(self.bijection.inverse_shape(value.shape)))
+
 
 def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
     """Values to start chains from, shape ``(*sample_shape, *batch, *event)``; detached.
 
-    Draws from the base of an energy-based distribution; else standard normal in unconstrained
-    space.
+    Draws from the base of an energy-based distribution, inside of its support; else standard
+    normal in unconstrained space.
     """
     sample_shape = torch.Size(sample_shape)
     is_energy_based = isinstance(distribution, HasPotential)
     if is_energy_based and distribution.base is not None:
-        return distribution.base.expand(distribution.batch_shape).sample(sample_shape).detach()
+        base = distribution.base.expand(distribution.batch_shape)
+        return draw_base(distribution, base, sample_shape)
     target = Target.of(distribution)
     if not is_energy_based:
         return target.value(torch.randn_like(target.position(distribution.sample(sample_shape))))
@@ -50,6 +55,25 @@ def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
     like = next(energy.parameters(), None) if isinstance(energy, nn.Module) else None
     options = {} if like is None else {"dtype": like.dtype, "device": like.device}
     return target.value(torch.randn(target.bijection.inverse_shape(shape), **options))
+
+
+def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Tensor:
+    """Draws of a base; where the support is narrower, of the base inside of it.
+
+    Draws outside are drawn again. After 20 tries standard normal in unconstrained space takes
+    their place.
+    """
+    shape = torch.Size(sample_shape)
+    values = base.sample(shape).detach()
+    if not distribution._is_truncated:
+        return values
+    for _ in range(NUM_TRIES):
+        if bool(is_inside(distribution, values).all()):
+            return values
+        values = replace_outside(distribution, values, base.sample(shape).detach())
+    target = Target.of(distribution)
+    noise = torch.randn_like(target.position(values))
+    return replace_outside(distribution, values, target.value(noise))
 
 
 def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,89 @@
+"""Supports narrower than the base's: infinite energies outside, draws of the base inside."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from array_api_compat import array_namespace
+
+# Times that draws of a base outside of the support are drawn again.
+NUM_TRIES = 20
+
+
+def is_truncated(support: Any, base: Any, is_real: Callable[[Any], bool]) -> bool:
+    """Whether a support is given that may be narrower than that of the base."""
+    if support is None or base is None or support.is_discrete or is_real(support):
+        return False
+    try:
+        return not _is_same(support, base.support)
+    except NotImplementedError:  # A base without one: all real numbers.
+        return True
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    # Distributions make their independent constraints anew at each call.
+    dims = [getattr(x, "reinterpreted_batch_ndims", None) for x in (first, second)]
+    if dims[0] is None or dims[0] != dims[1]:
+        return first is second
+    return _is_same(first.base_constraint, second.base_constraint)
+
+
+def is_inside(distribution: Any, value: Any) -> Any:
+    """Whether values, shape ``(*batch, *event)``, lie in the support; shape ``(*batch,)``."""
+    support = distribution.support
+    inside = support.check(value)
+    num_dims = len(distribution.event_shape) - support.event_dim
+    if num_dims <= 0:
+        return inside
+    return array_namespace(value).all(inside, axis=tuple(range(-num_dims, 0)))
+
+
+def move_inside(distribution: Any, value: Any) -> tuple[Any, Any]:
+    """Return whether values lie in the support, and values of which those outside are replaced.
+
+    Their place takes some point of the support, where an energy is a number with a gradient.
+    """
+    inside = is_inside(distribution, value)
+    return inside, _where(inside, value, distribution._target().interior(value))
+
+
+def replace_outside(distribution: Any, value: Any, other: Any) -> Any:
+    """Replace the values outside of the support by others of the same shape."""
+    return _where(is_inside(distribution, value), value, other)
+
+
+def infinite_outside(inside: Any, energies: Any) -> Any:
+    """Replace energies of values outside of the support by infinity."""
+    xp = array_namespace(energies)
+    return xp.where(inside, energies, xp.full_like(energies, math.inf))
+
+
+def choose_inside(distribution: Any, draws: Any, number: int) -> tuple[Any, Any]:
+    """Choose draws inside of the support.
+
+    They are independent where enough are inside, else each is chosen several times.
+
+    Args:
+        distribution: A truncated energy-based distribution.
+        draws: Draws of its base, shape ``(N, *batch, *event)``.
+        number: At most N.
+
+    Returns:
+        Draws, shape ``(number, *batch, *event)``, and the share inside, shape ``(*batch,)``.
+    """
+    xp = array_namespace(draws)
+    inside = is_inside(distribution, draws)
+    order = xp.argsort(xp.astype(~inside, xp.int8), axis=0, stable=True)
+    counts = xp.sum(xp.astype(inside, order.dtype), axis=0)
+    rank = xp.cumulative_sum(xp.ones_like(order[:number]), axis=0) - 1
+    chosen = rank % xp.where(counts > 0, counts, xp.ones_like(counts))
+    index = _over_event(xp.take_along_axis(order, chosen, axis=0), draws)
+    return xp.take_along_axis(draws, index, axis=0), xp.mean(xp.astype(inside, draws.dtype), axis=0)
+
+
+def _where(inside: Any, value: Any, other: Any) -> Any:
+    return array_namespace(value).where(_over_event(inside, value), value, other)
+
+
+def _over_event(x: Any, value: Any) -> Any:
+    return array_namespace(x).reshape(x, tuple(x.shape) + (1,) * (value.ndim - x.ndim))

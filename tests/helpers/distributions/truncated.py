@@ -1,0 +1,145 @@
+"""Supports narrower than the base's: half-normals, and exp(-3 x) N(0, 4) on (0, 1)."""
+
+import math
+
+import numpy as np
+import pytest
+
+GRID = np.linspace(0, 1, 100_001)
+LOG_NORMALIZER = math.log(
+    np.trapezoid(np.exp(-3 * GRID - GRID**2 / 8), GRID) / math.sqrt(8 * math.pi)
+)
+
+
+def half_normal(host, energy=lambda x: 0 * x, **options):
+    options = {"support": host.constraints.positive, **options}
+    return host.ebm.EnergyBased(energy, host.dist.Normal(0.0, 1.0), **options)
+
+
+def tilted(host, **options):
+    unit = host.constraints.interval(0.0, 1.0)
+    return host.ebm.EnergyBased(
+        lambda x, *c: 3 * x, host.dist.Normal(0.0, 2.0), support=unit, **options
+    )
+
+
+# --- log-normalizers ---
+
+
+@pytest.mark.parametrize("method", ["importance", "annealed", "grid"])
+def test_log_normalizer(host, method):
+    assert pytest.approx(-2.7783, abs=5e-5) == LOG_NORMALIZER
+    for distribution, exact in ((half_normal(host), math.log(0.5)), (tilted(host), LOG_NORMALIZER)):
+        found = host.log_normalizer(distribution, method=method)
+        error = 1e-4 if method == "grid" else float(found.standard_error)
+        assert error < 0.12
+        assert float(found.estimate) == pytest.approx(exact, abs=3 * error)
+        assert float(found.lower) < exact < float(found.upper)
+
+
+@pytest.mark.parametrize("method", ["importance", "annealed", "grid"])
+def test_every_context_has_its_log_normalizer(host, method):
+    conditional = tilted(host, context=host.array(np.arange(3.0)))
+    found = host.log_normalizer(conditional, method=method)
+    assert found.estimate.shape == (3,)
+    np.testing.assert_allclose(host.to_numpy(found.estimate), LOG_NORMALIZER, atol=0.3)
+
+
+def test_annealed_error_counts_the_share_of_the_base_inside(host):
+    """An orthant in four dimensions has a share of 1/16, known from 10,000 draws."""
+    positive = host.constraints.independent(host.constraints.positive, 1)
+    flat = host.ebm.EnergyBased(lambda x: 0 * x.sum(-1), host.normal((4,)), support=positive)
+    found = host.log_normalizer(flat)
+    assert float(found.standard_error) == pytest.approx(math.sqrt(15 / 10_000), rel=0.1)
+    assert float(found.estimate) == pytest.approx(-4 * math.log(2), abs=3 * 0.0387)
+
+
+def test_annealing_needs_some_draws_inside(host):
+    far = half_normal(host, support=host.constraints.greater_than(30.0))
+    with pytest.raises(ValueError, match=r"some of 10000 draws of the base .* got none"):
+        host.log_normalizer(far)
+
+
+def test_pushforward_base(host):
+    base = host.ebm.Pushforward(host.dist.Normal(0.0, 1.0), lambda z: 2 * z)
+    half = host.ebm.EnergyBased(lambda x: 0 * x, base, support=host.constraints.positive)
+    z = host.array([-1.0, 1.0])
+    expected = [math.inf, 0.5 + 0.5 * math.log(2 * math.pi)]
+    np.testing.assert_allclose(host.to_numpy(half.latent.potential(z)), expected, rtol=1e-6)
+    found = host.log_normalizer(half, method="importance")
+    error = float(found.standard_error)
+    assert float(found.estimate) == pytest.approx(math.log(0.5), abs=3 * error)
+
+
+# --- starts and draws ---
+
+
+def test_starts_are_draws_of_the_base_inside(host):
+    start = host.initial_values(half_normal(host).expand((2,)), (4000,))
+    assert start.shape == (4000, 2)
+    assert start.min() > 0
+    np.testing.assert_allclose(start.mean(0), math.sqrt(2 / math.pi), atol=4 * 0.6 / 63)
+    conditional = tilted(host, context=host.array(np.arange(3.0)))
+    start = host.initial_values(conditional.expand((5, 3)), (7,))
+    assert start.shape == (7, 5, 3)
+    assert 0 < start.min() < start.max() < 1
+
+
+def test_starts_far_from_the_base_are_normal_in_unconstrained_space(host):
+    far = half_normal(host, support=host.constraints.greater_than(30.0))
+    start = np.log(host.initial_values(far, (4000,)) - 30)
+    assert start.mean() == pytest.approx(0, abs=4 / 63)
+    assert start.std() == pytest.approx(1, abs=0.05)
+
+
+def test_draws(host):
+    sampler = host.ebm.MALA(0.5)
+    draws = host.sample(half_normal(host, sampler=sampler, num_sampler_steps=20), (4000,))
+    assert draws.min() > 0
+    assert draws.mean() == pytest.approx(math.sqrt(2 / math.pi), abs=4 * 0.603 / 63)
+
+
+# --- energies outside ---
+
+
+def test_energy_is_never_called_outside(host):
+    """An energy that is NaN outside has a density of zero there, and no NaN in gradients."""
+    x = host.array([[-1.0, 0.5], [2.0, -3.0]])
+
+    def total(a):
+        prior = half_normal(host, lambda x: a * host.xp.log(x), inverse_temperature=2.0)
+        return host.xp.exp(-prior.potential(x)).sum()
+
+    prior = half_normal(host, host.xp.log, validate_args=False)
+    density = host.to_numpy(host.xp.exp(prior.log_prob(x)))
+    inside = np.array([0.5, 2.0])
+    normal = np.exp(-(inside**2) / 2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(density, [[0, 2 * normal[0]], [normal[1] / 2, 0]], rtol=1e-5)
+    (gradient,) = host.gradients(total, 1.0)
+    expected = (-2 * np.log(inside) * inside**-2.0 * normal).sum()
+    assert float(gradient) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient_of_a_log_normalizer(host):
+    """E(x) = a sqrt(x), of infinite slope at the bound and NaN beyond it."""
+    draws = host.array(np.random.default_rng(0).normal(size=1000))
+
+    def log_normalizer(a):
+        prior = half_normal(host, lambda x: a * host.xp.sqrt(x))
+        return host.xp.log(host.xp.exp(-prior.potential(draws)).mean())
+
+    (gradient,) = host.gradients(log_normalizer, 1.0)
+    inside = host.to_numpy(draws)[host.to_numpy(draws) > 0]
+    weights = np.exp(-np.sqrt(inside) - inside**2 / 2)
+    assert float(gradient) == pytest.approx(-np.average(np.sqrt(inside), weights=weights), rel=1e-4)
+
+
+def test_other_supports_cost_nothing(host):
+    constraints, base = host.constraints, host.normal((2,))
+    for support in (None, base.support, constraints.independent(constraints.real, 1)):
+        prior = host.ebm.EnergyBased(lambda x: x.sum(-1), base, support=support)
+        assert not prior._is_truncated
+    assert not host.ebm.EnergyBased(
+        lambda x: x, event_shape=(), support=constraints.positive
+    )._is_truncated
+    assert half_normal(host).expand((3,))._is_truncated

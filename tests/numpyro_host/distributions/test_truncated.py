@@ -1,0 +1,1 @@
+from helpers.distributions.truncated import *  # noqa: F403

@@ -1,0 +1,1 @@
+from helpers.objectives.truncated import *  # noqa: F403
