@@ -59,3 +59,13 @@ def test_persistent_chains_are_of_one_law(host):
     args = host.array(Y), host.array(CONTEXT)
     with pytest.raises(ValueError, match="one law for all batch elements.*'y\\$chains'.*a context"):
         host.loss_and_gradients(loss, model_of(host), guide, *args)
+
+
+def test_particles_at_an_observed_site(host):
+    """Noise is drawn once for all particles, which are no contexts."""
+    elbo = host.infer.Trace_ELBO(num_particles=4, vectorize_particles=True)
+    objective = host.ebm.EnergyDiscrepancy(variance=1.0, num_samples=16)
+    loss = host.ebm.EnergyELBO(objective, elbo, num_normalizer_samples=0)
+    args = host.array(Y), host.array(CONTEXT)
+    _, gradients = host.loss_and_gradients(loss, model_of(host), host.empty_guide, *args)
+    assert np.isfinite(gradients["b"])
