@@ -116,7 +116,7 @@ CLEAN = [subsampled, covariates, conditioned, wrapped, moved, normalized, frozen
 def test_no_issues(host, make_model):
     model, x = make_model(host), host.array(X)
     assert host.ebm.check_model(model)(x) == []
-    assert host.ebm.check_model(model, host.AutoNormal(model))(x) == []
+    assert host.ebm.check_model(model, host.infer.autoguide.AutoNormal(model))(x) == []
 
 
 # --- doubly intractable ---

@@ -1,6 +1,7 @@
 """NumPyro, as the tests of models and inference see it; `pyro.py` has the same names."""
 
 import pickle
+from functools import partial
 from typing import Any
 
 import arviz as az
@@ -16,8 +17,6 @@ from jax.tree_util import Partial as bind  # noqa: N813, F401
 from numpyro import infer
 from numpyro.distributions import biject_to  # noqa: F401
 from numpyro.handlers import mask, replay, scale, seed, substitute, trace  # noqa: F401
-from numpyro.infer import autoguide  # noqa: F401
-from numpyro.infer.autoguide import AutoNormal  # noqa: F401
 
 import pyro_ebm.numpyro as ebm  # noqa: F401
 from helpers.hosts.numpyro import (  # noqa: F401
@@ -42,20 +41,20 @@ HIDDEN, FREEZING, HOST = "energy.weight", "jax.device_get(energy)", "NumPyro"
 
 # To train a toy to its end with, and to go through a few steps with.
 ELBOS = {
-    "Trace": lambda: infer.Trace_ELBO(),
-    "Trace x4 vectorized": lambda: infer.Trace_ELBO(4),
-    "TraceMeanField": lambda: infer.TraceMeanField_ELBO(),
-    "TraceGraph": lambda: infer.TraceGraph_ELBO(),
-    "Renyi x2": lambda: infer.RenyiELBO(alpha=0.5, num_particles=2),
-    "Renyi x4 vectorized": lambda: infer.RenyiELBO(alpha=0.5, num_particles=4),
+    "Trace": infer.Trace_ELBO,
+    "Trace x4 vectorized": partial(infer.Trace_ELBO, 4),
+    "TraceMeanField": infer.TraceMeanField_ELBO,
+    "TraceGraph": infer.TraceGraph_ELBO,
+    "Renyi x2": partial(infer.RenyiELBO, alpha=0.5, num_particles=2),
+    "Renyi x4 vectorized": partial(infer.RenyiELBO, alpha=0.5, num_particles=4),
 }
 STOCK = {
-    "Trace": lambda: infer.Trace_ELBO(),
-    "Trace x3": lambda: infer.Trace_ELBO(3),
-    "Trace x3 in turn": lambda: infer.Trace_ELBO(3, vectorize_particles=False),
-    "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(2),
-    "TraceGraph x2": lambda: infer.TraceGraph_ELBO(2),
-    "Renyi x2": lambda: infer.RenyiELBO(),
+    "Trace": infer.Trace_ELBO,
+    "Trace x3": partial(infer.Trace_ELBO, 3),
+    "Trace x3 in turn": partial(infer.Trace_ELBO, 3, vectorize_particles=False),
+    "TraceMeanField x2": partial(infer.TraceMeanField_ELBO, 2),
+    "TraceGraph x2": partial(infer.TraceGraph_ELBO, 2),
+    "Renyi x2": infer.RenyiELBO,
 }
 # Those that need no density of the guide.
 WITHOUT_WEIGHTS = ["TraceMeanField", "TraceGraph"]
@@ -83,34 +82,28 @@ def starts(posterior, num_chains):
     return posterior.starts(random.key(1), num_chains)
 
 
-def run_guide(guide, *args, params=None, key=KEY):
-    return trace(substitute(seed(guide, key), params or {})).get_trace(*args)
+def run_guide(guide, *args, key=KEY):
+    return trace(seed(guide, key)).get_trace(*args)
 
 
-def traces(guide, model, *args, params=None):
+def traces(guide, model, *args):
     """Messages of a guide, and of the model replayed, by name."""
-    guide_trace = run_guide(guide, *args, params=params)
+    guide_trace = run_guide(guide, *args)
     return guide_trace, trace(replay(seed(model, 1), guide_trace)).get_trace(*args)
 
 
-def draws(guide, *args, params=None):
+def draws(guide, *args):
     """Values that a guide emits, under jit."""
 
     @jax.jit
-    def values(params):
-        return {
-            name: site["value"]
-            for name, site in run_guide(guide, *args, params=params).items()
-            if site["type"] == "sample"
-        }
+    def values():
+        sites = run_guide(guide, *args).items()
+        return {name: site["value"] for name, site in sites if site["type"] == "sample"}
 
-    return values(params or {})
+    return values()
 
 
-def predict(model, guide, *args, params=None, num_samples):
-    params = params or infer.SVI(model, guide, optax.sgd(0.0), infer.Trace_ELBO())
-    if not isinstance(params, dict):
-        params = params.get_params(params.init(KEY, *args))
+def predict(model, guide, *args, params, num_samples):
     predictive = infer.Predictive(model, guide=guide, params=params, num_samples=num_samples)
     return predictive(KEY, *args)
 

@@ -12,8 +12,6 @@ import pyro.distributions as dist  # noqa: F401
 import pytest
 import torch as xp
 from pyro import infer
-from pyro.infer import autoguide  # noqa: F401
-from pyro.infer.autoguide import AutoNormal  # noqa: F401
 from pyro.optim import SGD, Adam
 from pyro.poutine import mask, replay, scale, trace  # noqa: F401
 from torch.distributions import biject_to  # noqa: F401
@@ -38,35 +36,27 @@ from pyro_ebm.pyro.model import posterior as room
 HIDDEN, FREEZING, HOST = "a tensor of shape ()", "requires_grad_(False)", "Pyro"
 
 # To train a toy to its end with, and to go through a few steps with.
+VECTORIZED = {"vectorize_particles": True, "max_plate_nesting": 1}
+ENUMERATED = {"max_plate_nesting": 1, "strict_enumeration_warning": False}
 ELBOS = {
-    "Trace": lambda: infer.Trace_ELBO(),
-    "Trace x4 vectorized": lambda: infer.Trace_ELBO(
-        num_particles=4, vectorize_particles=True, max_plate_nesting=1
-    ),
-    "TraceMeanField": lambda: infer.TraceMeanField_ELBO(),
-    "TraceGraph": lambda: infer.TraceGraph_ELBO(),
-    "TraceEnum": lambda: infer.TraceEnum_ELBO(
-        max_plate_nesting=1, strict_enumeration_warning=False
-    ),
-    "Renyi x2": lambda: infer.RenyiELBO(alpha=0.5, num_particles=2),
-    "Renyi x4 vectorized": lambda: infer.RenyiELBO(
-        alpha=0.5, num_particles=4, vectorize_particles=True, max_plate_nesting=1
-    ),
-    "ReweightedWakeSleep x4": lambda: infer.ReweightedWakeSleep(
-        num_particles=4, max_plate_nesting=1
-    ),
+    "Trace": infer.Trace_ELBO,
+    "Trace x4 vectorized": partial(infer.Trace_ELBO, 4, **VECTORIZED),
+    "TraceMeanField": infer.TraceMeanField_ELBO,
+    "TraceGraph": infer.TraceGraph_ELBO,
+    "TraceEnum": partial(infer.TraceEnum_ELBO, **ENUMERATED),
+    "Renyi x2": partial(infer.RenyiELBO, 0.5, 2),
+    "Renyi x4 vectorized": partial(infer.RenyiELBO, 0.5, 4, **VECTORIZED),
+    "ReweightedWakeSleep x4": partial(infer.ReweightedWakeSleep, 4, max_plate_nesting=1),
 }
 STOCK = {
-    "Trace": lambda: infer.Trace_ELBO(),
-    "Trace x3 in turn": lambda: infer.Trace_ELBO(num_particles=3),
-    "Trace x3": lambda: infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
-    "TraceMeanField x2": lambda: infer.TraceMeanField_ELBO(num_particles=2),
-    "TraceGraph x2": lambda: infer.TraceGraph_ELBO(num_particles=2),
+    "Trace": infer.Trace_ELBO,
+    "Trace x3 in turn": partial(infer.Trace_ELBO, 3),
+    "Trace x3": partial(infer.Trace_ELBO, 3, vectorize_particles=True),
+    "TraceMeanField x2": partial(infer.TraceMeanField_ELBO, 2),
+    "TraceGraph x2": partial(infer.TraceGraph_ELBO, 2),
     "TraceEnum": ELBOS["TraceEnum"],
-    "Renyi x2": lambda: infer.RenyiELBO(num_particles=2),
-    "ReweightedWakeSleep x2": lambda: infer.ReweightedWakeSleep(
-        num_particles=2, max_plate_nesting=1
-    ),
+    "Renyi x2": partial(infer.RenyiELBO, num_particles=2),
+    "ReweightedWakeSleep x2": partial(infer.ReweightedWakeSleep, 2, max_plate_nesting=1),
 }
 # Those that need no density of the guide.
 WITHOUT_WEIGHTS = ["Trace", "TraceMeanField", "TraceGraph", "TraceEnum"]
@@ -110,21 +100,19 @@ def starts(posterior, num_chains):
     return posterior.starts(num_chains)
 
 
-def traces(guide, model, *args, params=None):
+def traces(guide, model, *args):
     """Messages of a guide, and of the model replayed, by name."""
-    del params
     guide_trace = trace(guide).get_trace(*args)
     model_trace = trace(replay(model, trace=guide_trace)).get_trace(*args)
     return dict(guide_trace.nodes), dict(model_trace.nodes)
 
 
-def draws(guide, *args, params=None):
+def draws(guide, *args):
     """Values that a guide emits."""
-    del params
     return {name: to_numpy(value) for name, value in guide(*args).items()}
 
 
-def predict(model, guide, *args, params=None, num_samples):
+def predict(model, guide, *args, params, num_samples):
     del params
     return infer.Predictive(model, guide=guide, num_samples=num_samples)(*args)
 

@@ -46,7 +46,7 @@ def nuts(host):
     ],
 )
 def test_guides(host, name, elbo):
-    guide = getattr(host.autoguide, name)(model(host))
+    guide = getattr(host.infer.autoguide, name)(model(host))
     draws = host.guide_draws(guide, fit(host, guide, elbo), X, num_samples=2000)
     np.testing.assert_allclose(draws.mean(0), MEAN, atol=0.12)
     if name == "AutoMultivariateNormal":
@@ -54,7 +54,7 @@ def test_guides(host, name, elbo):
 
 
 def test_laplace(host):
-    guide = host.autoguide.AutoLaplaceApproximation(model(host))
+    guide = host.infer.autoguide.AutoLaplaceApproximation(model(host))
     fitted = fit(host, guide, learning_rate=0.05)
     posterior = host.laplace(guide, fitted, X)
     covariance = host.to_numpy(posterior.covariance_matrix)
@@ -93,7 +93,7 @@ def test_predictive(host):
     z, x = (host.to_numpy(many[name]).reshape(4000, 2) for name in ("z", "x"))
     np.testing.assert_allclose(np.cov(z.T), PRIOR_COVARIANCE, atol=0.12)
     np.testing.assert_allclose(np.cov((x - z).T), np.eye(2), atol=0.12)
-    guide = host.autoguide.AutoNormal(model(host))
+    guide = host.infer.autoguide.AutoNormal(model(host))
     params = fit(host, guide, num_steps=50).params
     draws = host.predict(model(host), guide, params=params, num_samples=20)
     assert np.isfinite(host.to_numpy(draws["x"])).all()
