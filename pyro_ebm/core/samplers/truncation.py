@@ -1,7 +1,6 @@
 """Supports narrower than the base's: infinite energies outside, draws of the base inside."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -10,9 +9,11 @@ from array_api_compat import array_namespace
 NUM_TRIES = 20
 
 
-def is_truncated(support: Any, base: Any, is_real: Callable[[Any], bool]) -> bool:
+def is_truncated(support: Any, base: Any, target_class: Any) -> bool:
     """Whether a support is given that may be narrower than that of the base."""
-    if support is None or base is None or support.is_discrete or is_real(support):
+    if support is None or base is None or support.is_discrete:
+        return False
+    if target_class.is_real(support):
         return False
     try:
         return not _is_same(support, base.support)

@@ -106,8 +106,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
-        self._support = support
-        self._is_truncated = is_truncated(support, base, Target.is_real)
+        self._support, self._is_truncated = support, is_truncated(support, base, self._target_class)
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
         )

@@ -28,7 +28,6 @@ from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
-from pyro_ebm.numpyro.samplers.target import draw_base
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -96,11 +95,11 @@ def _grid(
     if settings.draws is not None:
         core.check_draws(distribution, settings.draws)
         values = settings.draws
-    elif distribution.base is not None:
+    elif distribution.base is None or distribution._is_truncated:
+        values = _search(rng_key, distribution, settings.sampler)
+    else:
         _check(rng_key, distribution, settings, needs_density=True)
         values = _base_values(rng_key, distribution, settings.num_samples)
-    else:
-        values = _search(rng_key, distribution, settings.sampler)
     path = TemperedTarget(distribution)
     return integrate(path, path.target.position(values))
 
@@ -140,12 +139,13 @@ def _with_density(distribution: EnergyBased) -> EnergyBased:
 
 
 def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Array:
-    """Find the bulk of a density without a base by short chains."""
+    """Find the bulk of a density by short chains, where no draws of a base show it."""
     with warnings.catch_warnings():
         # Divergent and stuck chains matter to draws, not to a search.
         warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
         chains = run_chains(rng_key, sampler, distribution, **core.SEARCH)
-    return chains.samples.reshape((-1, *distribution.event_shape))
+    batch_shape = () if distribution.base is None else distribution.base.batch_shape
+    return chains.samples.reshape((-1, *batch_shape, *distribution.event_shape))
 
 
 def _bracket(
@@ -161,7 +161,7 @@ def _bracket(
 
 @partial(jax.jit, static_argnames="num_samples")
 def _base_values(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
-    return draw_base(rng_key, distribution, distribution.base, (num_samples,))
+    return distribution.base.sample(rng_key, (num_samples,))
 
 
 @partial(jax.jit, static_argnames=("num_starts", "num_draws"))

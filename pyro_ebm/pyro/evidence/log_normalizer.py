@@ -24,7 +24,6 @@ from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
-from pyro_ebm.pyro.samplers.target import draw_base
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -80,11 +79,11 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
     if settings.draws is not None:
         core.check_draws(distribution, settings.draws)
         values = settings.draws
-    elif distribution.base is not None:
-        _check(distribution, settings, needs_density=True)
-        values = draw_base(distribution, distribution.base, (settings.num_samples,))
-    else:
+    elif distribution.base is None or distribution._is_truncated:
         values = _search(distribution, settings.sampler)
+    else:
+        _check(distribution, settings, needs_density=True)
+        values = distribution.base.sample((settings.num_samples,))
     path = TemperedTarget(distribution)
     return integrate(path, path.target.position(values))
 
@@ -127,12 +126,13 @@ def _with_density(distribution: EnergyBased) -> EnergyBased:
 
 
 def _search(distribution: EnergyBased, sampler: Sampler) -> Tensor:
-    """Find the bulk of a density without a base by short chains."""
+    """Find the bulk of a density by short chains, where no draws of a base show it."""
     with warnings.catch_warnings():
         # Divergent and stuck chains matter to draws, not to a search.
         warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
         chains = run_chains(sampler, distribution, **core.SEARCH)
-    return chains.samples.reshape((-1, *distribution.event_shape))
+    batch_shape = () if distribution.base is None else distribution.base.batch_shape
+    return chains.samples.reshape((-1, *batch_shape, *distribution.event_shape))
 
 
 def _check(
