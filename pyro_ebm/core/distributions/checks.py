@@ -1,7 +1,8 @@
 """Checks of energies, bases and generators."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 
@@ -14,6 +15,25 @@ def check_distribution(name: str, value: Any, kind: type) -> None:
     """Raise unless ``value`` is a distribution of the host, whose class is ``kind``."""
     if not isinstance(value, kind):
         raise TypeError(f"Expected `{name}` to be a distribution, got {type(value).__name__}.")
+
+
+def check_instance(name: str, value: Any) -> None:
+    """Raise if ``value`` is a class where one of its instances is wanted."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"Expected `{name}` to be an instance, got the class {value.__name__}: call it, as in "
+            f"{value.__name__}(...)."
+        )
+
+
+def check_event_shape(name: str, value: Any) -> None:
+    """Raise unless ``value`` is None or a sequence of sizes."""
+    is_shape = isinstance(value, Sequence) and all(
+        isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 0
+        for size in value
+    )
+    if value is not None and not is_shape:
+        raise ValueError(f"Expected `{name}` to be a tuple of integers, got {value!r}.")
 
 
 def check_callable(name: str, value: Any) -> None:
@@ -30,6 +50,8 @@ def check_ingredients(
     _check_arguments(energy, has_context=has_context)
     if base is None and event_shape is None:
         raise ValueError("Expected a `base` or an `event_shape`, got neither.")
+    check_instance("base", base)
+    check_event_shape("event_shape", event_shape)
     shape = tuple(getattr(base, "event_shape", ()))
     if base is not None and event_shape is not None and shape != tuple(event_shape):
         raise ValueError(

@@ -61,9 +61,11 @@ class EnergySite(ABC):
     def check_rows(self) -> None:
         """Raise unless rows of the energy are independent, and the objective can train it."""
         check_energy = getattr(self.objective, "check_energy", None)
-        counts = None if check_energy is None else self._counts()
+        counts = self._counts()
 
         def check(energy: Any, value: Any) -> Any:
+            if self._is_known(value) and self._is_known(counts):
+                check_values(self.name, value, counts, len(energy.event_shape))
             energy._check_rows(value, self.name)
             if check_energy is not None:
                 check_energy(energy, value, counts, self.name)
@@ -135,6 +137,11 @@ def check_objectives(objective: Any) -> None:
                 f"Expected an objective, got the class {one.__name__}: call it, as in "
                 f"{one.__name__}(...)."
             )
+        if hasattr(one, "num_particles"):
+            raise TypeError(
+                f"Expected an objective, got the stock ELBO {type(one).__name__}: give it as "
+                "EnergyELBO(objective, elbo)."
+            )
         if not callable(getattr(one, "loss", None)):
             raise TypeError(f"Expected an objective with a `loss`, got {type(one).__name__}.")
 
@@ -189,6 +196,19 @@ def check_plates(site: str, batch_shape: Iterable[int], plate_dims: Collection[i
                 "upstream needs the log-normalizer of each of its values; independent values "
                 "belong in a plate or in to_event."
             )
+
+
+def check_values(site: str, value: Any, counts: Any, event_ndim: int) -> None:
+    """Raise if values that count, shape ``(*batch, *event)``, are NaN or infinite."""
+    xp = array_namespace(value)
+    bad = ~xp.isfinite(value)
+    bad = xp.any(bad, axis=tuple(range(bad.ndim - event_ndim, bad.ndim))) if event_ndim else bad
+    number = int(xp.sum(bad & (counts > 0)))
+    if number:
+        raise ValueError(
+            f"Expected finite values at site {site!r}, got NaN or infinity in {number} of "
+            f"{math.prod(bad.shape)}."
+        )
 
 
 def as_loss(objective: Any, result: Any) -> Loss:

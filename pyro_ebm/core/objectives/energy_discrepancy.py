@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_nonnegative, check_positive, check_positive_integer
 from pyro_ebm.core.numerics import logsumexp
 from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.perturbations import check_perturbation
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 
 
@@ -34,6 +35,7 @@ class EnergyDiscrepancy(Objective):
             see :class:`~pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
 
     Raises:
+        TypeError: If ``perturbation`` is no noise kernel.
         ValueError: If a number is out of range, or not exactly one of ``variance`` and
             ``perturbation`` is given.
 
@@ -51,6 +53,8 @@ class EnergyDiscrepancy(Objective):
         if (self.variance is None) == (self.perturbation is None):
             given = "neither" if self.variance is None else "both"
             raise ValueError(f"Expected one of `variance` and `perturbation`, got {given}.")
+        if self.perturbation is not None:
+            check_perturbation("perturbation", self.perturbation)
         convert_fields(
             self,
             variance=optional(check_positive),

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_ebm.core.checks import check_positive
+from pyro_ebm.core.distributions.checks import check_instance
 from pyro_ebm.core.objectives.settings import convert_fields
+
+
+def check_perturbation(name: str, value: Any) -> None:
+    """Raise ``TypeError`` unless ``value`` is an instance with ``forward`` and ``backward``."""
+    check_instance(name, value)
+    if not all(callable(getattr(value, method, None)) for method in ("forward", "backward")):
+        raise TypeError(
+            f"Expected `{name}` to have forward and backward, as GaussianPerturbation has, got "
+            f"{type(value).__name__}."
+        )
 
 
 @dataclass(frozen=True)

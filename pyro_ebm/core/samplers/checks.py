@@ -51,6 +51,13 @@ def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any,
     return shape[0]
 
 
+def check_target(distribution: Any) -> None:
+    """Raise ``TypeError`` unless this is a distribution that chains can run on."""
+    if isinstance(distribution, type) or not hasattr(distribution, "support"):
+        got = getattr(distribution, "__name__", type(distribution).__name__)
+        raise TypeError(f"Expected `distribution` to be a distribution, got {got}.")
+
+
 def check_init_shape(shape: Any, distribution: Any, num_chains: int) -> None:
     """Raise unless initial values have the shape ``(num_chains, *batch, *event)``."""
     expected = (num_chains, *distribution.batch_shape, *distribution.event_shape)

@@ -74,6 +74,7 @@ def run_chains(
         (4, 50)
     """
     check_sampler(sampler)
+    checks.check_target(distribution)
     is_concrete = all(map(not_jax_tracer, jax.tree.leaves((rng_key, distribution, init))))
     progress_bar = progress_bar and is_concrete
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)

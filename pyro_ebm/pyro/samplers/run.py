@@ -75,6 +75,7 @@ def run_chains(
         torch.Size([4, 50])
     """
     check_sampler(sampler)
+    checks.check_target(distribution)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     target = Target.of(distribution)
     draws = []

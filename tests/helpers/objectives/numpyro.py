@@ -39,9 +39,17 @@ def random_signs(*shape, seed=0):
     return np.asarray(random.rademacher(random.key(seed), shape))
 
 
-def first_step(loss, model, x):
+def first_step(loss, model, x, guide=empty_guide):
     """Evaluate a loss outside of ``jit``, where numbers are known."""
-    loss.loss(random.key(0), {}, model, empty_guide, x)
+    loss.loss(random.key(0), {}, model, guide, x)
+
+
+def run_chains(sampler, distribution, **options):
+    return ebm.run_chains(random.key(0), sampler, distribution, **options)
+
+
+def log_normalizer(distribution, **options):
+    return ebm.log_normalizer(random.key(0), distribution, **options)
 
 
 def forget():

@@ -45,9 +45,17 @@ def random_signs(*shape, seed=0):
     return 2 * torch.randint(2, shape).numpy() - 1
 
 
-def first_step(loss, model, x):
+def first_step(loss, model, x, guide=empty_guide):
     """Take a step of training, without an update."""
-    loss.loss_and_grads(model, empty_guide, x)
+    loss.loss_and_grads(model, guide, x)
+
+
+def run_chains(sampler, distribution, **options):
+    return ebm.run_chains(sampler, distribution, progress_bar=False, **options)
+
+
+def log_normalizer(distribution, **options):
+    return ebm.log_normalizer(distribution, **options)
 
 
 def forget():

@@ -1,0 +1,294 @@
+"""Wrong inputs, and what the error must name; each error says what was expected and what came."""
+
+import math
+
+import numpy as np
+import pytest
+
+# --- settings ---
+
+
+def bowl(x):
+    return 0.5 * x**2
+
+
+def energy_based(host, **options):
+    options = {"base": host.dist.Normal(host.array(0.0), 1.0), **options}
+    return host.ebm.EnergyBased(options.pop("energy", bowl), **options)
+
+
+DISTRIBUTIONS = {
+    "class of a sampler": (lambda h: energy_based(h, sampler=h.ebm.MALA), "`sampler`"),
+    "number as sampler": (lambda h: energy_based(h, sampler=0.1), "`sampler`"),
+    "no steps": (lambda h: energy_based(h, num_sampler_steps=0), "`num_sampler_steps`"),
+    "half a step": (lambda h: energy_based(h, num_sampler_steps=2.5), "`num_sampler_steps`"),
+    "Boolean steps": (lambda h: energy_based(h, num_sampler_steps=True), "`num_sampler_steps`"),
+    "negative beta": (lambda h: energy_based(h, inverse_temperature=-1), "`inverse_temperature`"),
+    "infinite beta": (
+        lambda h: energy_based(h, inverse_temperature=math.inf),
+        "`inverse_temperature`",
+    ),
+    "energy is no function": (lambda h: energy_based(h, energy=3.0), "`energy`"),
+    "energy of two arguments": (lambda h: energy_based(h, energy=lambda x, y: x + y), "`energy`"),
+    "energy without context": (
+        lambda h: energy_based(h, context=h.array(np.zeros(3))),
+        "`energy`",
+    ),
+    "no shape": (lambda h: energy_based(h, base=None), "`event_shape`"),
+    "number as shape": (lambda h: energy_based(h, base=None, event_shape=2), "`event_shape`"),
+    "fractions as shape": (
+        lambda h: energy_based(h, base=None, event_shape=(2.5,)),
+        "`event_shape`",
+    ),
+    "negative shape": (lambda h: energy_based(h, base=None, event_shape=(-1,)), "`event_shape`"),
+    "two shapes": (lambda h: energy_based(h, event_shape=(2,)), "`event_shape`"),
+    "base is no distribution": (lambda h: energy_based(h, base=1.0), "`base`"),
+    "class of a base": (lambda h: energy_based(h, base=h.dist.Normal), "`base`"),
+    "log-normalizer is a number": (
+        lambda h: energy_based(h, log_normalizer=3.0),
+        "log_normalizer`",
+    ),
+    "text as context": (
+        lambda h: energy_based(h, energy=lambda x, c: x, context="male"),
+        "`context`",
+    ),
+    "context without a batch": (
+        lambda h: energy_based(h, energy=lambda x, c: x, context=h.array(1.0)),
+        "`context`",
+    ),
+    "context of another batch": (
+        lambda h: energy_based(
+            h,
+            energy=lambda x, c: x,
+            base=h.dist.Normal(h.array(np.zeros(3)), 1.0),
+            context=h.array(np.zeros(4)),
+        ),
+        "`context`",
+    ),
+    "negative dimensions of a context": (
+        lambda h: energy_based(
+            h, energy=lambda x, c: x, context=h.array(np.zeros(3)), context_batch_ndims=-1
+        ),
+        "`context_batch_ndims`",
+    ),
+    "latent is no distribution": (lambda h: h.ebm.Pushforward(1.0, lambda z: z), "`latent`"),
+    "generator is no function": (
+        lambda h: h.ebm.Pushforward(h.dist.Normal(h.array(0.0), 1.0), 2.0),
+        "`generator`",
+    ),
+    "negative noise": (
+        lambda h: h.ebm.Pushforward(
+            h.dist.Normal(h.array(0.0), 1.0), lambda z: z, noise_scale=-1.0
+        ),
+        "`noise_scale`",
+    ),
+}
+OBJECTIVES = {
+    "neither variance nor kernel": (lambda h: h.ebm.EnergyDiscrepancy(), "`variance`"),
+    "no variance": (lambda h: h.ebm.EnergyDiscrepancy(variance=0.0), "`variance`"),
+    "NaN as variance": (lambda h: h.ebm.EnergyDiscrepancy(variance=math.nan), "`variance`"),
+    "text as variance": (lambda h: h.ebm.EnergyDiscrepancy(variance="1"), "`variance`"),
+    "no copies": (lambda h: h.ebm.EnergyDiscrepancy(variance=1, num_samples=0), "`num_samples`"),
+    "negative stabilization": (
+        lambda h: h.ebm.EnergyDiscrepancy(variance=1, stabilization=-1),
+        "`stabilization`",
+    ),
+    "kernel without noise": (lambda h: h.ebm.EnergyDiscrepancy(perturbation=1), "`perturbation`"),
+    "class of a kernel": (
+        lambda h: h.ebm.EnergyDiscrepancy(perturbation=h.ebm.GaussianPerturbation),
+        "`perturbation`",
+    ),
+    "no noise": (lambda h: h.ebm.GaussianPerturbation(0.0), "`variance`"),
+    "unknown start": (lambda h: h.ebm.ContrastiveDivergence(init="prior"), "`init`"),
+    "list as start": (lambda h: h.ebm.ContrastiveDivergence(init=["data"]), "`init`"),
+    "class of a kernel for draws": (
+        lambda h: h.ebm.ContrastiveDivergence(sampler=h.ebm.HMC),
+        "`sampler`",
+    ),
+    "no steps of draws": (lambda h: h.ebm.ContrastiveDivergence(num_steps=0), "`num_steps`"),
+    "negative penalty": (
+        lambda h: h.ebm.ContrastiveDivergence(energy_penalty=-1),
+        "`energy_penalty`",
+    ),
+    "gamma 0": (lambda h: h.ebm.PseudoSpherical(0), "`gamma`"),
+    "gamma -1": (lambda h: h.ebm.PseudoSpherical(-1), "`gamma`"),
+    "unknown divergence": (lambda h: h.ebm.FDivergence("kullback"), "`f`"),
+    "number as divergence": (lambda h: h.ebm.FDivergence(3), "`f`"),
+    "unknown gradient": (lambda h: h.ebm.FDivergence("kl", gradient="half"), "`gradient`"),
+    "negative bound": (lambda h: h.ebm.FDivergence("kl", log_ratio_bound=-1), "`log_ratio_bound`"),
+    "infinite alpha": (lambda h: h.ebm.alpha_divergence(math.inf), "`alpha`"),
+    "unknown form": (lambda h: h.ebm.KALE(form="other"), "`form`"),
+    "no draws of a base": (lambda h: h.ebm.KALE(num_samples=0), "`num_samples`"),
+    "unknown loss of a base": (lambda h: h.ebm.KALE(base_loss="other"), "`base_loss`"),
+    "unknown entropy": (lambda h: h.ebm.BidirectionalBounds(entropy="other"), "`entropy`"),
+    "unknown penalty": (lambda h: h.ebm.BidirectionalBounds(penalty="other"), "`penalty`"),
+    "no projections": (lambda h: h.ebm.SlicedScoreMatching(0), "`num_projections`"),
+    "no noise at data": (lambda h: h.ebm.DenoisingScoreMatching(0), "`variance`"),
+    "half a draw": (lambda h: h.ebm.MaximumLikelihood(num_samples=1.5), "`num_samples`"),
+}
+KERNELS = {
+    "no step": (lambda h: h.ebm.Langevin(0.0), "`step_size`"),
+    "no temperature": (lambda h: h.ebm.Langevin(0.1, temperature=0.0), "`temperature`"),
+    "no friction": (lambda h: h.ebm.KineticLangevin(0.1, friction=0.0), "`friction`"),
+    "certain acceptance": (lambda h: h.ebm.MALA(target_accept_prob=1.0), "`target_accept_prob`"),
+    "no leapfrog": (lambda h: h.ebm.HMC(0.1, num_steps=0), "`num_steps`"),
+    "no chains": (lambda h: h.ebm.PersistentChains(0, ()), "`num_chains`"),
+    "negative noise scale": (lambda h: h.ebm.Langevin(0.1, noise_scale=-1.0), "`noise_scale`"),
+    "text as step": (lambda h: h.ebm.MALA("0.1"), "`step_size`"),
+    "half a persistent step": (
+        lambda h: h.ebm.PersistentChains(9, (), num_steps=0.5),
+        "`num_steps`",
+    ),
+    "number as shape of chains": (lambda h: h.ebm.PersistentChains(9, 2), "`event_shape`"),
+    "small buffer": (lambda h: h.ebm.PersistentChains(9, (), buffer_size=8), "`buffer_size`"),
+    "restarts above 1": (
+        lambda h: h.ebm.PersistentChains(9, (), restart_probability=2.0),
+        "`restart_probability`",
+    ),
+    "class of persistent kernel": (
+        lambda h: h.ebm.PersistentChains(9, (), sampler=h.ebm.MALA),
+        "`sampler`",
+    ),
+}
+
+# --- training ---
+
+SMALL = np.linspace(-1.0, 1.0, 8)
+
+
+def trained(host, data=SMALL, energy=bowl, objective=None, in_model=None, in_guide=None, **parts):
+    """Take a first step with data at site "x"."""
+    objective = objective or host.ebm.EnergyDiscrepancy(variance=0.5)
+    loss = host.ebm.EnergyELBO(objective)
+    data = host.array(data) if isinstance(data, np.ndarray) else data
+
+    def model(x):
+        if in_model:
+            host.ebm.attach(in_model, critic=bowl)
+        weight = host.ppl.param("weight", host.array(1.0))
+        with host.ppl.plate("data", len(x)):
+            law = energy_based(host, energy=lambda x: weight * energy(x))
+            host.ppl.sample("x", law, obs=x)
+
+    def guide(x):
+        if in_guide:
+            host.ebm.attach(in_guide, critic=bowl)
+        if parts:
+            host.ebm.attach("x", **parts)
+
+    host.first_step(loss, model, data, guide)
+
+
+def elbo(host, *args, **options):
+    return host.ebm.EnergyELBO(*args, **options)
+
+
+TRAINING = {
+    "class of an objective": (lambda h: elbo(h, h.ebm.ScoreMatching), "the class ScoreMatching"),
+    "stock ELBO as objective": (lambda h: elbo(h, h.infer.Trace_ELBO()), "objective"),
+    "class of a stock ELBO": (
+        lambda h: elbo(h, h.ebm.ScoreMatching(), h.infer.Trace_ELBO),
+        "`elbo`",
+    ),
+    "negative draws": (
+        lambda h: elbo(h, h.ebm.ScoreMatching(), num_normalizer_samples=-1),
+        "`num_normalizer_samples`",
+    ),
+    "objective of another site": (
+        lambda h: trained(h, objective={"y": h.ebm.ScoreMatching()}),
+        "'y'",
+    ),
+    "text as objective": (lambda h: elbo(h, "score matching"), "objective"),
+    "class of an objective by site": (
+        lambda h: elbo(h, {"x": h.ebm.ScoreMatching}),
+        "the class ScoreMatching",
+    ),
+    "infinite data": (lambda h: trained(h, np.where(SMALL > 0, SMALL, np.inf)), "site 'x'"),
+    "NaN in data": (lambda h: trained(h, np.where(SMALL > 0, SMALL, np.nan)), "site 'x'"),
+    "critic is missing": (lambda h: trained(h, objective=h.ebm.FDivergence("kl")), "'critic'"),
+    "chains of another shape": (
+        lambda h: trained(
+            h, objective=h.ebm.ContrastiveDivergence(), chains=h.array(np.zeros((4, 2)))
+        ),
+        "chains",
+    ),
+    "weights from the guide": (
+        lambda h: trained(h, objective=h.ebm.PseudoSpherical(0.5), weights=h.array(SMALL)),
+        "'weights'",
+    ),
+    "attached in the model": (lambda h: trained(h, in_model="x"), "attach('x'"),
+    "attached to another site": (lambda h: trained(h, in_guide="y"), "'y'"),
+    "attached for nothing": (lambda h: trained(h, in_guide="x"), "'critic'"),
+    "column of energies": (lambda h: trained(h, energy=lambda x: x[:, None]), "the energy"),
+    "sum of energies": (lambda h: trained(h, energy=lambda x: (x**2).sum()), "the energy"),
+    "infinite energies": (lambda h: trained(h, energy=lambda x: x * math.inf), "site 'x'"),
+    "mean over rows": (lambda h: trained(h, energy=lambda x: x - x.mean()), "site 'x'"),
+    "absolute value under score matching": (
+        lambda h: trained(h, energy=lambda x: abs(x + 1), objective=h.ebm.ScoreMatching()),
+        "site 'x'",
+    ),
+}
+
+# --- chains and evidence ---
+
+
+def normal(host):
+    return host.dist.Normal(host.array(0.0), 1.0)
+
+
+EVIDENCE = {
+    "run with arguments swapped": (
+        lambda h: h.run_chains(energy_based(h), h.ebm.MALA(0.1)),
+        "`sampler`",
+    ),
+    "class of a kernel to run": (
+        lambda h: h.run_chains(h.ebm.MALA, energy_based(h)),
+        "`sampler`",
+    ),
+    "run on a number": (lambda h: h.run_chains(h.ebm.MALA(0.1), 3.0), "`distribution`"),
+    "no draws": (
+        lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), num_samples=0),
+        "`num_samples`",
+    ),
+    "negative warm-up": (
+        lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), num_warmup=-1),
+        "`num_warmup`",
+    ),
+    "no thinning": (
+        lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), thinning=0),
+        "`thinning`",
+    ),
+    "start of another shape": (
+        lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), init=h.array(np.zeros((4, 2)))),
+        "`init`",
+    ),
+    "run on a class": (lambda h: h.run_chains(h.ebm.MALA(0.1), h.dist.Normal), "`distribution`"),
+    "unknown method": (lambda h: h.log_normalizer(energy_based(h), method="best"), "`method`"),
+    "list as method": (lambda h: h.log_normalizer(energy_based(h), method=["grid"]), "`method`"),
+    "no draws of the base": (
+        lambda h: h.log_normalizer(energy_based(h), num_samples=0),
+        "`num_samples`",
+    ),
+    "no temperatures": (
+        lambda h: h.log_normalizer(energy_based(h), num_temperatures=0),
+        "`num_temperatures`",
+    ),
+}
+CASES = {**DISTRIBUTIONS, **OBJECTIVES, **KERNELS, **TRAINING, **EVIDENCE}
+
+
+def test_number_of_cases():
+    parts = (DISTRIBUTIONS, OBJECTIVES, KERNELS, TRAINING, EVIDENCE)
+    print(f"{len(CASES)} wrong inputs")
+    assert 100 <= len(CASES) == sum(map(len, parts))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_input(host, name):
+    call, named = CASES[name]
+    with pytest.raises((TypeError, ValueError)) as raised:
+        call(host)
+    message = str(raised.value)
+    assert message.startswith("Expected ")
+    assert " got " in message
+    assert named in message

@@ -1,0 +1,1 @@
+from helpers.wrong_inputs import *  # noqa: F403
