@@ -118,6 +118,10 @@ OBJECTIVES = {
     "negative bound": (lambda h: h.ebm.FDivergence("kl", log_ratio_bound=-1), "`log_ratio_bound`"),
     "infinite alpha": (lambda h: h.ebm.alpha_divergence(math.inf), "`alpha`"),
     "unknown form": (lambda h: h.ebm.KALE(form="other"), "`form`"),
+    "Boolean penalty": (
+        lambda h: h.ebm.PseudoSpherical(0.5, energy_penalty=True),
+        "`energy_penalty`",
+    ),
     "no draws of a base": (lambda h: h.ebm.KALE(num_samples=0), "`num_samples`"),
     "unknown loss of a base": (lambda h: h.ebm.KALE(base_loss="other"), "`base_loss`"),
     "unknown entropy": (lambda h: h.ebm.BidirectionalBounds(entropy="other"), "`entropy`"),
@@ -268,6 +272,10 @@ EVIDENCE = {
     "no draws of the base": (
         lambda h: h.log_normalizer(energy_based(h), num_samples=0),
         "`num_samples`",
+    ),
+    "no moves": (
+        lambda h: h.log_normalizer(energy_based(h), num_moves=0),
+        "`num_moves`",
     ),
     "no temperatures": (
         lambda h: h.log_normalizer(energy_based(h), num_temperatures=0),
