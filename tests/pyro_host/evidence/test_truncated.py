@@ -1,0 +1,1 @@
+from helpers.evidence.truncated import *  # noqa: F403
