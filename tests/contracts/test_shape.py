@@ -25,12 +25,12 @@ TESTS, EVIDENCE = split_tests(ROOT)
 
 def test_size_of_the_package():
     size = Size.of(PACKAGE)
-    # What stands; the aim is 14,200 and 8,400.
-    assert size.physical <= 14_500
-    assert size.code <= 8_550
+    # What stands: 14,500 and 8,550 before energies were bound, of an aim of 14,200 and 8,400.
+    assert size.physical <= 16_050
+    assert size.code <= 9_600
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 19_300), (EVIDENCE, 4_000)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 20_400), (EVIDENCE, 4_000)])
 def test_size_of_the_tests(files, limit):
     # What stands, 1,600 lines of recorded numbers included; the aim for tests is 16,000.
     assert Size.of(files).physical <= limit
