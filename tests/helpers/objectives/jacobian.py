@@ -149,3 +149,20 @@ def test_wrong_shapes(host, shape, generator, message, method):
 def test_wrong_method(host):
     with pytest.raises(ValueError, match="`method` to be one of"):
         host.log_det_jtj(host.xp.sinh, np.ones((2, 2)), method="qr")
+
+
+# --- modules of the host, which its file gives ---
+
+
+def test_jacobian_of_modules(host, generator):
+    def at(z):
+        return host.to_numpy(generator(host.array(z)))
+
+    z, steps = rng.normal(size=(3, 2)), 1e-5 * np.eye(2)[:, None]
+    columns = [(at(z + step) - at(z - step)) / 2e-5 for step in steps]
+    found = host.jacobian(generator, z)
+    np.testing.assert_allclose(found, np.stack(columns, -1), atol=1e-7)
+    expected = np.linalg.slogdet(found.swapaxes(-1, -2) @ found)[1]
+    np.testing.assert_allclose(host.log_det_jtj(generator, z), expected, rtol=1e-8)
+    smallest = host.smallest_singular_value(generator, z)
+    np.testing.assert_allclose(smallest, np.linalg.svd(found)[1][:, -1], rtol=1e-8)

@@ -1,6 +1,5 @@
 import gc
 import pickle
-import warnings
 import weakref
 from functools import partial
 
@@ -17,7 +16,7 @@ from numpyro.contrib.module import eqx_module, flax_module, nnx_module
 
 import pyro_ebm.numpyro as ebm
 from pyro_ebm.core.distributions.energy_based import scaled_energy
-from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective, frozen_in_parameters
+from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
 
 
 def product(w, v):
@@ -162,13 +161,3 @@ def test_pickle():
     assert jnp.isclose(scaled_energy(restored, jnp.array([3.0]))[0], 18.0)
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(ebm.EnergyBased(lambda x: x, event_shape=()))
-
-
-def test_warning_if_untrained(prior):
-    log_prob_gradient = jax.grad(lambda distribution: distribution.log_prob(V[:2]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with TrainedByObjective():
-            log_prob_gradient(prior)
-    with pytest.warns(UserWarning, match="Nothing trains the parameters"):
-        log_prob_gradient(prior)

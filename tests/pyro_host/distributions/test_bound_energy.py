@@ -1,11 +1,9 @@
 import math
-import warnings
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers.hosts.pyro import MLP
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -13,7 +11,6 @@ from torch.autograd import gradcheck, gradgradcheck
 import pyro_ebm.pyro as ebm
 from pyro_ebm.core.distributions.context import evaluate
 from pyro_ebm.pyro.distributions.bound_energy import (
-    TrainedByObjective,
     frozen_in_parameters,
     held,
 )
@@ -126,28 +123,6 @@ def test_buffers_of_spectral_norm():
         assert torch.equal(buffer, before[name]), name
     layer(torch.randn(3, 4))
     assert any(not torch.equal(b, before[name]) for name, b in layer.named_buffers())
-
-
-# --- warning of parameters that nothing trains ---
-
-
-def test_warning_if_untrained():
-    distribution = ebm.EnergyBased(MLP(), event_shape=(2,))
-
-    def take_step():
-        with pyro.poutine.trace(param_only=True):
-            distribution.log_prob(torch.zeros(2))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        distribution.log_prob(torch.zeros(2))
-        with TrainedByObjective():
-            take_step()
-    with pytest.warns(UserWarning, match="Nothing trains the parameters of EnergyBased"):
-        take_step()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        take_step()
 
 
 # --- bound when it is written ---
