@@ -258,10 +258,7 @@ EVIDENCE = {
         lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), num_warmup=-1),
         "`num_warmup`",
     ),
-    "no thinning": (
-        lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), thinning=0),
-        "`thinning`",
-    ),
+    "no thinning": (lambda h: h.run_chains(h.ebm.MALA(), normal(h), thinning=0), "`thinning`"),
     "start of another shape": (
         lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), init=h.array(np.zeros((4, 2)))),
         "`init`",
