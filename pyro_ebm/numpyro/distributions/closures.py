@@ -173,11 +173,22 @@ def _capture(value: Any, namespace: Any, seen: frozenset[int]) -> Any:
     leaves, structure = jax.tree.flatten(value)
     if value is None:
         return value
-    if tree_util.treedef_is_leaf(structure):
-        return Static(value)
-    captured = [_capture(leaf, namespace, seen) for leaf in leaves]
     # A list that a function appends to stays the list that it is.
-    return structure.unflatten(captured) if _has_arrays(captured) else Static(value)
+    if tree_util.treedef_is_leaf(structure) or not _has_arrays(leaves):
+        return Static(value)
+    if not _can_be_rebuilt(structure, leaves):
+        return Static(value)
+    captured = [_capture(leaf, namespace, seen) if callable(leaf) else leaf for leaf in leaves]
+    are_functions = [isinstance(leaf, Closure | _Partial) for leaf in captured]
+    return structure.unflatten(captured) if any(are_functions) else value
+
+
+def _can_be_rebuilt(structure: Any, leaves: list[Any]) -> bool:
+    try:
+        structure.unflatten(leaves)
+    except AttributeError:  # A bijection of flowjax inside of a transform of NumPyro.
+        return False
+    return True
 
 
 def _innermost(value: Any) -> Any:
