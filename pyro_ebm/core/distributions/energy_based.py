@@ -64,7 +64,7 @@ class AbstractEnergyBased:
     # The host's class of targets.
     _target_class: ClassVar[Any]
     # Whether the support may be narrower than the base's.
-    _is_truncated: bool
+    _is_truncated: bool = False
 
     energy: Any
     base: Any
