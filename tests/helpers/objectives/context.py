@@ -75,24 +75,27 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_objective_finds_the_conditional_law(host, name):
-    options = {"num_steps": 200, "learning_rate": 0.05}
-    start = dict.fromkeys(TRUTH, 0.0)
-    assert_truth(host.train(objectives(host)[name], prior_of(host), start, VALUES, **options))
+    options = {"num_steps": 150, "learning_rate": 0.05}
+    # Fewer rows where each has many draws.
+    rows = slice(None, None, 1 if "score" in name else 4)
+    prior, start = prior_of(host, CONTEXT[rows]), dict.fromkeys(TRUTH, 0.0)
+    path = host.train(objectives(host)[name], prior, start, VALUES[rows], **options)
+    assert_truth(path, rows)
 
 
 def test_critics_see_the_context_too(host):
-    rows = slice(None, None, 10)
+    rows = slice(None, None, 20)
 
     def attached(params):
         energy = energy_of(host, {name: params[f"critic_{name}"] for name in TRUTH})
         k = params["k"]
         return {"critic": lambda x, c: k[0] + k[1] * c + k[2] * c**2 - energy(x, c)}
 
-    draws = {"sampler": host.ebm.MALA(0.1), "num_steps": 40, "num_samples": 16}
+    draws = {"sampler": host.ebm.MALA(0.1), "num_steps": 40, "num_samples": 8}
     objective = host.ebm.FDivergence("kl", gradient="covariance", **draws)
     near = {"w": 0.4, "a": -0.7, "b": 0.2}
     start = {**near, "k": np.zeros(3), **{f"critic_{name}": near[name] for name in near}}
-    options = {"num_steps": 150, "learning_rate": 0.01, "betas": (0.5, 0.999)}
+    options = {"num_steps": 120, "learning_rate": 0.01, "betas": (0.5, 0.999)}
     prior = prior_of(host, CONTEXT[rows])
     assert_truth(host.train(objective, prior, start, VALUES[rows], attached, **options), rows)
 
