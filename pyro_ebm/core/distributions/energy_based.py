@@ -14,7 +14,8 @@ class AbstractEnergyBased:
 
     ``log_prob`` is *frozen in the parameters*: it leaves out :math:`\log Z` and is differentiable
     in the value alone. Every stock ELBO, guide and MCMC kernel is then right for everything but the
-    parameters of energy and base, which an objective trains: see ``EnergyELBO``.
+    parameters of energy and base, which an objective trains: see ``EnergyELBO``. Energy and base
+    may not depend on another latent variable, whose posterior would need :math:`\log Z`.
 
     On a ``Pushforward`` base, chains run in its latent space (``latent``). Where such a base has no
     density, ``log_prob`` is relative to the base: minus the scaled energy.

@@ -18,7 +18,8 @@ class PersistentChains:
     ``loss`` as constants: once a step, for any number of particles. Evaluations of the loss do not
     move them.
 
-    They start at draws from the site's base, and start again when they are no longer finite.
+    They start at draws from the site's base, and start again when they are no longer finite. A
+    site whose energy has a context, and a law for each row, is refused.
 
     Args:
         num_chains: Chains that move in a step.
