@@ -181,14 +181,16 @@ def test_step_size_stays_without_a_target(host):
 
 def test_trouble_is_warned_of(host):
     steep = host.ebm.EnergyBased(lambda x: 1e3 * x**4, host.dist.Normal(0.0, 1.0))
+    # Slopes of 4e3 and more: a step leads a thousand units away.
+    options = {"num_samples": 30, "init": host.array([1.0, -1.0, 2.0, -2.0])}
     with pytest.warns(UserWarning, match=r"\d+ of 120 kept transitions of Langevin.* diverged"):
-        chains = host.run_chains(host.ebm.Langevin(0.5), steep, num_samples=30)
+        chains = host.run_chains(host.ebm.Langevin(0.5), steep, **options)
     assert chains.statistics["diverging"][:, -1].all()
     with (
         pytest.warns(UserWarning, match="of MALA.* diverged"),
         pytest.warns(UserWarning, match="4 of 4 chains of MALA.* are stuck"),
     ):
-        exact = host.run_chains(host.ebm.MALA(0.5), steep, num_samples=30)
+        exact = host.run_chains(host.ebm.MALA(0.5), steep, **options)
     assert np.isfinite(np.asarray(exact.samples)).all()
 
 

@@ -13,6 +13,7 @@ def test_untuned_kernels_and_batches_of_samples(host):
     toy = truth.Toy(host, precision=truth.PRECISION, slope=0.7, scale=1.1)
     sampler = ebm.MALA(0.5, target_accept_prob=None)
     settings = {**SETTINGS["annealed"], "sampler": sampler, "batch_size": 30}
+    settings["num_samples"] *= 2
     check(ebm.log_marginal(toy.model, **KNOWN, **settings)(), exact_log_marginal(toy.x))
     settings = {"num_samples": 500, "batch_size": 400}
     result = ebm.log_marginal(toy.model, toy.guide, **KNOWN, **settings)()
