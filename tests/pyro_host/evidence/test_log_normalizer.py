@@ -29,10 +29,10 @@ def test_brackets_in_other_dimensions(host, settings):
 def test_brackets_and_errors_over_many_runs(host):
     # The elements of a batch are runs of their own.
     options = {"num_samples": 200, "num_temperatures": 30}
-    result = ebm.log_normalizer(mixture(host, 2, (60,)), **options)
-    assert result.estimate.shape == (60,)
-    assert (result.lower < MIXTURE).sum() >= 56
-    assert (result.upper > MIXTURE).sum() >= 56
+    result = ebm.log_normalizer(mixture(host, 2, (150,)), **options)
+    assert result.estimate.shape == (150,)
+    assert (result.lower < MIXTURE).sum() >= 140
+    assert (result.upper > MIXTURE).sum() >= 140
     scores = (result.estimate - MIXTURE) / result.standard_error
     assert 0.7 < scores.square().mean().sqrt() < 1.35
     assert (result.upper - result.lower).median() < 0.4
