@@ -43,6 +43,15 @@ def check_probability(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_instance(name: str, value: Any) -> None:
+    """Raise if ``value`` is a class where one of its instances is wanted."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"Expected `{name}` to be an instance, got the class {value.__name__}: call it, as in "
+            f"{value.__name__}(...)."
+        )
+
+
 def check_scalar(name: str, shape: Iterable[int]) -> None:
     """Raise unless an array has no dimensions."""
     if tuple(shape):

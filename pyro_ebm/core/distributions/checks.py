@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
+from pyro_ebm.core.checks import check_instance
+
 
 def is_implicit(base: Any) -> bool:
     """Whether a base can be sampled but has no density, as a ``Pushforward`` may."""
@@ -15,15 +17,6 @@ def check_distribution(name: str, value: Any, kind: type) -> None:
     """Raise unless ``value`` is a distribution of the host, whose class is ``kind``."""
     if not isinstance(value, kind):
         raise TypeError(f"Expected `{name}` to be a distribution, got {type(value).__name__}.")
-
-
-def check_instance(name: str, value: Any) -> None:
-    """Raise if ``value`` is a class where one of its instances is wanted."""
-    if isinstance(value, type):
-        raise TypeError(
-            f"Expected `{name}` to be an instance, got the class {value.__name__}: call it, as in "
-            f"{value.__name__}(...)."
-        )
 
 
 def check_event_shape(name: str, value: Any) -> None:

@@ -15,6 +15,7 @@ Shape = tuple[int, ...]
 class HasContext(Protocol):
     """The part of an energy-based distribution that its energy is called with."""
 
+    base: Any
     event_shape: Any
     context: Any
     context_batch_ndims: int
@@ -59,30 +60,42 @@ def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shap
     Returns:
         ``(x,)`` or ``(x, c)``, with N rows each, and their batch shape, which has N elements.
     """
-    event_shape = tuple(distribution.event_shape)
-    batch_shape = check_value_shape(value.shape, event_shape)
+    event_shape, shape = tuple(distribution.event_shape), _shape_of_rows(distribution, value)
     xp = array_namespace(value)
-    if distribution.context is None:
+
+    def flatten(x: Any, event_shape: Shape) -> Any:
         # Not -1: a batch of no values has no shape to infer it from.
-        return (xp.reshape(value, (prod(batch_shape), *event_shape)),), batch_shape
-    ndims = distribution.context_batch_ndims
-    shape = _shape_of_rows(distribution, batch_shape)
+        return xp.reshape(x, (prod(shape), *event_shape))
 
-    def flatten(leaf: Any) -> Any:
-        event = tuple(leaf.shape[ndims:])
-        return xp.reshape(xp.broadcast_to(leaf, (*shape, *event)), (prod(shape), *event))
+    if distribution.context is None:
+        return (flatten(value, event_shape),), shape
 
-    values = xp.broadcast_to(value, (*shape, *event_shape))
-    rows = xp.reshape(values, (prod(shape), *event_shape))
-    return (rows, distribution._map_context(flatten, distribution.context)), shape
+    def spread(leaf: Any) -> Any:
+        context_event = tuple(leaf.shape[distribution.context_batch_ndims :])
+        return flatten(xp.broadcast_to(leaf, (*shape, *context_event)), context_event)
+
+    rows = flatten(xp.broadcast_to(value, (*shape, *event_shape)), event_shape)
+    return (rows, distribution._map_context(spread, distribution.context)), shape
 
 
-def _shape_of_rows(distribution: HasContext, batch_shape: Shape) -> Shape:
+def own_shape(distribution: HasContext) -> Shape:
+    """Return the batch shape of base and context, without plates: one law for each element."""
+    if distribution.base is not None:  # It was expanded to the context.
+        return tuple(distribution.base.batch_shape)
+    if distribution.context is None:
+        return ()
     leaves: list[Any] = []
     distribution._map_context(leaves.append, distribution.context)
-    own = context_shape(leaves, distribution.context_batch_ndims)
+    return context_shape(leaves, distribution.context_batch_ndims)
+
+
+def _shape_of_rows(distribution: HasContext, value: Any) -> Shape:
+    batch_shape = check_value_shape(value.shape, distribution.event_shape)
+    if distribution.context is None:
+        return batch_shape
+    own = own_shape(distribution)
     try:
-        return tuple(array_namespace(*leaves).broadcast_shapes(batch_shape, own))
+        return tuple(array_namespace(value).broadcast_shapes(batch_shape, own))
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"Expected values of a batch shape that broadcasts with that of the context, {own}, "

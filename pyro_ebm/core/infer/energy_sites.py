@@ -1,5 +1,6 @@
 """Energy-based sites of a model, and checks of what objectives and guides give for them."""
 
+import functools
 import inspect
 import math
 import warnings
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.checks import check_instance
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -108,8 +110,7 @@ class EnergySite(ABC):
         return self.attached
 
     def _weights(self) -> Mapping[str, Any]:
-        takes_weights = WEIGHTS in inspect.signature(self.objective.loss).parameters
-        return {WEIGHTS: self._counts()} if takes_weights else {}
+        return {WEIGHTS: self._counts()} if WEIGHTS in keywords_of(self.objective.loss) else {}
 
     def _counts(self) -> Any:
         """Count how often the host takes each value, by masks and scales."""
@@ -132,11 +133,7 @@ def objective_of(site: str, objective: Any) -> Any:
 def check_objectives(objective: Any) -> None:
     """Raise ``TypeError`` unless this is one objective, or a dictionary of objectives."""
     for one in objective.values() if isinstance(objective, Mapping) else [objective]:
-        if isinstance(one, type):
-            raise TypeError(
-                f"Expected an objective, got the class {one.__name__}: call it, as in "
-                f"{one.__name__}(...)."
-            )
+        check_instance("objective", one)
         if hasattr(one, "num_particles"):
             raise TypeError(
                 f"Expected an objective, got the stock ELBO {type(one).__name__}: give it as "
@@ -169,13 +166,25 @@ def refuse_attach(site: str) -> None:
     )
 
 
+def keywords_of(loss: Callable[..., Any]) -> Mapping[str, bool]:
+    """Return whether each keyword-only argument of an objective's ``loss`` is required."""
+    return _keywords(getattr(loss, "__func__", loss))
+
+
+@functools.cache
+def _keywords(loss: Callable[..., Any]) -> Mapping[str, bool]:
+    return {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(loss).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
 def check_attached(site: str, loss: Callable[..., Any], attached: Iterable[str]) -> None:
     """Raise unless the guide attached the keyword-only arguments of an objective's ``loss``."""
-    required: list[str] = []
-    optional: list[str] = []
-    for name, parameter in sorted(inspect.signature(loss).parameters.items()):
-        if parameter.kind is parameter.KEYWORD_ONLY and name != WEIGHTS:
-            (required if parameter.default is parameter.empty else optional).append(name)
+    parts = {name: needed for name, needed in keywords_of(loss).items() if name != WEIGHTS}
+    required = sorted(name for name, needed in parts.items() if needed)
+    optional = sorted(parts.keys() - set(required))
     attached = set(attached)
     if not set(required) <= attached <= {*required, *optional}:
         or_not = f", and optionally {optional}," if optional else ""

@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_ebm.core.checks import check_positive
-from pyro_ebm.core.distributions.checks import check_instance
+from pyro_ebm.core.checks import check_instance, check_positive
 from pyro_ebm.core.objectives.settings import convert_fields
 
 

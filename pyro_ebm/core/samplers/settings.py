@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from pyro_ebm.core.checks import (
+    check_instance,
     check_nonnegative,
     check_positive,
     check_positive_integer,
@@ -175,11 +176,7 @@ class HMC(Kernel):
 
 def check_sampler(sampler: Any, name: str = "sampler") -> Any:
     """Return ``sampler``; raise ``TypeError`` unless it is an instance with init and step."""
-    if isinstance(sampler, type):
-        raise TypeError(
-            f"Expected `{name}` to be an instance, got the class {sampler.__name__}: "
-            f"call it, as in {sampler.__name__}()."
-        )
+    check_instance(name, sampler)
     missing = [attribute for attribute in _PROTOCOL if not hasattr(sampler, attribute)]
     if missing:
         raise TypeError(

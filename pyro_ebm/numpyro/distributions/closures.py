@@ -4,9 +4,8 @@ A function refers to the variables of its surroundings, and looks them up at eve
 variable has its last value by then, and an array of a ``scan`` is gone. Captured, they are data.
 """
 
-import dis
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from importlib import import_module
 from operator import attrgetter
@@ -16,6 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import Array, tree_util
+
+from pyro_ebm.core.distributions.closures import assigned, is_empty, names_of
 
 Function = Callable[..., Any]
 
@@ -91,7 +92,7 @@ class Closure:
         seen |= {id(function)}
         code, cells, shared = function.__code__, [], []
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            is_shared = name in _names(code, "STORE_DEREF") or _is_empty(cell)
+            is_shared = name in assigned(code) or is_empty(cell)
             cells.append(None if is_shared else _capture(cell.cell_contents, namespace, seen))
             shared.append(Static(cell if is_shared else None))
         variables = {} if function.__globals__ is not namespace else _variables(code, namespace)
@@ -174,9 +175,7 @@ def _capture(value: Any, namespace: Any, seen: frozenset[int]) -> Any:
     if value is None:
         return value
     # A list that a function appends to stays the list that it is.
-    if tree_util.treedef_is_leaf(structure) or not _has_arrays(leaves):
-        return Static(value)
-    if not _can_be_rebuilt(structure, leaves):
+    if not (_has_arrays(leaves) and _can_be_rebuilt(structure, leaves)):
         return Static(value)
     captured = [_capture(leaf, namespace, seen) if callable(leaf) else leaf for leaf in leaves]
     are_functions = [isinstance(leaf, Closure | _Partial) for leaf in captured]
@@ -219,21 +218,7 @@ def _has_arrays(value: Any) -> bool:
 def _globals(code: CodeType) -> set[str]:
     """Names of globals that a function and those inside of it load."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(_names(code, "LOAD_GLOBAL")).union(*map(_globals, inner))
-
-
-@functools.cache
-def _names(code: CodeType, operation: str) -> tuple[str, ...]:
-    found: Iterator[str] = (i.argval for i in dis.get_instructions(code) if i.opname == operation)
-    return tuple(found)
-
-
-def _is_empty(cell: CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
+    return {*names_of(code, "LOAD_GLOBAL")}.union(*map(_globals, inner))
 
 
 def _of_module(module: str, name: str) -> Closure:

@@ -23,6 +23,7 @@ from pyro_ebm.core.distributions.checks import (
 from pyro_ebm.core.distributions.context import (
     context_shape,
     number_of_batch_dims,
+    own_shape,
     rows_of,
 )
 from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, single_value
@@ -227,13 +228,9 @@ def draw_values(
 
 def without_plates(distribution: EnergyBased) -> EnergyBased:
     new = copy.copy(distribution)
-    if distribution.base is not None:
-        new._batch_shape = distribution.base.batch_shape
-    elif distribution.context is not None:
-        leaves = jax.tree.leaves(distribution.context)
-        new._batch_shape = context_shape(leaves, distribution.context_batch_ndims)
-    elif not isinstance(distribution.energy, ScannedEnergy):  # It has an energy for each step.
-        new._batch_shape = ()
+    # Without a base that has the steps of a scan, its energy has them.
+    if distribution.base is not None or not isinstance(distribution.energy, ScannedEnergy):
+        new._batch_shape = own_shape(distribution)
     return new
 
 

@@ -4,11 +4,12 @@ A function looks up the variables of its surroundings at every call: a loop's va
 value by then.
 """
 
-import dis
 import functools
 from collections.abc import Callable
-from types import CellType, CodeType, FunctionType
+from types import CellType, FunctionType
 from typing import Any
+
+from pyro_ebm.core.distributions.closures import assigned, is_empty
 
 Function = Callable[..., Any]
 
@@ -38,7 +39,7 @@ def _capture(value: Any, copies: dict[int, Any]) -> Any:
 def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[int, Any]) -> None:
     code = function.__code__
     cells = [
-        cell if name in _assigned(code) or _is_empty(cell) else CellType()
+        cell if name in assigned(code) or is_empty(cell) else CellType()
         for name, cell in zip(code.co_freevars, closure, strict=True)
     ]
     copied = FunctionType(
@@ -51,17 +52,3 @@ def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[in
     for new, old in zip(cells, closure, strict=True):
         if new is not old:
             new.cell_contents = _capture(old.cell_contents, copies)
-
-
-@functools.cache
-def _assigned(code: CodeType) -> frozenset[str]:
-    """Names of outer variables that a function assigns to: it keeps sharing them."""
-    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname == "STORE_DEREF")
-
-
-def _is_empty(cell: CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False

@@ -16,7 +16,7 @@ from pyro_ebm.core.distributions.checks import (
     check_expansion,
     check_ingredients,
 )
-from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims
+from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
 from pyro_ebm.core.distributions.probe import check_rows
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
@@ -49,7 +49,6 @@ _SETTINGS = (
     "log_normalizer",
     "_support",
     "_is_truncated",
-    "_own_shape",
     "_drawn",
     "_latents",
 )
@@ -116,7 +115,6 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._support, self._is_truncated = support, is_truncated(support, base, self._target_class)
-        self._own_shape = torch.Size(batch_shape)
         TorchDistribution.__init__(
             self, batch_shape, torch.Size(event_shape or ()), validate_args=validate_args
         )
@@ -253,7 +251,7 @@ def draw_values(
 def without_plates(distribution: EnergyBased) -> EnergyBased:
     """Drop all batch dimensions but those of base and context."""
     new = type(distribution).__new__(type(distribution))
-    return distribution._with_shape(distribution._own_shape, new)
+    return distribution._with_shape(torch.Size(own_shape(distribution)), new)
 
 
 def _leaves(context: Any) -> list[Tensor]:

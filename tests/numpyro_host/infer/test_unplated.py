@@ -64,7 +64,6 @@ def observed_in_a_plate(x):
         observed(x)
 
 
-@pytest.mark.filterwarnings("ignore:No optimizer")
 def test_the_reported_loss_counts_every_log_normalizer():
     loss = ebm.EnergyELBO({})
     exact = -float(normal().log_prob(X).sum())

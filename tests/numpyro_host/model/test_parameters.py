@@ -19,11 +19,8 @@ from numpyro.infer import SVI
 
 import pyro_ebm.numpyro as ebm
 
-# These guides are poor, and few draws are enough.
-pytestmark = pytest.mark.filterwarnings("ignore:The effective sample size")
-
 KEY, X = random.key(0), np.linspace(-1.0, 1.0, 8).reshape(4, 2)
-KNOWN = {"log_normalizers": {"z": 0.0}, "num_samples": 50}
+KNOWN = {"log_normalizers": {"z": 0.0}, "num_samples": 2000}
 MODEL = latent_model(Bowl())
 
 
