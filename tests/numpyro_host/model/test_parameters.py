@@ -114,9 +114,8 @@ def test_states_of_modules_are_handed_on():
     estimates = []
     for shift in (0.0, 1.0):
         moved = jax.tree.map(lambda leaf: leaf + shift, state)  # noqa: B023
-        log_marginal = ebm.log_marginal(
-            stateful_model, mean_field_guide, params=params | moved, **KNOWN
-        )
+        options = {**KNOWN, "params": params | moved, "num_samples": 20_000}
+        log_marginal = ebm.log_marginal(stateful_model, mean_field_guide, **options)
         estimates.append(log_marginal(KEY, X).estimate.mean())
     assert math.isfinite(estimates[0])
     assert abs(estimates[0] - estimates[1]) > 0.01
