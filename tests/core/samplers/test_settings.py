@@ -58,7 +58,9 @@ def test_unadjusted_kernels_are_not_tuned():
 
 def test_check_sampler():
     assert check_sampler(Kernel()) == Kernel()
-    with pytest.raises(TypeError, match=r"an instance, got the class Kernel: .* as in Kernel\(\.\.\.\)"):
+    with pytest.raises(
+        TypeError, match=r"an instance, got the class Kernel: .* as in Kernel\(\.\.\.\)"
+    ):
         check_sampler(Kernel)
     with pytest.raises(
         TypeError, match="`kernel` to have init and step, .* got float without init"
