@@ -6,7 +6,7 @@ from typing import Any
 
 from pyro_ebm.core.distributions.checks import depends_on_latent, is_implicit
 
-_BIASING = ("doubly_intractable", "implicit", "mixture")
+_BIASING = ("doubly_intractable", "implicit", "mixture", "rows")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ModelIssue:
               or depends on a discrete latent variable;
             - ``"guide"``: a guide samples an energy;
             - ``"implicit"``: the base of a latent variable has no density;
+            - ``"rows"``: an energy's rows depend on each other, on their number or on chance;
             - ``"unregistered"``: no optimizer will update parameters of the energy.
         message: The issue, what it breaks, and the remedy.
     """
@@ -50,6 +51,14 @@ def issues_of_site(site: Any, energy: Any, mixture: Any) -> Iterator[ModelIssue]
         yield in_mixture(site["name"], mixture)
     if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
         yield implicit_latent(site["name"])
+
+
+def issues_of_rows(site: str, energy: Any, value: Any) -> Iterator[ModelIssue]:
+    """Yield the issue that rows of an energy depend on each other, on their number or on chance."""
+    try:
+        energy._check_rows(value, site)
+    except ValueError as error:
+        yield ModelIssue(site, "rows", str(error))
 
 
 def check_site(site: str, energies: Collection[str], latents: Collection[str]) -> None:

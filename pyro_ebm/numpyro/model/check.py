@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax.random import key
 from numpyro.distributions import Delta
 from numpyro.handlers import block, seed, substitute
 from numpyro.infer import init_to_uniform
@@ -12,7 +13,7 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import Messenger
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_site
+from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_rows, issues_of_site
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (
     find_dependencies,
@@ -22,6 +23,7 @@ from pyro_ebm.numpyro.model.sites import (
     issues_of_arrays,
     issues_of_latents,
 )
+from pyro_ebm.numpyro.samplers.target import initial_values
 
 
 def check_model(
@@ -32,8 +34,8 @@ def check_model(
 ) -> Callable[..., list[ModelIssue]]:
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
-    The model is traced abstractly: nothing is computed, and no random key is needed. Arrays count
-    as unregistered if the energy is a module, a partial, or a function that calls one of these.
+    The model is traced abstractly and, if it has energies, run once, each energy on a few rows; no
+    random key is needed. Arrays count as unregistered if the energy is a module, a partial, or a function that calls one of these.
     Without ``params`` parameters have their initial values.
 
     Example:
@@ -60,13 +62,37 @@ def check_model(
 def _check_sites(model: Callable[[], Any]) -> list[ModelIssue]:
     sites = ModelSites()
     inputs = _run(sites, model)
-    issues = sites.issues
-    found = find_dependencies(sites.energies, inputs, model) if sites.energies else {}
-    for name, has_normalizer in sites.energies.items():
+    issues = sites.issues + (_check_rows(model) if sites.energies else [])
+    wrong = {issue.site for issue in issues if issue.kind == "rows"}
+    energies = {name: known for name, known in sites.energies.items() if name not in wrong}
+    found = find_dependencies(energies, inputs, model) if energies else {}
+    for name, has_normalizer in energies.items():
         if not has_normalizer:
             issues += issues_of_latents(name, found[name], sites.latents)
         issues += issues_of_arrays(name, found[name])
     return issues
+
+
+def _check_rows(model: Callable[[], Any]) -> list[ModelIssue]:
+    rows, initial = _Rows(), substitute(substitute_fn=initial_value)
+    with block(), rows, initial, seed(rng_seed=0):
+        model()
+    return rows.issues
+
+
+class _Rows(Messenger):
+    """Handler that evaluates a few rows of each energy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.issues: list[ModelIssue] = []
+
+    def postprocess_message(self, msg: Any) -> None:
+        energy = find_energy(msg["fn"]) if msg["type"] == "sample" else None
+        if energy is not None:
+            is_latent = not msg["is_observed"]
+            value = initial_values(key(0), energy, (2,)) if is_latent else msg["value"]
+            self.issues += issues_of_rows(msg["name"], energy, value)
 
 
 class _GuideSites(Messenger):

@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_site
+from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_rows, issues_of_site
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
@@ -35,8 +35,8 @@ def check_model(
 ) -> Callable[..., list[ModelIssue]]:
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
-    It runs the model once, with latent variables at zero in unconstrained space, and no chains;
-    parameters, the param store and the random state do not change. Issues depend on this run: a
+    It runs the model once, with latent variables at zero in unconstrained space, and no chains, and
+    each energy on a few rows; parameters, the param store and the random state do not change. Issues depend on this run: a
     dependence that leaves tensors (``if k == 1:``, ``energies[int(k)]``) is not found.
 
     Example:
@@ -130,6 +130,11 @@ class ModelSites(_GuideSites):
 
     def _examine(self, msg: Any, energy: EnergyBased) -> None:
         name = msg["name"]
+        rows = msg["value"] if msg["is_observed"] else initial_values(energy, (2,))
+        found = list(issues_of_rows(name, energy, detach_provenance(rows)))
+        if found:
+            self.issues += found
+            return
 
         def potential(energy: EnergyBased, value: Tensor) -> Tensor:
             # At a constant value: one that a latent variable transforms is no harm.

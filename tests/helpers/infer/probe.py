@@ -1,5 +1,7 @@
 """Energies whose rows are not independent, or not functions: refused, and named."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,20 @@ def test_sound_energies_pass(host):
     for energy in (host.Bowl(), lambda x: 0 * x[:, 0], offset, lambda x: 1e6 + (x**12).sum(-1)):
         for num_rows in (1, 2, 3, 20):
             host.prior(energy)._check_rows(host.array(X[:num_rows]))
+
+
+@pytest.mark.parametrize("is_observed", [True, False])
+@pytest.mark.parametrize("name", MESSAGES)
+def test_check_model_finds_them(host, name, is_observed):
+    x = host.array(X)
+
+    def model():
+        scale = host.ppl.sample("scale", host.dist.LogNormal(0.0, 1.0))
+        with host.ppl.plate("data", 20):
+            prior = host.prior(energies(host)[name])
+            value = host.ppl.sample("x", prior, obs=x if is_observed else None)
+            host.ppl.sample("y", host.dist.Normal(value, scale).to_event(1), obs=x)
+
+    (issue,) = host.ebm.check_model(model)()
+    assert (issue.site, issue.kind, issue.biases_mcmc) == ("x", "rows", True)
+    assert re.search(MESSAGES[name].format("site 'x'"), issue.message)

@@ -50,14 +50,18 @@ def test_an_autoguide_is_not_set_up():
     assert guide.prototype_trace is None
 
 
-def test_nothing_is_computed():
+def test_a_few_rows_are_computed():
+    computed = []
+
     def energy(x):
-        assert isinstance(x, jax.core.Tracer)
+        computed.extend([] if isinstance(x, jax.core.Tracer) else [len(x)])
         return square(x)
 
     def model(x):
         numpyro.sample("x", ebm.EnergyBased(energy, normal()))
 
     assert ebm.check_model(model)(X) == []
-    # Also where everything is traced, as in parallel chains of MCMC.
+    assert len(computed) == 2 and max(computed) <= 4
+    # None where everything is traced, as in parallel chains of MCMC.
     jax.jit(lambda x: ebm.check_model(model)(x))(X)
+    assert len(computed) == 2
