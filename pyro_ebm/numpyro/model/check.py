@@ -35,8 +35,8 @@ def check_model(
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
     The model is traced abstractly and, if it has energies, run once, each energy on a few rows; no
-    random key is needed. Arrays count as unregistered if the energy is a module, a partial, or a function that calls one of these.
-    Without ``params`` parameters have their initial values.
+    random key is needed. Arrays count as unregistered if the energy is a module, a partial, or a
+    function that calls one of these. Without ``params`` parameters have their initial values.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist, pyro_ebm.numpyro as ebm

@@ -36,8 +36,9 @@ def check_model(
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
     It runs the model once, with latent variables at zero in unconstrained space, and no chains, and
-    each energy on a few rows; parameters, the param store and the random state do not change. Issues depend on this run: a
-    dependence that leaves tensors (``if k == 1:``, ``energies[int(k)]``) is not found.
+    each energy on a few rows; parameters, the param store and the random state do not change.
+    Issues depend on this run: a dependence that leaves tensors (``if k == 1:``,
+    ``energies[int(k)]``) is not found.
 
     Example:
         >>> import pyro, pyro.distributions as dist, pyro_ebm.pyro as ebm
