@@ -12,6 +12,8 @@ import numpy as np
 from jax import Array, lax, tree_util
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import jaxpr_as_fun
+from numpyro.distributions import Delta
+from numpyro.handlers import trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from pyro_ebm.numpyro.distributions.closures import capture, release
@@ -39,31 +41,53 @@ class TrainedByObjective(Messenger):
     """Effect handler that marks code in which objectives train the energies, and does nothing."""
 
 
-def warn_if_untrained(potential: Array, held: list[Array]) -> Array:
-    """Watch a potential, and warn if a gradient in what ``log_prob`` holds constant is taken."""
+def latents_so_far() -> tuple[str, ...]:
+    """Names of the latent variables that the present run of a model, if it is traced, has drawn."""
+    traces = (handler.trace for handler in _PYRO_STACK if isinstance(handler, trace))
+    sites: list[Any] = [site for run in traces for site in run.values()]
+    latents = (
+        site["name"]
+        for site in sites
+        if site["type"] == "sample" and not (site["is_observed"] or isinstance(site["fn"], Delta))
+    )
+    return tuple(dict.fromkeys(latents))
+
+
+def warn_if_untrained(potential: Array, held: list[Array], latents: tuple[str, ...]) -> Array:
+    """Watch a potential, and warn if a gradient in what ``log_prob`` holds constant is taken.
+
+    ``latents`` are names of variables that may be a part of it.
+    """
     trained = any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK)
-    return potential if trained else _watch(potential, held)
+    return potential if trained else _watch(potential, held, latents)
 
 
-@jax.custom_jvp
-def _watch(potential: Array, held: list[Array]) -> Array:
-    del held
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _watch(potential: Array, held: list[Array], latents: tuple[str, ...]) -> Array:
+    del held, latents
     return potential
 
 
 @functools.partial(_watch.defjvp, symbolic_zeros=True)
-def _watch_jvp(primals: Any, tangents: Any) -> Any:
+def _watch_jvp(latents: tuple[str, ...], primals: Any, tangents: Any) -> Any:
     if not all(isinstance(tangent, SymbolicZero) for tangent in tangents[1]):
-        warnings.warn(
-            "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds "
-            "those of the energy and its base constant, yet a gradient in them was asked for. To "
-            "train them, use EnergyELBO(objective, elbo) as the loss, with an objective for this "
-            "site; if they are meant to stay as they are, use jax.lax.stop_gradient. If the "
-            "energy or its base depends on a latent variable, inference is wrong: the "
-            "log-normalizer depends on it too (the model is doubly intractable).",
-            stacklevel=2,
-        )
+        warnings.warn(_gradient_in_constants(latents), stacklevel=2)
     return primals[0], tangents[0]
+
+
+def _gradient_in_constants(latents: tuple[str, ...]) -> str:
+    suspicion = (
+        "Inference is silently wrong if the energy or base of an energy-based site depends on a "
+        f"latent variable, here perhaps on one of {list(latents)}: the log-normalizer depends on "
+        "it too (the model is doubly intractable). Give `log_normalizer` if it is known. If it "
+        "depends on none: "
+    )
+    return (suspicion if latents else "") + (
+        "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds those of "
+        "the energy and its base constant, yet a gradient in them was asked for. To train them, "
+        "use EnergyELBO(objective, elbo) as the loss, with an objective for this site; if they are "
+        "meant to stay as they are, use jax.lax.stop_gradient."
+    )
 
 
 def trainable_arrays(energy: Any) -> dict[str, Array]:
@@ -83,8 +107,13 @@ def trainable_arrays(energy: Any) -> dict[str, Array]:
     return {
         tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in paths
-        if isinstance(leaf, Array) and _is_inexact(leaf)
+        if is_trainable(leaf)
     }
+
+
+def is_trainable(leaf: Any) -> bool:
+    """Whether a leaf is a floating-point array of JAX."""
+    return isinstance(leaf, Array) and _is_inexact(leaf)
 
 
 @tree_util.register_pytree_node_class

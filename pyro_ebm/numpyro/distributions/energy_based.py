@@ -33,6 +33,7 @@ from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
     bind,
     frozen_in_parameters,
+    latents_so_far,
     warn_if_untrained,
 )
 from pyro_ebm.numpyro.distributions.flows import as_distribution
@@ -68,6 +69,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         "_is_truncated",
     )
     has_rsample = False
+    _latents_before: tuple[str, ...] = ()
     _target_class = Target
 
     def __init__(
@@ -107,6 +109,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
+        self._latents_before = latents_so_far()
         self._support, self._is_truncated = support, is_truncated(support, base, self._target_class)
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
@@ -150,7 +153,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
             log_prob = -self.potential(value) - self.log_normalizer()
         else:
             potential, held = frozen_in_parameters(self.potential, value)
-            log_prob = -warn_if_untrained(potential, held)
+            log_prob = -warn_if_untrained(potential, held, self._latents_before)
         if not self._validate_args:
             return log_prob
         log_prob = jnp.where(self._validate_sample(value), log_prob, -jnp.inf)

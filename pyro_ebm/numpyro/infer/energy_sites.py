@@ -16,6 +16,7 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.numpyro.distributions.bound_energy import is_trainable
 from pyro_ebm.numpyro.distributions.energy_based import (
     EnergyBased,
     importance_log_weights,
@@ -87,6 +88,8 @@ class EnergySite(core.EnergySite):
         if self.objective is None:
             # It warns by itself if a gradient in its constants is needed.
             self.fn.log_prob(self.value)
+            return
+        if not any(map(is_trainable, jax.tree.leaves(self.energy.energy))):
             return
         for issue in issues_of_untrained(self.name, found, parameters):
             warnings.warn(issue.message, stacklevel=2)

@@ -16,6 +16,7 @@ from numpyro.util import is_prng_key
 from pyro_ebm.core.infer import mcmc as settings
 from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.model.check import check_model
 from pyro_ebm.numpyro.model.parameters import run_trained
 from pyro_ebm.numpyro.samplers.base import Sampler
@@ -109,14 +110,16 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         model_kwargs = model_kwargs or {}
         warn_of_issues(check_model(self.model)(*model_args, **model_kwargs))
         rng_key, model_key = _split(rng_key)
-        start, self._potential_fn, self._postprocess_fn, _ = initialize_model(
-            model_key,
-            self.model,
-            init_strategy=self.init_strategy,
-            dynamic_args=True,
-            model_args=model_args,
-            model_kwargs=model_kwargs,
-        )
+        # Of latent variables behind an energy the check has warned; no gradient is a parameter's.
+        with TrainedByObjective():
+            start, self._potential_fn, self._postprocess_fn, _ = initialize_model(
+                model_key,
+                self.model,
+                init_strategy=self.init_strategy,
+                dynamic_args=True,
+                model_args=model_args,
+                model_kwargs=model_kwargs,
+            )
         z = start.z if init_params is None else init_params
         check_has_latents(z)
         self._num_warmup = num_warmup
@@ -160,7 +163,12 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
     ) -> Potential:
         """Potential of all chains, from shape ``(num_chains, size)`` to ``(num_chains,)``."""
         potential_fn = self._potential_fn(*model_args, **(model_kwargs or {}))
-        return jax.vmap(lambda position: potential_fn(self._unravel(position)))
+
+        def potential(position: Array) -> Array:
+            with TrainedByObjective():
+                return potential_fn(self._unravel(position))
+
+        return jax.vmap(potential)
 
     def _start(self, z: Any, potential: Potential, rng_key: Array) -> KernelState:
         if is_prng_key(rng_key):

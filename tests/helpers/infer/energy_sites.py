@@ -161,6 +161,11 @@ def test_parameters_that_no_optimizer_updates_are_named(host, is_hidden):
         step(host, model, host.mean_field_guide)
 
 
+def test_an_energy_without_parameters_is_not_warned_of(host):
+    prior = host.prior(lambda z: (z**2).sum(-1))
+    step(host, host.latent_model(None, lambda _: prior), host.mean_field_guide)
+
+
 def test_a_site_without_objective_is_named(host):
     def model(x):
         one, two = host.register("one", energies[0]), host.register("two", energies[1])

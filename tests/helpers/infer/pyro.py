@@ -245,3 +245,6 @@ def stock_to_arviz(mcmc):
 def refused_gradient():
     """Context in which the gradient of an unknown log-normalizer is refused."""
     return pytest.raises(ValueError, match="doubly intractable")
+
+
+refused_by_kernel = refused_gradient
