@@ -202,6 +202,10 @@ TRAINING = {
         lambda h: trained(h, objective={"y": h.ebm.ScoreMatching()}),
         "'y'",
     ),
+    "objective as the loss of SVI": (
+        lambda h: h.fit(h.empty_guide, h.empty_guide, h.ebm.ScoreMatching()),
+        "EnergyELBO(objective)",
+    ),
     "text as objective": (lambda h: elbo(h, "score matching"), "objective"),
     "class of an objective by site": (
         lambda h: elbo(h, {"x": h.ebm.ScoreMatching}),

@@ -51,3 +51,14 @@ class Objective:
 
     def check_energy(self, distribution: Any, value: Any, counts: Any, site: str) -> None:
         """Raise if this objective cannot train an energy; called once, at values of a site."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise: Pyro's ``SVI`` calls its loss, which an objective alone is not."""
+        raise TypeError(
+            f"Expected `loss` of SVI to be an ELBO, got {self}: write EnergyELBO(objective)."
+        )
+
+    @property
+    def multi_sample_guide(self) -> bool:
+        """Raise: NumPyro's ``SVI`` asks this of its loss."""
+        return self()
