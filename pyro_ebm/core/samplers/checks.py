@@ -13,6 +13,8 @@ from pyro_ebm.core.samplers.dynamics import ChainState, is_finite
 _STUCK, _FEW_DRAWS = 1e-3, 10
 # A larger share of divergent transitions than this is worth a warning.
 _MANY_DIVERGENCES = 0.01
+# A shorter warm-up may not have found a step size.
+_SHORT_WARMUP = 100
 
 
 def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any, init: Any) -> int:
@@ -45,10 +47,16 @@ def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any,
     if init is None:
         return 4 if num_chains is None else num_chains
     shape = tuple((init.position if isinstance(init, ChainState) else init).shape)
-    if not shape or num_chains not in (None, shape[0]):
+    if not shape or not shape[0] or num_chains not in (None, shape[0]):
         expected = "num_chains" if num_chains is None else num_chains
         raise ValueError(f"Expected `init` of shape ({expected}, *batch, *event), got {shape}.")
     return shape[0]
+
+
+def not_numbers(name: str, value: Any) -> TypeError:
+    """Error of an argument that is no array of real numbers."""
+    got = getattr(value, "dtype", type(value).__name__)
+    return TypeError(f"Expected `{name}` to be an array of real numbers, got {got}.")
 
 
 def check_target(distribution: Any) -> None:
@@ -81,18 +89,19 @@ def check_start(distribution: Any, potential: Any, gradient: Any) -> None:
 
 
 def describe_trouble(
-    sampler: Any, distribution: Any, acceptance_rate: Any, diverging: Any
+    sampler: Any, distribution: Any, num_warmup: int, acceptance_rate: Any, diverging: Any
 ) -> Iterator[str]:
     """Yield warnings about a run: too many divergences, chains that are stuck.
 
     Acceptance rates and divergences have shape ``(num_chains, num_samples, *batch)``.
     """
+    remedy = _remedy(sampler, num_warmup)
     xp = array_namespace(acceptance_rate)
     num_transitions, num_diverging = math.prod(diverging.shape), int(xp.sum(diverging))
     if num_diverging > _MANY_DIVERGENCES * num_transitions:
         yield (
             f"{num_diverging} of {num_transitions} kept transitions of {sampler} on "
-            f"{distribution} diverged: lower its `step_size`, or look at the energy there."
+            f"{distribution} diverged: {remedy}, or look at the energy there."
         )
     mean_rate = xp.mean(acceptance_rate, axis=1)
     if acceptance_rate.shape[1] < _FEW_DRAWS:  # Too few to judge a single chain by.
@@ -101,6 +110,14 @@ def describe_trouble(
     if num_stuck:
         yield (
             f"{num_stuck} of {num_chains} chains of {sampler} on {distribution} are stuck, "
-            f"with a mean acceptance below {_STUCK}: lower its `step_size` or let `num_warmup` "
-            "tune it."
+            f"with a mean acceptance below {_STUCK}: {remedy}, or give starts where the density is "
+            "less steep."
         )
+
+
+def _remedy(sampler: Any, num_warmup: int) -> str:
+    if sampler.target_accept_prob is None:
+        return "lower its `step_size`"
+    if num_warmup < _SHORT_WARMUP:
+        return "let a longer warm-up tune its `step_size`, or lower it"
+    return "raise its `target_accept_prob`: warm-up then finds a smaller `step_size`"

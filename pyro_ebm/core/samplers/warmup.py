@@ -13,6 +13,8 @@ from array_api_compat import array_namespace
 _STABILIZATION, _SHRINKAGE, _DECAY = 10.0, 0.05, 0.75
 # Stan's warm-up: a start and an end for the step size alone, windows that double between them.
 _START, _FIRST_WINDOW, _END = 75, 25, 50
+# Below this acceptance a move counts as hopeless.
+_HOPELESS = 1e-2
 
 
 def initial_step_size(potential: Any, gradient: Any) -> Any:
@@ -87,6 +89,22 @@ def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> Dual
 def average_step_size(state: DualAveraging) -> Any:
     """Compute the final step size."""
     return array_namespace(state.log_average).exp(state.log_average)
+
+
+def brake(brakes: Any, acceptance: Any) -> Any:
+    """Halve the brakes of chains that are sure to be rejected, and release the others by twofold.
+
+    They multiply step sizes at the start of warm-up, shape ``(*chains,)``, and are at most 1: where
+    gradients are steep, a chain would wait for ever at the step size that suits the others.
+    """
+    xp = array_namespace(acceptance)
+    released = xp.minimum(2.0 * brakes, xp.ones_like(brakes))
+    return xp.where(acceptance < _HOPELESS, 0.5 * brakes, released)
+
+
+def num_braked(num_warmup: int) -> int:
+    """Count the steps at the start of a warm-up in which chains have brakes."""
+    return min(_START, num_warmup // 2)
 
 
 class Moments(NamedTuple):

@@ -25,9 +25,10 @@ from pyro_ebm.numpyro.samplers.warmup import (
     Warmup,
     adapt,
     begin_warmup,
+    braked,
     end_warmup,
     prepare_state,
-    window_flags,
+    schedule,
 )
 
 _Learned = tuple[ChainState, Warmup]
@@ -133,8 +134,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         rng_key, step_key = _split(state.rng_key)
         step_key = step_key if is_prng_key(step_key) else step_key[0]
         potential = self._potential(model_args, model_kwargs)
-        chains, info = self.sampler.step(step_key, potential, state.chains)
-        learned = chains, state.adapt_state.warmup
+        start, warmup = state.chains, state.adapt_state.warmup
+        chains, info = self.sampler.step(step_key, potential, braked(start, warmup))
+        learned = chains._replace(step_size=start.step_size), warmup
         if self._num_warmup:
             warm_up = partial(self._warm_up, state.i, info)
             learned = lax.cond(state.i < self._num_warmup, warm_up, lambda same: same, learned)
@@ -177,14 +179,14 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         position = jax.vmap(lambda z: ravel_pytree(z)[0])(z)
         chains = prepare_state(self.sampler, self.sampler.init(potential, position))
         zeros = jnp.zeros(len(position), position.dtype)
-        warmup = begin_warmup(chains)
+        warmup = begin_warmup(self.sampler, chains)
         info, i = TransitionInfo(zeros, zeros > 0), jnp.zeros((), int)
         return self._state(i, potential, chains, info, zeros, warmup, rng_key)
 
     def _warm_up(self, i: Array, info: TransitionInfo, learned: _Learned) -> _Learned:
         chains, warmup = learned
-        learns, ends = (flags[i] for flags in window_flags(self._num_warmup))
-        chains, warmup = adapt(self.sampler, chains, info, warmup, learns, ends)
+        now = jax.tree.map(lambda flags: flags[i], schedule(self._num_warmup))
+        chains, warmup = adapt(self.sampler, chains, info, warmup, now)
         last = end_warmup(self.sampler, chains, warmup).step_size
         is_last = i + 1 == self._num_warmup
         step_size = jnp.where(is_last, last, chains.step_size)

@@ -15,15 +15,22 @@ from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.target import HasPotential
 from pyro_ebm.diagnostics import Chains
-from pyro_ebm.numpyro.samplers.base import Sampler, Transition
-from pyro_ebm.numpyro.samplers.target import Potential, Target, initial_values, value_and_gradient
+from pyro_ebm.numpyro.samplers.base import Sampler, Transition, check_rng_key
+from pyro_ebm.numpyro.samplers.target import (
+    Potential,
+    Target,
+    initial_values,
+    real_array,
+    value_and_gradient,
+)
 from pyro_ebm.numpyro.samplers.warmup import (
     Warmup,
     adapt,
     begin_warmup,
+    braked,
     end_warmup,
     prepare_state,
-    window_flags,
+    schedule,
 )
 
 
@@ -73,18 +80,21 @@ def run_chains(
         >>> run_chains(jax.random.key(0), MALA(), normal, **options).samples.shape
         (4, 50)
     """
+    check_rng_key(rng_key)
     check_sampler(sampler)
     checks.check_target(distribution)
     is_concrete = all(map(not_jax_tracer, jax.tree.leaves((rng_key, distribution, init))))
     progress_bar = progress_bar and is_concrete
+    if init is not None and not isinstance(init, ChainState):
+        init = real_array("init", init)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
     num_steps = num_warmup + num_samples * thinning
     draws = []
     with tqdm(total=num_steps, disable=not progress_bar, desc=type(sampler).__name__) as bar:
-        warmup = begin_warmup(state)
-        steps = (random.split(warmup_key, num_warmup), *window_flags(num_warmup))
+        warmup = begin_warmup(sampler, state)
+        steps = (random.split(warmup_key, num_warmup), schedule(num_warmup))
         for block in _blocks(steps, num_warmup, whole=not progress_bar):
             state, warmup = _warm_up(block, sampler, distribution, state, warmup)
             bar.update(len(block[0]))
@@ -99,7 +109,7 @@ def run_chains(
     chains = Chains(samples, statistics, state)
     rate, diverging = statistics["acceptance_rate"], statistics["diverging"]
     if not_jax_tracer(rate):
-        for trouble in checks.describe_trouble(sampler, distribution, rate, diverging):
+        for trouble in checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging):
             warnings.warn(trouble, stacklevel=2)
     return chains
 
@@ -118,9 +128,9 @@ def _warm_up(
     potential = Target.of(distribution).potential
 
     def step(carry: tuple[ChainState, Warmup], at: Any) -> tuple[Any, None]:
-        (state, warmup), (key, learns, ends) = carry, at
-        state, info = sampler.step(key, potential, state)
-        return adapt(sampler, state, info, warmup, learns, ends), None
+        (state, warmup), (key, now) = carry, at
+        state, info = sampler.step(key, potential, braked(state, warmup))
+        return adapt(sampler, state, info, warmup, now), None
 
     return lax.scan(step, (state, warmup), steps)[0]
 
@@ -170,7 +180,7 @@ def _start(
     if init is None:
         init = initial_values(rng_key, distribution, (num_chains,))
     before = init if isinstance(init, ChainState) else None
-    value = jnp.asarray(init) if before is None else target.value(before.position)
+    value = init if before is None else target.value(before.position)
     checks.check_init_shape(value.shape, distribution, num_chains)
     if isinstance(distribution, HasPotential):
         distribution._check_rows(value)

@@ -17,6 +17,15 @@ class Warmup(NamedTuple):
 
     averaging: core.DualAveraging
     moments: core.Moments
+    brakes: Array
+
+
+class At(NamedTuple):
+    """What a step of a warm-up does: learn scales, end a window, leave brakes on."""
+
+    learns: Array
+    ends: Array
+    brakes: Array
 
 
 def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
@@ -29,8 +38,16 @@ def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
     return state
 
 
-def begin_warmup(state: ChainState) -> Warmup:
-    return Warmup(core.begin_dual_averaging(state.step_size), core.begin_moments(state.position))
+def begin_warmup(sampler: Sampler, state: ChainState) -> Warmup:
+    averaging = core.begin_dual_averaging(state.step_size)
+    is_tuned = sampler.target_accept_prob is not None
+    brakes = jnp.ones_like(state.potential if is_tuned else state.step_size)
+    return Warmup(averaging, core.begin_moments(state.position), brakes)
+
+
+def braked(state: ChainState, warmup: Warmup) -> ChainState:
+    """State with the step sizes that its chains can take now; :func:`adapt` takes it back."""
+    return state._replace(step_size=state.step_size * warmup.brakes)
 
 
 def end_warmup(sampler: Sampler, state: ChainState, warmup: Warmup) -> ChainState:
@@ -39,37 +56,34 @@ def end_warmup(sampler: Sampler, state: ChainState, warmup: Warmup) -> ChainStat
     return state._replace(step_size=core.average_step_size(warmup.averaging))
 
 
-def window_flags(num_warmup: int) -> tuple[Array, Array]:
-    """For each step of the warm-up: whether scales are learned in it, whether it ends a window."""
+def schedule(num_warmup: int) -> At:
+    """List what each step of a warm-up does."""
     index = jnp.arange(num_warmup)
     learns, ends = jnp.zeros(num_warmup, bool), jnp.zeros(num_warmup, bool)
     for start, stop in core.warmup_windows(num_warmup):
         learns |= (index >= start) & (index < stop)
         ends |= index == stop - 1
-    return learns, ends
+    return At(learns, ends, index + 1 < core.num_braked(num_warmup))
 
 
 def adapt(
-    sampler: Sampler,
-    state: ChainState,
-    info: TransitionInfo,
-    warmup: Warmup,
-    learns: Array,
-    ends: Array,
+    sampler: Sampler, state: ChainState, info: TransitionInfo, warmup: Warmup, at: At
 ) -> tuple[ChainState, Warmup]:
-    """Chains and warm-up after a step; ``learns`` and ``ends`` are its flags."""
-    averaging, moments = warmup
+    """Chains and warm-up after a step."""
+    averaging, moments, brakes = warmup
     if sampler.target_accept_prob is not None:
         rate = info.acceptance_rate.mean(0)
         averaging = core.dual_averaging(averaging, rate, sampler.target_accept_prob)
         state = state._replace(step_size=jnp.exp(averaging.log_step_size))
+        brakes = core.brake(brakes, info.acceptance_rate)
+        brakes = jnp.where(at.brakes, brakes, jnp.ones_like(brakes))
     if sampler.adapt_mass_matrix:
-        moments = _where(learns, core.update_moments(moments, state.position), moments)
-        state = state._replace(scale=_where(ends, core.regularized_scale(moments), state.scale))
-        moments = _where(ends, core.begin_moments(state.position), moments)
+        moments = _where(at.learns, core.update_moments(moments, state.position), moments)
+        state = state._replace(scale=_where(at.ends, core.regularized_scale(moments), state.scale))
+        moments = _where(at.ends, core.begin_moments(state.position), moments)
         restarted = core.begin_dual_averaging(core.average_step_size(averaging))
-        averaging = _where(ends, restarted, averaging)
-    return state, Warmup(averaging, moments)
+        averaging = _where(at.ends, restarted, averaging)
+    return state, Warmup(averaging, moments, brakes)
 
 
 def _where(condition: Array, yes: Any, no: Any) -> Any:

@@ -69,7 +69,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         self._warmup = Warmup(self.sampler, self._state, warmup_steps)
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        state, info = self.sampler.step(self._potential, self._state)
+        state, info = self.sampler.step(self._potential, self._warmup.braked(self._state))
         if self._index < self._warmup_steps:
             state = self._warmup.adapt(self._index, state, info)
             count = self._index + 1
@@ -96,8 +96,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         potentials, infos = zip(*self._kept, strict=True)
         rate = torch.cat([info.acceptance_rate for info in infos])
         diverging = torch.cat([info.diverging for info in infos])
-        name = getattr(self.model, "__name__", type(self.model).__name__)
-        for trouble in describe_trouble(self.sampler, f"model {name}", rate[None], diverging[None]):
+        name = f"model {getattr(self.model, '__name__', type(self.model).__name__)}"
+        run = self.sampler, name, self._warmup_steps
+        for trouble in describe_trouble(*run, rate[None], diverging[None]):
             warnings.warn(trouble, stacklevel=2)
         step_size = self._state.step_size
         statistics = {

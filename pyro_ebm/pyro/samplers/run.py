@@ -19,6 +19,7 @@ from pyro_ebm.pyro.samplers.target import (
     Target,
     compiled_steps,
     initial_values,
+    real_array,
     value_and_gradient,
 )
 from pyro_ebm.pyro.samplers.warmup import Warmup
@@ -76,6 +77,8 @@ def run_chains(
     """
     check_sampler(sampler)
     checks.check_target(distribution)
+    if init is not None and not isinstance(init, ChainState):
+        init = real_array("init", init)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     target = Target.of(distribution)
     draws = []
@@ -84,14 +87,14 @@ def run_chains(
         warmup = Warmup(sampler, state, num_warmup)
         num_steps = num_warmup + num_samples * thinning
         for index in trange(num_steps, disable=not progress_bar, desc=type(sampler).__name__):
-            state, info = sampler.step(target.potential, state)
+            state, info = sampler.step(target.potential, warmup.braked(state))
             if index < num_warmup:
                 state = warmup.adapt(index, state, info)
             elif (index - num_warmup + 1) % thinning == 0:
                 draws.append(kept_draw(target.potential, state, info))
         chains = _chains(distribution, target, draws, state)
     rate, diverging = (chains.statistics[name] for name in ("acceptance_rate", "diverging"))
-    for trouble in checks.describe_trouble(sampler, distribution, rate, diverging):
+    for trouble in checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging):
         warnings.warn(trouble, stacklevel=2)
     return chains
 

@@ -1,5 +1,9 @@
 """Warm-up of chains, step by step."""
 
+from typing import Any
+
+import torch
+
 from pyro_ebm.core.samplers import warmup as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.pyro.samplers.base import Sampler
@@ -14,6 +18,11 @@ class Warmup:
         self.windows = core.warmup_windows(num_warmup) if sampler.adapt_mass_matrix else []
         self.averaging = core.begin_dual_averaging(state.step_size)
         self.moments = core.begin_moments(state.position)
+        self.brakes: Any = 1.0
+
+    def braked(self, state: ChainState) -> ChainState:
+        """State with the step sizes that its chains can take now."""
+        return state._replace(step_size=state.step_size * self.brakes)
 
     def adapt(self, index: int, state: ChainState, info: TransitionInfo) -> ChainState:
         """Update what has been learned with step ``index``, and the state with that."""
@@ -22,6 +31,9 @@ class Warmup:
             rate = info.acceptance_rate.mean(0)
             self.averaging = core.dual_averaging(self.averaging, rate, target)
             state = state._replace(step_size=self.averaging.log_step_size.exp())
+            is_braked = index + 1 < core.num_braked(self.num_warmup)
+            brakes = self.brakes * torch.ones_like(info.acceptance_rate)
+            self.brakes = core.brake(brakes, info.acceptance_rate) if is_braked else 1.0
         if self.windows and index >= self.windows[0][0]:
             self.moments = core.update_moments(self.moments, state.position)
             if index + 1 == self.windows[0][1]:

@@ -5,6 +5,7 @@ import pytest
 
 from pyro_ebm.core.samplers.checks import check_init_shape, check_run, check_start, describe_trouble
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.settings import MALA, Kernel, Langevin
 
 
 def run(num_samples=1, num_warmup=0, thinning=1, num_chains=None, init=None):
@@ -55,8 +56,8 @@ def test_start_without_a_density(event_shape, where):
         check_start("the target", **arrays)
 
 
-def trouble(rate, diverging):
-    return list(describe_trouble("MALA()", "the target", rate, diverging))
+def trouble(rate, diverging, sampler: Kernel = MALA(), num_warmup=500):  # noqa: B008
+    return list(describe_trouble(sampler, "the target", num_warmup, rate, diverging))
 
 
 def test_trouble():
@@ -65,10 +66,17 @@ def test_trouble():
     some = none.copy()
     some[0, :2] = True
     (diverged,) = trouble(fine, some)
-    assert diverged.startswith("2 of 80 kept transitions of MALA() on the target diverged")
+    assert diverged.startswith(f"2 of 80 kept transitions of {MALA()} on the target diverged")
     stuck = fine.copy()
     stuck[1] = 0.0
     (message,) = trouble(stuck, none)
-    assert message.startswith("1 of 4 chains of MALA() on the target are stuck")
+    assert message.startswith(f"1 of 4 chains of {MALA()} on the target are stuck")
+    assert "raise its `target_accept_prob`" in message
+    for sampler, num_warmup, remedy in (
+        (MALA(), 10, "let a longer warm-up tune its `step_size`"),
+        (MALA(1.0, target_accept_prob=None), 500, "lower its `step_size`"),
+        (Langevin(1.0), 500, "lower its `step_size`"),
+    ):
+        assert all(remedy in message for message in trouble(stuck, some, sampler, num_warmup))
     # Of a few draws one chain's mean says little.
     assert trouble(stuck[:, :5], none[:, :5]) == []

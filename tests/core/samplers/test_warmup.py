@@ -6,14 +6,24 @@ from pyro_ebm.core.samplers.warmup import (
     average_step_size,
     begin_dual_averaging,
     begin_moments,
+    brake,
     dual_averaging,
     initial_step_size,
+    num_braked,
     regularized_scale,
     update_moments,
     warmup_windows,
 )
 
 rng = np.random.default_rng(0)
+
+
+def test_brakes():
+    brakes, rate = np.array([1.0, 1.0, 0.25]), np.array([0.0, 0.5, 0.9])
+    for expected in ([0.5, 1.0, 0.5], [0.25, 1.0, 1.0], [0.125, 1.0, 1.0]):
+        brakes = brake(brakes, rate)
+        np.testing.assert_array_equal(brakes, expected)
+    assert [num_braked(n) for n in (0, 1, 10, 100, 1000)] == [0, 0, 5, 50, 75]
 
 
 @pytest.mark.parametrize("event_shape", [(), (8,), (2, 4)])
@@ -94,3 +104,4 @@ def test_strict_arrays():
     position = array_api_strict.asarray(rng.normal(size=(4, 2)))
     moments = update_moments(begin_moments(position), position)
     assert regularized_scale(moments).shape == (2,)
+    assert brake(ones, 0 * ones)[0] == 0.5

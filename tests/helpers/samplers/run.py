@@ -40,6 +40,17 @@ def test_moved_values_stay_in_the_support(host):
     assert moved.mean() == pytest.approx(1.5, abs=4 * math.sqrt(3 / 4 / 500))
 
 
+def test_integers_and_arrays_of_numpy_are_starts(host):
+    prior = host.ebm.EnergyBased(lambda x: (x**4).sum(-1), host.normal((2,)))
+    start = np.array([[0, 1], [1, 0], [1, 1]])
+    chains = [
+        host.run_chains(host.ebm.MALA(0.1), prior, init=init, num_samples=5).samples
+        for init in (host.array(start), start, start.astype(float), start.tolist())
+    ]
+    for other in chains[1:]:
+        assert other.tolist() == chains[0].tolist()
+
+
 def test_batched_distribution(host):
     base = host.dist.Normal(host.array(np.zeros((3, 2))), 1.0).to_event(1)
     prior = host.ebm.EnergyBased(lambda x: (x**4).sum(-1) / 4, base)
@@ -161,6 +172,15 @@ def test_warmup_tunes_step_size_and_scales(host, make, scale, rate):
     np.testing.assert_allclose(np.asarray(chains.samples).std((0, 1)), scale, rtol=0.09)
     expected = scale if sampler.adapt_mass_matrix else 1.0
     np.testing.assert_allclose(chains.state.scale, expected, rtol=0.1)
+
+
+@pytest.mark.usefixtures("optimized")
+def test_chains_leave_steep_tails_in_warmup(host):
+    # Draws of the base reach where the slope is 200, and E'' / E'' at the mode is 20.
+    prior = host.ebm.EnergyBased(lambda x: x**4 - 2 * x, host.dist.Normal(0.0, 1.0))
+    options = {"num_chains": 1000, "num_samples": 20, "num_warmup": 100}
+    chains = host.run_chains(host.ebm.MALA(target_accept_prob=0.8), prior, **options)
+    assert np.asarray(chains.samples).std() == pytest.approx(0.45027, rel=0.04)
 
 
 def test_step_sizes_of_a_batch(host):
