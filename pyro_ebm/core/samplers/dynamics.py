@@ -47,7 +47,8 @@ class ChainState(NamedTuple):
 
     def units(self) -> tuple[Any, Any]:
         """Step size and scale, shaped to broadcast with positions."""
-        if not self.step_size.ndim:
+        # Without potentials nothing was tuned: a step size of a coordinate or chain fits already.
+        if not self.step_size.ndim or self.potential is None:
             return self.step_size, self.scale
         num_event_dims = self.position.ndim - self.potential.ndim
         shape = tuple(self.step_size.shape) + (1,) * num_event_dims

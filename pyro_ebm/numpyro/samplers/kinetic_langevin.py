@@ -22,7 +22,8 @@ class KineticLangevin(settings.KineticLangevin):
         return state._replace(potential=None, gradient=None, velocity=jnp.zeros_like(position))
 
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
-        step_size, half, scale = state.step_size, 0.5 * state.step_size, state.scale
+        step_size, scale = state.units()
+        half = 0.5 * step_size
         position = drift(state.position, state.velocity, half, scale=scale)
         value, gradient = value_and_gradient(potential, position)
         velocity = kick(state.velocity, gradient, half, scale=scale)

@@ -26,13 +26,10 @@ class Langevin(settings.Langevin):
         temperature = self.temperature
         if callable(temperature):
             temperature = jnp.asarray(temperature(state.index), state.step_size.dtype)
+        noise = self.noise_scale * noise_like(rng_key, state.position)
+        step_size, scale = state.units()
         position = langevin_move(
-            state.position,
-            state.gradient,
-            self.noise_scale * noise_like(rng_key, state.position),
-            state.step_size,
-            scale=state.scale,
-            temperature=temperature,
+            state.position, state.gradient, noise, step_size, scale=scale, temperature=temperature
         )
         value, gradient = value_and_gradient(potential, position)
         return state.moved(position, None, gradient), unadjusted_info(value, gradient)

@@ -33,6 +33,17 @@ def test_one_gradient_a_step(host, name):
     assert info.diverging.shape == info.acceptance_rate.shape == (3,)
 
 
+@pytest.mark.parametrize("name", ["langevin", "kinetic"])
+def test_a_step_size_for_each_coordinate(host, name):
+    sampler = SAMPLERS[name](host.ebm)
+    state = sampler.init(lambda x: (x**4).sum(-1), host.array(np.ones((3, 2))))
+    state = state._replace(step_size=host.array([0.1, 0.0]))
+    for _ in range(2):
+        state, _ = host.step(sampler, lambda x: (x**4).sum(-1), state)
+    moved = np.asarray(state.position) != 1.0
+    assert moved.tolist() == [[True, False]] * 3
+
+
 def test_moved_values_stay_in_the_support(host):
     distribution, value = host.dist.Gamma(3.0, 2.0), host.array(rng.uniform(size=500))
     moved = host.move_values(host.ebm.MALA(0.2), distribution, value, 100)
