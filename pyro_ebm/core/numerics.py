@@ -1,8 +1,13 @@
-"""Numerically safe sums of exponentials, and logarithms, for any array library."""
+"""Real numbers, numerically safe sums of exponentials, and logarithms, for any array library."""
 
 from typing import Any
 
 from array_api_compat import array_namespace
+
+
+def as_real(x: Any) -> Any:
+    """Convert integers and Booleans to the default floating-point numbers; others are unchanged."""
+    return x * 1.0 if array_namespace(x).isdtype(x.dtype, ("bool", "integral")) else x
 
 
 def logsumexp(x: Any, axis: int = 0) -> Any:

@@ -28,6 +28,10 @@ DISTRIBUTIONS = {
         lambda h: energy_based(h, inverse_temperature=math.inf),
         "`inverse_temperature`",
     ),
+    "beta as an array": (
+        lambda h: energy_based(h, inverse_temperature=h.array(2.0)),
+        "lambda x: beta * energy(x)",
+    ),
     "energy is no function": (lambda h: energy_based(h, energy=3.0), "`energy`"),
     "energy of two arguments": (lambda h: energy_based(h, energy=lambda x, y: x + y), "`energy`"),
     "energy without context": (
@@ -160,7 +164,9 @@ KERNELS = {
 SMALL = np.linspace(-1.0, 1.0, 8)
 
 
-def trained(host, data=SMALL, energy=bowl, objective=None, in_model=None, in_guide=None, **parts):
+def trained(
+    host, data=SMALL, energy=bowl, objective=None, in_model=None, in_guide=None, law=(), **parts
+):
     """Take a first step with data at site "x"."""
     objective = objective or host.ebm.EnergyDiscrepancy(variance=0.5)
     loss = host.ebm.EnergyELBO(objective)
@@ -171,8 +177,8 @@ def trained(host, data=SMALL, energy=bowl, objective=None, in_model=None, in_gui
             host.ebm.attach(in_model, critic=bowl)
         weight = host.ppl.param("weight", host.array(1.0))
         with host.ppl.plate("data", len(x)):
-            law = energy_based(host, energy=lambda x: weight * energy(x))
-            host.ppl.sample("x", law, obs=x)
+            bound = lambda *args: weight * energy(*args)  # noqa: E731
+            host.ppl.sample("x", energy_based(host, energy=bound, **dict(law)), obs=x)
 
     def guide(x):
         if in_guide:
@@ -181,6 +187,14 @@ def trained(host, data=SMALL, energy=bowl, objective=None, in_model=None, in_gui
             host.ebm.attach("x", **parts)
 
     host.first_step(loss, model, data, guide)
+
+
+def vector(host, size=3):
+    return {"base": host.dist.Normal(host.array(np.zeros(size)), 1.0).to_event(1)}
+
+
+def unit(host):
+    return {"base": host.dist.Beta(host.array(2.0), 2.0)}
 
 
 def elbo(host, *args, **options):
@@ -213,6 +227,31 @@ TRAINING = {
     ),
     "infinite data": (lambda h: trained(h, np.where(SMALL > 0, SMALL, np.inf)), "site 'x'"),
     "NaN in data": (lambda h: trained(h, np.where(SMALL > 0, SMALL, np.nan)), "site 'x'"),
+    "values of another shape": (
+        lambda h: trained(h, np.zeros((8, 2)), law=vector(h)),
+        "(3,) at site 'x'",
+    ),
+    "energy of another shape": (
+        lambda h: trained(
+            h, np.zeros((8, 3)), lambda x: (x @ h.array(np.ones((2, 1))))[:, 0], law=vector(h)
+        ),
+        "site 'x' to take values of shape (8, 3)",
+    ),
+    "values on the edge": (
+        lambda h: trained(h, np.array([0.0, 0.5, 1.0]), law=unit(h)),
+        "site 'x' in the interior of the support",
+    ),
+    "values outside under score matching": (
+        lambda h: trained(h, SMALL, law=unit(h), objective=h.ebm.ScoreMatching()),
+        "site 'x' in the interior of the support",
+    ),
+    "NaN in a context": (
+        lambda h: trained(
+            h, energy=lambda x, c: x * c, law={"context": h.array(np.where(SMALL > 0, 1, np.nan))}
+        ),
+        "`context` at site 'x' of numbers, got NaN in 4 of 8",
+    ),
+    "complex energies": (lambda h: trained(h, energy=lambda x: x + 1j), "site 'x' to give real"),
     "critic is missing": (lambda h: trained(h, objective=h.ebm.FDivergence("kl")), "'critic'"),
     "chains of another shape": (
         lambda h: trained(
@@ -266,6 +305,20 @@ EVIDENCE = {
     "start of another shape": (
         lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), init=h.array(np.zeros((4, 2)))),
         "`init`",
+    ),
+    "start of no chains": (
+        lambda h: h.run_chains(h.ebm.MALA(0.1), normal(h), init=[]),
+        "`init` of shape (num_chains, *batch, *event)",
+    ),
+    "text as start": (lambda h: h.run_chains(h.ebm.MALA(), normal(h), init="base"), "`init`"),
+    "complex start": (lambda h: h.run_chains(h.ebm.MALA(), normal(h), init=[1j]), "`init`"),
+    "log-normalizer of a normal": (lambda h: h.log_normalizer(normal(h)), "`distribution`"),
+    "log-normalizer of a class": (lambda h: h.log_normalizer(h.ebm.EnergyBased), "`distribution`"),
+    "text as draws": (lambda h: h.log_normalizer(energy_based(h), draws="x"), "`draws`"),
+    "no exact draws": (lambda h: h.log_normalizer(energy_based(h), draws=[]), "`draws`"),
+    "NaN energies in chains": (
+        lambda h: h.log_normalizer(energy_based(h, energy=lambda x: x * math.nan)),
+        "draws of the base",
     ),
     "run on a class": (lambda h: h.run_chains(h.ebm.MALA(0.1), h.dist.Normal), "`distribution`"),
     "unknown method": (lambda h: h.log_normalizer(energy_based(h), method="best"), "`method`"),

@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
-from pyro_ebm.core.checks import check_instance
+from array_api_compat import array_namespace, is_torch_array
+
+from pyro_ebm.core.checks import check_instance, check_positive
+from pyro_ebm.core.numerics import as_real
 
 
 def is_implicit(base: Any) -> bool:
@@ -17,6 +20,16 @@ def check_distribution(name: str, value: Any, kind: type) -> None:
     """Raise unless ``value`` is a distribution of the host, whose class is ``kind``."""
     if not isinstance(value, kind):
         raise TypeError(f"Expected `{name}` to be a distribution, got {type(value).__name__}.")
+
+
+def check_energy_based(value: Any, kind: type) -> None:
+    """Raise unless ``value`` is an energy-based distribution; ``kind`` is the class of the host."""
+    check_instance("distribution", value)
+    if not isinstance(value, kind):
+        raise TypeError(
+            "Expected `distribution` to be an EnergyBased distribution, got "
+            f"{type(value).__name__}."
+        )
 
 
 def check_event_shape(name: str, value: Any) -> None:
@@ -69,6 +82,17 @@ def _check_arguments(energy: Any, *, has_context: bool) -> None:
         ) from error
 
 
+def check_inverse_temperature(value: Any) -> float:
+    """Return a positive number; raise for others, and for arrays, which may be learned or drawn."""
+    if hasattr(value, "ndim") and not isinstance(value, Real):
+        raise ValueError(
+            f"Expected `inverse_temperature` to be a positive number, got {type(value).__name__}: "
+            "one that is learned, drawn or traced is a part of the energy, as in "
+            "EnergyBased(lambda x: beta * energy(x), base)."
+        )
+    return check_positive("inverse_temperature", value)
+
+
 def check_expansion(batch_shape: Any, new_shape: Any, broadcast_shapes: Callable[..., Any]) -> None:
     """Raise unless a distribution can be expanded from one batch shape to another."""
     try:
@@ -82,29 +106,34 @@ def check_expansion(batch_shape: Any, new_shape: Any, broadcast_shapes: Callable
         )
 
 
-def check_value_shape(shape: Any, event_shape: Any) -> tuple[int, ...]:
+def check_value_shape(shape: Any, event_shape: Any, at: str = "") -> tuple[int, ...]:
     """Return the batch shape of a value; raise unless it ends with ``event_shape``."""
     batch_ndim = len(shape) - len(event_shape)
     if batch_ndim < 0 or tuple(shape[batch_ndim:]) != tuple(event_shape):
         raise ValueError(
-            f"Expected a value of event shape {tuple(event_shape)}, "
+            f"Expected a value of event shape {tuple(event_shape)}{at}, "
             f"got a value of shape {tuple(shape)}."
         )
     return tuple(shape[:batch_ndim])
 
 
-def check_energy_shape(energies: Any, num_values: int) -> None:
-    """Raise unless an energy returned one number for each of ``num_values`` values.
+def check_energies(energies: Any, values: Any, of: str = "the energy") -> Any:
+    """Return what an energy made of values; raise unless it is one real number for each.
 
     A column ``(N, 1)`` would broadcast against ``(N,)`` silently, so nothing is squeezed.
     """
-    shape = getattr(energies, "shape", None)
+    shape, num_values = getattr(energies, "shape", None), values.shape[0]
+    got = f"shape {tuple(shape)}" if shape is not None else type(energies).__name__
     if shape is None or tuple(shape) != (num_values,):
-        got = f"shape {tuple(shape)}" if shape is not None else f"{type(energies).__name__}"
         raise ValueError(
-            f"Expected the energy to map ({num_values}, *event_shape) to shape ({num_values},), "
+            f"Expected {of} to map ({num_values}, *event_shape) to shape ({num_values},), "
             f"got {got}."
         )
+    if is_torch_array(values) and not is_torch_array(energies):
+        raise ValueError(f"Expected {of} to give a tensor, got {type(energies).__name__}.")
+    if array_namespace(energies).isdtype(energies.dtype, "complex floating"):
+        raise ValueError(f"Expected {of} to give real numbers, got {energies.dtype}.")
+    return as_real(energies)
 
 
 def check_generated_shape(shape: Any, latent_shape: Any) -> tuple[int, ...]:
@@ -155,6 +184,16 @@ def no_latent_space(base: Any) -> ValueError:
     return ValueError(
         "Expected a base with a latent space (a Pushforward, a TransformedDistribution or a flow), "
         f"got {base}."
+    )
+
+
+def no_inverse(base: Any) -> ValueError:
+    """Error for a base whose density is known at its own draws alone."""
+    transforms = getattr(base, "transforms", None) or [base]
+    return ValueError(
+        f"Expected a base whose transforms have inverses, got {transforms}: use the latent space, "
+        "EnergyBased(...).latent, or the base Pushforward(latent, generator), with a function as "
+        "the generator, which needs no inverse."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.distributions.checks import check_energy_shape, check_value_shape
+from pyro_ebm.core.distributions.checks import check_energies, check_value_shape
 
 Shape = tuple[int, ...]
 
@@ -142,6 +142,5 @@ def evaluate_both(
 
 
 def _call(function: Callable[..., Any], rows: tuple[Any, ...], batch_shape: Shape) -> Any:
-    results = function(*rows)
-    check_energy_shape(results, prod(batch_shape))
+    results = check_energies(function(*rows), rows[0])
     return array_namespace(results).reshape(results, batch_shape)

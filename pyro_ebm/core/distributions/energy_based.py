@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import evaluate
+from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 
 
@@ -134,6 +135,7 @@ class AbstractEnergyBased:
         return {**settings, "validate_args": self._validate_args}
 
     def _scaled(self, energy: Any, value: Any) -> Any:
+        value = self._real(value)
         if not self._is_truncated:
             return self._times_temperature(evaluate(self, energy, value))
         inside, value = move_inside(self, value)
@@ -146,11 +148,19 @@ class AbstractEnergyBased:
     def _target(self) -> Any:
         return self._target_class.of(self)
 
+    def _real(self, value: Any) -> Any:
+        real = as_real(value)
+        return real if real is value or not self.support.is_discrete else value
+
     def _potential(self, energy: Any, value: Any) -> Any:
+        value = self._real(value)
         scaled = self._scaled(energy, value)
         if self.base is None or is_implicit(self.base):
             return scaled
-        return scaled - self.base.log_prob(value)
+        return scaled - self._base_log_prob(value)
+
+    def _base_log_prob(self, value: Any) -> Any:
+        return self.base.log_prob(value)
 
 
 def scaled_energy(distribution: AbstractEnergyBased, value: Any) -> Any:

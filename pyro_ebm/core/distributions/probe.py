@@ -5,7 +5,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.distributions.checks import check_energy_shape
+from pyro_ebm.core.distributions.checks import check_energies
 from pyro_ebm.core.distributions.context import rows_of
 
 # Two calls on few rows cost little, and batch norm shows most among few.
@@ -55,19 +55,45 @@ def _name(distribution: Any, site: str | None) -> str:
 
 
 def _call(distribution: Any, parts: list[slice], rows: tuple[Any, ...], of: str) -> Any:
+    given = _take(distribution, parts, rows)
+    try:
+        energies = distribution.energy(*given)
+    except Exception as error:
+        raise _explain(distribution, rows, of, len(given[0]), error) from error
+    return check_energies(energies, given[0], of)
+
+
+def _take(distribution: Any, parts: list[slice], rows: tuple[Any, ...]) -> list[Any]:
     xp = array_namespace(rows[0])
 
     def take(leaf: Any) -> Any:
         return xp.concat([leaf[part] for part in parts])
 
-    values, *context = rows
-    given = [take(values), *(distribution._map_context(take, c) for c in context)]
-    try:
-        energies = distribution.energy(*given)
-    except Exception as error:
-        raise wrong_number_of_rows(of, len(given[0]), error) from error
-    check_energy_shape(energies, len(given[0]))
-    return energies
+    return [take(rows[0]), *(distribution._map_context(take, c) for c in rows[1:])]
+
+
+def _explain(
+    distribution: Any, rows: tuple[Any, ...], of: str, num_rows: int, error: Exception
+) -> ValueError:
+    """Return the error of an energy that fails on some rows, and perhaps on all of them too."""
+    for part in (slice(None), slice(0, 1)):
+        try:
+            distribution.energy(*_take(distribution, [part], rows))
+        except Exception:
+            continue
+        return wrong_number_of_rows(of, num_rows, error)
+    kinds: list[str] = []
+
+    def note(leaf: Any) -> None:
+        kinds.append(f"shape {tuple(leaf.shape)} and {leaf.dtype}")
+
+    note(rows[0])
+    for context in rows[1:]:
+        distribution._map_context(note, context)
+    return ValueError(
+        f"Expected {of} to take values of {', and context of '.join(kinds)}, got "
+        f"{type(error).__name__}: {error}"
+    )
 
 
 def single_value(distribution: Any, site: str | None) -> ValueError:

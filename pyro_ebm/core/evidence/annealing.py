@@ -50,13 +50,13 @@ class TemperedTarget:
 
     def at(self, inverse_temperature: Any) -> Callable[[Any], Any]:
         """Potential over unconstrained space."""
-        target, base = self.target, self.distribution.base
+        target = self.target
 
         def potential(position: Any) -> Any:
             value = target.value(position)
             result = _tempered(inverse_temperature, scaled_energy(self.distribution, value))
-            if base is not None:
-                result = result - base.log_prob(value)
+            if self.distribution.base is not None:
+                result = result - self.distribution._base_log_prob(value)
             if target.is_unconstrained:
                 return result
             return result - target.log_volume(position, value)

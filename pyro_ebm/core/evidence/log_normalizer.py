@@ -167,7 +167,7 @@ def check_draws(distribution: Any, draws: Any) -> None:
     """Raise unless draws of a distribution have its shape."""
     base = distribution.base
     expected = (*(base.batch_shape if base is not None else ()), *distribution.event_shape)
-    if draws.ndim != 1 + len(expected) or tuple(draws.shape[1:]) != expected:
+    if draws.ndim != 1 + len(expected) or not draws.shape[0] or tuple(draws.shape[1:]) != expected:
         raise ValueError(
             f"Expected `draws` of shape (num_draws, *batch, *event) with {expected} after "
             f"the first, got {tuple(draws.shape)}."

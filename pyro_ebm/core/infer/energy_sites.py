@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_instance
+from pyro_ebm.core.distributions.checks import check_value_shape
+from pyro_ebm.core.infer.site_values import check_context, check_finite_values, check_inside
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -54,7 +56,8 @@ class EnergySite(ABC):
     _is_known: ClassVar[Callable[[Any], Any]]
 
     def check(self) -> None:
-        """Raise if a batch dimension is no plate, or the guide attached the wrong parts."""
+        """Raise if the value or a part has a wrong shape or name, or a dimension is no plate."""
+        check_value_shape(self.value.shape, self.fn.event_shape, f" at site {self.name!r}")
         plate_dims = {plate.dim for plate in self.plates if plate.dim is not None}
         check_plates(self.name, self.fn.batch_shape, plate_dims)
         if self.objective is not None:
@@ -67,7 +70,9 @@ class EnergySite(ABC):
 
         def check(energy: Any, value: Any) -> Any:
             if self._is_known(value) and self._is_known(counts):
-                check_values(self.name, value, counts, len(energy.event_shape))
+                check_finite_values(self.name, energy, value, counts)
+                check_inside(self.name, energy, value, counts)
+                check_context(self.name, energy, counts)
             energy._check_rows(value, self.name)
             if check_energy is not None:
                 check_energy(energy, value, counts, self.name)
@@ -205,19 +210,6 @@ def check_plates(site: str, batch_shape: Iterable[int], plate_dims: Collection[i
                 "upstream needs the log-normalizer of each of its values; independent values "
                 "belong in a plate or in to_event."
             )
-
-
-def check_values(site: str, value: Any, counts: Any, event_ndim: int) -> None:
-    """Raise if values that count, shape ``(*batch, *event)``, are NaN or infinite."""
-    xp = array_namespace(value)
-    bad = ~xp.isfinite(value)
-    bad = xp.any(bad, axis=tuple(range(bad.ndim - event_ndim, bad.ndim))) if event_ndim else bad
-    number = int(xp.sum(bad & (counts > 0)))
-    if number:
-        raise ValueError(
-            f"Expected finite values at site {site!r}, got NaN or infinity in {number} of "
-            f"{math.prod(bad.shape)}."
-        )
 
 
 def as_loss(objective: Any, result: Any) -> Loss:

@@ -98,7 +98,7 @@ def evaluate_energies(distribution: Any, value: Any, negatives: Any) -> Energies
     energies = scaled_energies(distribution, value, negatives)
     if distribution.base is None or is_implicit(distribution.base):
         return Energies(*energies, *energies)
-    densities = [distribution.base.log_prob(x) for x in (value, negatives)]
+    densities = [distribution._base_log_prob(x) for x in (value, negatives)]
     return Energies(*energies, energies[0] - densities[0], energies[1] - densities[1])
 
 

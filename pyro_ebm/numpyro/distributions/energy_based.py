@@ -13,12 +13,13 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.checks import check_positive, check_positive_integer
+from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import (
     check_distribution,
     check_expansion,
     check_ingredients,
+    check_inverse_temperature,
 )
 from pyro_ebm.core.distributions.context import (
     context_shape,
@@ -49,8 +50,9 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
 
     All else: :class:`~pyro_ebm.core.distributions.energy_based.AbstractEnergyBased`, the base
     class. The energy is what ``eqx_module``, ``nnx_module`` or ``flax_module`` return, or a
-    function, which is bound to what it refers to when the distribution is made. The same function
-    with other arrays compiles nothing anew. A flow of flowjax may be the base.
+    function, which is bound to what it refers to when the distribution is made, states of a module
+    among it: they stay as they are. The same function with other arrays compiles nothing anew. A
+    flow of flowjax may be the base.
 
     Example:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
@@ -107,7 +109,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.base: Any = base
         self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
-        self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
+        self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._latents_before = latents_so_far()
         self._support, self._is_truncated = support, is_truncated(support, base, self._target_class)

@@ -10,7 +10,7 @@ from jax import Array, random
 from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_energy_based, check_one_law
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
@@ -19,6 +19,7 @@ from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
+from pyro_ebm.numpyro.samplers.base import check_rng_key
 
 register_dataclass(core.GeneratorBounds)
 
@@ -56,6 +57,8 @@ def generator_bounds(
         num_probes=num_probes,
         log_sobolev_constant=log_sobolev_constant,
     )
+    check_rng_key(rng_key)
+    check_energy_based(distribution, EnergyBased)
     check_one_law(distribution)
     learners = as_distribution(generator), StaticPytree.pack(encoder)
     # The checks and warnings of every call, not of the first alone.

@@ -11,6 +11,7 @@ from jax import Array, random
 from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
+from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
@@ -25,9 +26,10 @@ from pyro_ebm.numpyro.evidence.annealing import (
     schedule_from_pilot,
 )
 from pyro_ebm.numpyro.evidence.quadrature import integrate
-from pyro_ebm.numpyro.samplers.base import Sampler
+from pyro_ebm.numpyro.samplers.base import Sampler, check_rng_key
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
+from pyro_ebm.numpyro.samplers.target import real_array
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -61,13 +63,15 @@ def log_normalizer(
         >>> print(ebm.log_normalizer(random.key(0), prior, method="grid"))
         log Z = -0.693 ± 0.000 in [-0.693, -0.693]
     """
+    check_rng_key(rng_key)
+    check_energy_based(distribution, EnergyBased)
     settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
         sampler=sampler if sampler is not None else MALA(0.1),
-        draws=draws,
+        draws=None if draws is None else real_array("draws", draws),
     )
     run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
     result, doubts = run(rng_key, distribution, settings)

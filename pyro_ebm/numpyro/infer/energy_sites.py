@@ -15,7 +15,7 @@ from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
-from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.numpyro.distributions.bound_energy import is_trainable
 from pyro_ebm.numpyro.distributions.energy_based import (
     EnergyBased,
@@ -54,7 +54,7 @@ class EnergySite(core.EnergySite):
             name=name,
             fn=fn,
             energy=find_energy(fn),
-            value=lax.stop_gradient(jnp.asarray(msg["value"])),
+            value=as_real(lax.stop_gradient(jnp.asarray(msg["value"]))),
             scale=msg["scale"],
             plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape, scanned)),
             objective=core.objective_of(name, objective),
@@ -184,13 +184,13 @@ class SiteRecorder(Messenger):
         core.check_names(self.objective, self.sites, self.attached)
         if not self.sites:
             return
+        for site in self.trained:
+            site.check_rows()
         found = find_dependencies(self.sites, self.inputs, model)
         for name, site in self.sites.items():
             for issue in issues_of_latents(name, found[name], self.latents):
                 raise ValueError(issue.message)
             constants = self.latents.keys() | self.mutables
-            if site.objective is not None:
-                site.check_rows()
             site.warn_if_untrained(found[name], self.inputs.keys() - constants)
 
 

@@ -1,9 +1,10 @@
 """Protocol of a sampler on JAX arrays, and helpers of the kernels."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array, random
+from numpyro.util import is_prng_key
 
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.warmup import initial_step_size
@@ -25,6 +26,15 @@ class Sampler(Protocol):
     def init(self, potential: Potential, position: Array) -> ChainState: ...
 
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition: ...
+
+
+def check_rng_key(rng_key: Any) -> None:
+    """Raise unless this is a random key."""
+    if not is_prng_key(rng_key):
+        raise TypeError(
+            "Expected `rng_key` to be a key, as jax.random.key(0) makes one, got "
+            f"{type(rng_key).__name__}."
+        )
 
 
 def initial_state(potential: Potential, position: Array, step_size: float | None) -> ChainState:

@@ -9,12 +9,14 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_ebm.core.checks import check_positive, check_positive_integer
+from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
 from pyro_ebm.core.distributions.checks import (
     check_distribution,
     check_expansion,
     check_ingredients,
+    check_inverse_temperature,
+    no_inverse,
 )
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
 from pyro_ebm.core.distributions.probe import check_rows
@@ -112,7 +114,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self.base: Any = base
         self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
-        self.inverse_temperature = check_positive("inverse_temperature", inverse_temperature)
+        self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._support, self._is_truncated = support, is_truncated(support, base, self._target_class)
         TorchDistribution.__init__(
@@ -189,6 +191,12 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def __getstate__(self) -> dict[str, Any]:
         # Values of a run have a graph, which no copy can have.
         return {**self.__dict__, "_latents": {}}
+
+    def _base_log_prob(self, value: Tensor) -> Tensor:
+        try:
+            return super()._base_log_prob(value)
+        except KeyError as error:  # Planar and others look up their latent value in a cache.
+            raise no_inverse(self.base) from error
 
     @torch.no_grad()
     def _check_rows(self, value: Tensor, site: str | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_energy_based, check_one_law
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
@@ -45,6 +45,7 @@ def generator_bounds(
         num_probes=num_probes,
         log_sobolev_constant=log_sobolev_constant,
     )
+    check_energy_based(distribution, EnergyBased)
     check_one_law(distribution)
     options = volume_options(settings)
     variational = VariationalGenerator.of(distribution, generator, encoder, **options)

@@ -7,6 +7,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
@@ -24,6 +25,7 @@ from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
+from pyro_ebm.pyro.samplers.target import real_array
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -49,13 +51,14 @@ def log_normalizer(
         >>> print(ebm.log_normalizer(prior, method="grid"))
         log Z = -0.693 ± 0.000 in [-0.693, -0.693]
     """
+    check_energy_based(distribution, EnergyBased)
     settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
         sampler=sampler if sampler is not None else MALA(0.1),
-        draws=draws,
+        draws=None if draws is None else real_array("draws", draws),
     )
     run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
     result, doubts = run(distribution, settings)
@@ -71,7 +74,7 @@ def _importance(distribution: EnergyBased, settings: core.LogNormalizerSettings)
     log_weights = importance_log_weights(distribution, settings.num_samples)
     if settings.draws is None:
         return bracket(log_weights), ()
-    return bracket(log_weights, -scaled_energy(distribution, settings.draws)), ()
+    return bracket(log_weights, _log_weights(distribution, settings.draws)), ()
 
 
 def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
@@ -94,6 +97,9 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
     path = TemperedTarget(distribution)
     with pyro.validation_enabled(is_validate=False):
         values, share = _starts(distribution, core.NUM_PILOTS + settings.num_samples)
+        # Now: NaN in the positions of chains is a cryptic error of the base.
+        log_weights = _log_weights(distribution, values)
+        core.check_log_weights(distribution, log_weights, "draws of the base")
         start = path.target.position(values)
         schedule = schedule_from_pilot(
             sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
@@ -108,6 +114,11 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
         _, gain = anneal(sampler, path, schedule.reversed(), position)
     result = bracket(log_weights, -gain, own_draws=settings.draws is None)
     return result if share is None else times_share(result, *share), doubts
+
+
+@torch.no_grad()
+def _log_weights(distribution: EnergyBased, values: Tensor) -> Tensor:
+    return -scaled_energy(distribution, values)
 
 
 def _starts(distribution: EnergyBased, num_starts: int) -> tuple[Tensor, tuple[Tensor, int] | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyro_ebm.core.infer.energy_sites import ADVICE
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.infer.energy_sites import EnergySite, FactorEmitter, SiteRecorder
+from pyro_ebm.pyro.infer.persistent_chains import ModuleChains
 
 
 def attach(site: str, **parts: Any) -> None:
@@ -77,6 +79,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
             raise TypeError(
                 f"Expected `elbo` to be an ELBO of Pyro, got {type(self.elbo).__name__}."
             )
+        self._chains: ModuleChains | None = None
         # Sites whose gradients, and whose bases, have been inspected.
         self._checked_sites: set[str] = set()
         self._reported_sites: set[str] = set()
@@ -88,13 +91,16 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         )
 
     def __call__(self, model: nn.Module, guide: nn.Module) -> ELBOModule:
-        """Make the module form."""
+        """Make the module form, whose state has the persistent chains."""
         self._check_differentiable()
-        return super().__call__(model, guide)
+        elbo = replace(self)
+        module = ELBOModule(model, guide, elbo)
+        module.chains = elbo._chains = ModuleChains()
+        return module
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """Estimate of the negative ELBO."""
-        recorder = SiteRecorder(self.objective, moves_chains=False)
+        recorder = self._recorder(moves_chains=False)
         with TrainedByObjective():
             loss = self.elbo.loss(recorder.model(model), recorder.guide(guide), *args, **kwargs)
         return self._report(loss, recorder)
@@ -134,8 +140,12 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         with self._recorded(model, guide, args, kwargs) as sites:
             return {site.name: site.metrics() for site in sites}
 
+    def _recorder(self, *, moves_chains: bool) -> SiteRecorder:
+        chains = None if self._chains is None else self._chains.values
+        return SiteRecorder(self.objective, moves_chains=moves_chains, chains=chains)
+
     def _handlers(self) -> tuple[SiteRecorder, FactorEmitter]:
-        recorder = SiteRecorder(self.objective, moves_chains=True)
+        recorder = self._recorder(moves_chains=True)
         return recorder, FactorEmitter(recorder, self._checked_sites)
 
     @contextmanager
@@ -144,7 +154,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
     ) -> Iterator[list[EnergySite]]:
         """Sites with an objective in one more run of model and guide."""
         with TrainedByObjective(), torch.no_grad(), poutine.block():
-            recorder = SiteRecorder(self.objective, moves_chains=False)
+            recorder = self._recorder(moves_chains=False)
             model, guide = recorder.model(model), recorder.guide(guide)
             get_importance_trace("flat", inf, model, guide, args, kwargs, detach=True)
             yield recorder.trained

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
-from pyro_ebm.core.numerics import log_mean_exp
+from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
 from pyro_ebm.pyro.distributions.energy_based import (
     EnergyBased,
@@ -100,15 +100,18 @@ class SiteRecorder(Messenger):
     Args:
         objective: One objective for all sites, or a dictionary of objectives by site.
         moves_chains: Whether persistent chains stay where the objectives move them.
+        chains: Values of persistent chains by name. Default: in the parameter store.
     """
 
-    def __init__(self, objective: Any, *, moves_chains: bool) -> None:
+    def __init__(
+        self, objective: Any, *, moves_chains: bool, chains: dict[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.objective = objective
         self.sites: dict[str, EnergySite] = {}
         self.latents: dict[str, Tensor] = {}
         self.attached: dict[str, dict[str, Any]] = {}
-        self.chains = ChainStore(keeps=moves_chains)
+        self.chains = ChainStore(keeps=moves_chains, values=chains)
 
     @property
     def trained(self) -> list[EnergySite]:
@@ -158,7 +161,7 @@ class SiteRecorder(Messenger):
             name=name,
             fn=msg["fn"],
             energy=energy,
-            value=detach_provenance(msg["value"]).detach(),
+            value=_constant(name, msg["value"]),
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
@@ -167,6 +170,12 @@ class SiteRecorder(Messenger):
             chains=self.chains,
         )
         self.sites[name].check()
+
+
+def _constant(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected a tensor at site {name!r}, got {type(value).__name__}.")
+    return as_real(detach_provenance(value).detach())
 
 
 class FactorEmitter(Messenger):

@@ -1,4 +1,4 @@
-"""Persistent chains in Pyro's parameter store."""
+"""Persistent chains in Pyro's parameter store, or in a module."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
@@ -20,7 +20,10 @@ class PersistentChains(settings.PersistentChains):
     """Markov chains that follow an energy during training, for objectives that need draws.
 
     Their values are in the parameter store under the name ``"z$chains"``, where no optimizer moves
-    them: ``pyro.get_param_store().save(...)`` saves them with the parameters.
+    them; in the module form, ``EnergyELBO(...)(model, guide)``, they are a part of its
+    ``state_dict()``, and each process has its own. The store's ``save`` keeps chains and
+    parameters, but not the buffers of modules (spectral norm, batch norm): save their
+    ``state_dict()`` too.
 
     Example:
         >>> import pyro_ebm.pyro as ebm
@@ -48,15 +51,39 @@ class PersistentChains(settings.PersistentChains):
         return values.index_copy(0, taken, moved), moved
 
 
+class ModuleChains(nn.Module):
+    """Values of persistent chains in the state of a module, by name.
+
+    They are no buffers, which data-parallel training would broadcast from one process to all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, Tensor] = {}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ModuleChains":  # noqa: FBT001, FBT002
+        self.values = {name: fn(value) for name, value in self.values.items()}
+        return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
+        destination.update({prefix + name: value for name, value in self.values.items()})
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        names = [name for name in state_dict if name.startswith(prefix)]
+        self.values = {name.removeprefix(prefix): state_dict[name].clone() for name in names}
+
+
 class ChainStore:
     """Persistent chains during one step: each moves once, for any number of particles.
 
     Args:
-        keeps: Whether to write moved chains back to the parameter store.
+        keeps: Whether to write back chains that have moved.
+        values: Where they are kept. Default: in the parameter store.
     """
 
-    def __init__(self, *, keeps: bool) -> None:
+    def __init__(self, *, keeps: bool, values: dict[str, Tensor] | None = None) -> None:
         self.keeps = keeps
+        self.kept: Any = pyro.get_param_store() if values is None else values
         self.moved: dict[str, Tensor] = {}
 
     def resolve(
@@ -72,9 +99,8 @@ class ChainStore:
 
     def _values(self, name: str, chains: PersistentChains, distribution: EnergyBased) -> Tensor:
         if name not in self.moved:
-            store = pyro.get_param_store()
             with torch.no_grad():
-                values = store[name] if name in store else None
+                values = self.kept[name] if name in self.kept else None
                 chains.check(name, values, distribution)
                 distribution = without_plates(distribution)
                 if values is None:
@@ -82,5 +108,5 @@ class ChainStore:
                 values, self.moved[name] = chains.advance(distribution, values)
                 if self.keeps:
                     # In place: the store holds on to every tensor it was ever given.
-                    store.setdefault(name, values).copy_(values)
+                    self.kept.setdefault(name, values).copy_(values)
         return self.moved[name]

@@ -12,6 +12,8 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+from pyro_ebm.core.numerics import as_real
+from pyro_ebm.core.samplers.checks import not_numbers
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
 from pyro_ebm.core.samplers.truncation import NUM_TRIES, is_inside, replace_outside
 
@@ -34,6 +36,18 @@ class Target(AbstractTarget):
 
     def interior(self, value: Tensor) -> Tensor:
         return self.value(value.new_zeros(self.bijection.inverse_shape(value.shape)))
+
+
+def real_array(name: str, value: Any) -> Tensor:
+    """Convert an argument to a tensor of floating-point numbers."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise not_numbers(name, value) from error
+    if tensor.is_complex():
+        raise not_numbers(name, value)
+    # Arrays of NumPy have its default type, not that of torch.
+    return as_real(tensor if isinstance(value, Tensor) else tensor.to(torch.get_default_dtype()))
 
 
 def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
@@ -78,7 +92,8 @@ def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Te
 
 def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
     """Potentials, shape ``(*chains,)``, and their gradients, shape of ``position``; detached."""
-    if torch.compiler.is_compiling():
+    # In inference mode no other gradient is to be had.
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         gradient, value = torch.func.grad_and_value(_total, has_aux=True)(position, potential)
         return value[1], gradient
     # Draws are needed under no_grad too (Predictive, initialization of guides).

@@ -5,7 +5,7 @@ import pytest
 
 from pyro_ebm.core.distributions.checks import (
     check_distribution,
-    check_energy_shape,
+    check_energies,
     check_generated_shape,
     check_ingredients,
     check_one_law,
@@ -100,9 +100,18 @@ def test_energy_sees_one_batch_dimension():
     ],
 )
 def test_wrong_energy_shape(energy, got):
-    check_energy_shape(np.ones(7), 7)
+    assert check_energies(np.ones(7), np.ones((7, 2))).shape == (7,)
     with pytest.raises(ValueError, match=r"Expected the energy to map .* got " + got):
         evaluate_rows(energy, np.ones((7, 2)), (2,))
+
+
+def test_energies_are_real_numbers():
+    counts = evaluate_rows(lambda x: (x > 1).sum(-1), np.arange(6).reshape((3, 2)), (2,))
+    assert counts.dtype == float
+    assert counts.tolist() == [0.0, 2.0, 2.0]
+    assert evaluate_rows(lambda x: x[:, 0] > 1, np.ones((3, 2)), (2,)).tolist() == [0.0] * 3
+    with pytest.raises(ValueError, match="the energy to give real numbers, got complex128"):
+        evaluate_rows(lambda x: x[:, 0] + 1j, np.ones((3, 2)), (2,))
 
 
 def test_wrong_event_shape():

@@ -72,6 +72,20 @@ def test_log_prob_is_base_minus_energy(host):
     np.testing.assert_allclose(flat, -(x**4) / 4, rtol=1e-6)
 
 
+def test_integers_and_booleans_are_numbers(host):
+    """Values and energies; the net multiplies matrices, which need one type."""
+    weights, levels = host.array([[1.0], [2.0]]), host.dist.Normal(0.0, 1.0)
+    prior = host.ebm.EnergyBased(lambda x: (x @ weights)[:, 0], host.normal((2,)))
+    steps = host.ebm.EnergyBased(lambda x: x > 0, levels)
+    counts = host.ebm.EnergyBased(lambda x: 2 * (x > 0), levels)
+    for x in (np.array([[0, 1], [2, -3]]), np.array([[True, False]])):
+        whole, real = host.xp.asarray(x), host.array(x)
+        assert host.to_numpy(prior.log_prob(whole)).tolist() == prior.log_prob(real).tolist()
+        expected = levels.log_prob(real) - host.array(x > 0)
+        np.testing.assert_allclose(steps.log_prob(whole), expected)
+        np.testing.assert_allclose(counts.log_prob(whole), expected - host.array(x > 0))
+
+
 def test_settings_of_derived_distributions(host):
     base = host.ebm.Pushforward(host.normal((1,)), host.xp.sin)
     options = {"sampler": host.ebm.MALA(0.1), "num_sampler_steps": 7, "inverse_temperature": 2.0}

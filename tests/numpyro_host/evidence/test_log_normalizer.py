@@ -51,3 +51,15 @@ def test_inside_jit_and_vmap(method):
     truth = -0.5 * jnp.log1p(precisions)
     assert (abs(result.estimate - truth) < 4 * result.standard_error).all()
     assert "\n[1]: log Z = -0." in str(result)
+
+
+def test_a_key_comes_first():
+    prior = ebm.EnergyBased(lambda x: x**2, dist.Normal(0.0, 1.0))
+    for call in (
+        lambda: ebm.log_normalizer(0, prior),
+        lambda: ebm.log_normalizer(prior, KEY),
+        lambda: ebm.run_chains(ebm.MALA(0.1), prior, KEY),
+        lambda: ebm.generator_bounds(None, prior, prior.base),
+    ):
+        with pytest.raises(TypeError, match=r"Expected `rng_key` to be a key, .* got "):
+            call()

@@ -1,10 +1,16 @@
+import copy
+
 import pyro
 import pytest
 import torch
-from helpers.hosts.pyro import Bowl, latent_model
+from helpers.hosts.pyro import Bowl, latent_model, observed_model
 from helpers.infer.persistent_chains import *  # noqa: F403
 from helpers.infer.persistent_chains import Contrast, X, latent_guide, training, walking
-from pyro.optim import AdamW
+from pyro.infer import SVI
+from pyro.nn import PyroModule
+from pyro.optim import Adam, AdamW
+
+import pyro_ebm.pyro as ebm
 
 
 def test_particles_share_chains_that_no_evaluation_moves(host, stock):
@@ -59,3 +65,39 @@ def test_the_parameter_store_does_not_grow(host):
     pyro.clear_param_store()
     test_attached_chains_have_no_effect_elsewhere(host)  # noqa: F405
     assert "z$chains" not in store
+
+
+class Model(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.energy = Bowl()
+
+    def forward(self, x):
+        observed_model(self.energy)(x)
+
+
+class Guide(PyroModule):
+    def forward(self, x):
+        ebm.attach("x", chains=ebm.PersistentChains(16, (2,), sampler=ebm.Langevin(0.05)))
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_the_module_form_has_them_in_its_state(is_local):
+    objective, x = ebm.ContrastiveDivergence(), torch.tensor(X, dtype=torch.float32)
+    expected = SVI(Model(), Guide(), Adam({"lr": 0.0}), ebm.EnergyELBO(objective))
+    losses = [expected.step(x) for _ in range(3)]
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.settings.context(module_local_params=is_local):
+        module, other = (ebm.EnergyELBO(objective)(Model(), Guide()) for _ in range(2))
+        assert [module(x).item() for _ in range(3)] == pytest.approx(losses, rel=1e-6)
+        other.load_state_dict(module.state_dict())
+        twin = copy.deepcopy(other)
+        after = [pyro.set_rng_seed(1) or form(x).item() for form in (module, other, twin)]
+    assert after[0] == after[1] == after[2]
+    assert "x$chains" not in pyro.get_param_store()
+    # Data-parallel training would give all processes the buffers of one.
+    assert not list(module.buffers())
+    state = module.double().state_dict()
+    assert state["chains.x$chains"].dtype == torch.float64
+    assert state["chains.x$chains"].shape == (16, 2)

@@ -1,0 +1,65 @@
+"""Checks of the values at an energy-based site, and of the context of its energy."""
+
+import math
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.samplers.truncation import move_inside
+
+
+def check_finite_values(site: str, energy: Any, value: Any, counts: Any) -> None:
+    """Raise if values that count, shape ``(*batch, *event)``, are NaN or infinite."""
+    bad = ~array_namespace(value).isfinite(value)
+    number = _count(bad, counts, len(energy.event_shape))
+    if number:
+        raise ValueError(
+            f"Expected finite values at site {site!r}, got NaN or infinity in {number}."
+        )
+
+
+def check_context(site: str, energy: Any, counts: Any) -> None:
+    """Raise if contexts of values that count are NaN."""
+
+    def check(leaf: Any) -> None:
+        event_ndim = leaf.ndim - energy.context_batch_ndims
+        number = _count(array_namespace(leaf).isnan(leaf), counts, event_ndim)
+        if number:
+            raise ValueError(
+                f"Expected a `context` at site {site!r} of numbers, got NaN in {number}."
+            )
+
+    if energy.context is not None:
+        energy._map_context(check, energy.context)
+
+
+def check_inside(site: str, energy: Any, value: Any, counts: Any) -> None:
+    """Raise if values that count are outside of the support of an energy, or on its edge."""
+    support = energy.support
+    if support.is_discrete or energy._target_class.is_real(support):
+        return
+    try:
+        target = energy._target()
+    except ValueError:  # A generator's image has no edge that is known.
+        return
+    inside, value = move_inside(energy, value)
+    log_volume = target.log_volume(target.position(value), value)
+    if energy.base is not None and not is_implicit(energy.base):
+        log_volume = log_volume + energy._base_log_prob(value)
+    number = _count(~inside | ~array_namespace(log_volume).isfinite(log_volume), counts, 0)
+    if number:
+        raise ValueError(
+            f"Expected values at site {site!r} in the interior of the support {support}, where the "
+            f"base has a density above zero, got others in {number}: move or drop them."
+        )
+
+
+def _count(bad: Any, counts: Any, event_ndim: int) -> str:
+    """Describe how many of the values that count are bad; empty if none is."""
+    xp = array_namespace(bad)
+    if event_ndim:
+        bad = xp.any(bad, axis=tuple(range(bad.ndim - event_ndim, bad.ndim)))
+    bad = bad & (counts > 0)
+    number = int(xp.sum(bad))
+    return f"{number} of {math.prod(bad.shape)}" if number else ""
