@@ -12,13 +12,13 @@ from jax import Array, lax, random
 from numpyro.distributions import Delta, biject_to
 from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import block, seed, substitute, trace
-from numpyro.primitives import Messenger
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from pyro_ebm.core.model import posterior as core
 from pyro_ebm.core.model.posterior import Site, check_latents
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.model.parameters import TRAINED
+from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import (
     energy_log_factor,
@@ -44,7 +44,14 @@ class Posterior(core.Posterior):
         self._model = lambda: model(*args, **(kwargs or {}))
         self._subsamples: dict[str, Array] = {}
         # Outer handlers give parameters their values, and see nothing else of this run.
-        with self.hidden(), trace() as met, _Spread(), _initialized(), seed(rng_seed=rng_key):
+        with (
+            self.hidden(),
+            _Inside(),
+            trace() as met,
+            _Spread(),
+            _initialized(),
+            seed(rng_seed=rng_key),
+        ):
             self._model()
         self._plates = {name: site for name, site in met.items() if site["type"] == "plate"}
         self._subsamples = {name: site["value"] for name, site in self._plates.items()}
@@ -106,7 +113,7 @@ class Posterior(core.Posterior):
         """Messages of all sites, with these values of latents or initial ones."""
 
         def value_of(site: Any) -> Any:
-            value = values.get(site["name"], self._constants.get(site["name"]))
+            value = values.get(site["name"], copied(self._constants.get(site["name"])))
             if unconstrained and site["name"] in values:
                 return biject_to(site["fn"].support)(value)
             return value
@@ -155,6 +162,35 @@ class Posterior(core.Posterior):
             for name, latents in find_provenance(log_probs, **unconstrained).items():
                 if not latents:
                     del self.sites[name]
+
+
+class _Inside(Messenger):
+    """Handler that keeps inside what a model writes, and the initial values of modules with states.
+
+    ``SVI`` takes parameters from a guide to the model, but not the states that belong to them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.initial: set[str] = set()
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] not in TRAINED or self._is_supplied(msg["name"]):
+            return
+        module = msg["name"].partition("$")[0]
+        if msg["type"] == "mutable":
+            self.initial.add(module)
+        # Modules first ask for a value without an initial one.
+        msg["stop"] = module in self.initial or any(arg is None for arg in msg["args"])
+
+    def postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "mutable" and msg["value"] is not msg["args"][0]:
+            msg["value"] = copied(msg["value"])
+
+    def _is_supplied(self, name: str) -> bool:
+        outer = _PYRO_STACK[: _PYRO_STACK.index(self)]
+        handlers = [handler for handler in outer if isinstance(handler, substitute)]
+        return any(it.substitute_fn is not None or name in (it.data or {}) for it in handlers)
 
 
 class _Spread(Messenger):
