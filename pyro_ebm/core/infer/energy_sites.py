@@ -82,7 +82,7 @@ class EnergySite(ABC):
 
     def loss(self, *rng_key: Any) -> Loss:
         """Loss of each batch element, and metrics."""
-        metrics: dict[str, Callable[[], Any]] = {}
+        metrics: dict[str, Callable[..., Any]] = {}
         parts = {**self._parts(), **self._weights()}
 
         def value_of(energy: Any, value: Any) -> Any:
@@ -96,7 +96,7 @@ class EnergySite(ABC):
     def metrics(self, *rng_key: Any) -> dict[str, Any]:
         """Mean of the objective over batch elements, and its metrics; warns if they are bad."""
         loss = self.loss(*rng_key)
-        read = {name: metric() for name, metric in loss.metrics.items()}
+        read = loss.read(self._counts())
         known = {name: float(read[name]) for name in INSPECTED if self._is_known(read.get(name))}
         for message in doubts(self.name, known, math.prod(loss.value.shape)):
             warnings.warn(message, stacklevel=3)

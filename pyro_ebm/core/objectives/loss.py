@@ -1,9 +1,10 @@
 """The contract between an objective and whatever trains with it."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
-Metrics = Mapping[str, Callable[[], Any]]
+Metrics = Mapping[str, Callable[..., Any]]
 
 
 class Loss(NamedTuple):
@@ -11,8 +12,9 @@ class Loss(NamedTuple):
 
     Attributes:
         value: Shape ``(*batch,)``, differentiable in everything that the objective trains.
-        metrics: By name, functions without arguments that return a scalar array. They run only
-            when someone reads them. Names in use:
+        metrics: By name, functions that return a scalar array; of no argument, or of ``counts``,
+            how often each value counts, by default once. They run only when someone reads them.
+            Names in use:
 
             | ``energy_gap``: mean energy of negatives minus mean energy of values.
             | ``energy_scale``: standard deviation of all energies in the loss.
@@ -21,6 +23,13 @@ class Loss(NamedTuple):
 
     value: Any
     metrics: Metrics
+
+    def read(self, counts: Any = None) -> dict[str, Any]:
+        """Read all metrics, where each value counts as often as ``counts``, shape ``(*batch,)``."""
+        return {
+            name: metric(counts=counts) if "counts" in signature(metric).parameters else metric()
+            for name, metric in self.metrics.items()
+        }
 
 
 class Objective:

@@ -124,52 +124,45 @@ def mean_square(positive: Any, negative: Any) -> Any:
     return positive**2 + xp.mean(negative**2, axis=0)
 
 
-def energy_metrics(
-    positive: Any, negative: Any, counts: Any = None
-) -> dict[str, Callable[[], Any]]:
+def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[..., Any]]:
     """Return the metrics ``energy_gap`` and ``energy_scale``, from energies as constants.
 
-    ``counts`` are how often each value counts, by default once. Draws of infinite energy, outside
-    of a support, do not count.
+    Draws of infinite energy, outside of a support, do not count, nor those of a row that does not.
     """
     xp = array_namespace(positive, negative)
 
-    def scale() -> Any:
-        if counts is not None:
-            return _counted_deviation(positive, negative, counts)
-        deviation = xp.std(xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)]))
-        inside = _counted_deviation(positive, negative, xp.ones_like(positive))
-        return xp.where(xp.all(negative != inf), deviation, inside)
+    def gap(counts: Any = None) -> Any:
+        of_values, of_draws = _counts(positive, negative, counts)
+        return _mean(negative, of_draws) - _mean(positive, of_values)
 
-    def gap() -> Any:
-        mean = xp.mean(positive) if counts is None else _counted_mean(positive, counts)
-        inside = _counted_mean(negative, _is_finite(negative))
-        return xp.where(xp.all(negative != inf), xp.mean(negative), inside) - mean
+    def scale(counts: Any = None) -> Any:
+        counted = _counts(positive, negative, counts)
+        weights, energies = (
+            xp.concat([xp.reshape(x, (-1,)) for x in pair])
+            for pair in (counted, (positive, negative))
+        )
+        return xp.sqrt(_mean((energies - _mean(energies, weights)) ** 2, weights))
 
     return {"energy_gap": gap, "energy_scale": scale}
 
 
-def _is_finite(energies: Any) -> Any:
-    return array_namespace(energies).astype(energies != inf, energies.dtype)
+def _counts(positive: Any, negative: Any, counts: Any) -> tuple[Any, Any]:
+    """How often each value counts, on average once, and each draw."""
+    xp = array_namespace(positive, negative)
+    of_draws = xp.astype(negative != inf, negative.dtype)
+    if counts is None:
+        return xp.ones_like(positive), of_draws
+    counts = xp.broadcast_to(counts, positive.shape)
+    counts = counts * (xp.sum(xp.astype(counts > 0, counts.dtype)) / xp.sum(counts))
+    # Of draws for each row, that of a masked row does not count.
+    own_rows = positive.ndim and tuple(negative.shape[1:]) == tuple(positive.shape)
+    return counts, of_draws * counts if own_rows else of_draws
 
 
-def _counted_mean(x: Any, counts: Any) -> Any:
+def _mean(x: Any, counts: Any) -> Any:
     # What does not count may be NaN.
     xp = array_namespace(x, counts)
-    terms = xp.where(counts > 0, x, xp.zeros_like(x)) * counts
-    return xp.sum(terms) / xp.sum(xp.broadcast_to(counts, x.shape))
-
-
-def _counted_deviation(positive: Any, negative: Any, counts: Any) -> Any:
-    xp = array_namespace(positive, negative, counts)
-    # A value that counts has, on average over those that do, the weight of one draw.
-    number = xp.sum(xp.astype(counts > 0, counts.dtype))
-    counts = counts * (number / xp.sum(counts))
-    both = xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)])
-    draws = _is_finite(xp.reshape(negative, (-1,)))
-    weights = xp.concat([xp.reshape(xp.broadcast_to(counts, positive.shape), (-1,)), draws])
-    mean = _counted_mean(both, weights)
-    return xp.sqrt(_counted_mean((both - mean) ** 2, weights))
+    return xp.sum(xp.where(counts > 0, x, xp.zeros_like(x)) * counts) / xp.sum(counts)
 
 
 def weight_metrics(log_weights: Any) -> dict[str, Callable[[], Any]]:

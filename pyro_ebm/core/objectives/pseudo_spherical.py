@@ -81,10 +81,8 @@ class PseudoSpherical(Negatives):
         loss = weights.positive * energies.positive - drawn
         loss = weights.value + loss - self._constant(loss)
         loss = loss + self.energy_penalty * energies.mean_square
-        sizes = pseudo_spherical_metrics(self.gamma, *potentials, counts)
-        return Loss(
-            loss, {**energy_metrics(*map(self._constant, energies[:2]), counts=counts), **sizes}
-        )
+        sizes = pseudo_spherical_metrics(self.gamma, *potentials)
+        return Loss(loss, {**energy_metrics(*map(self._constant, energies[:2])), **sizes})
 
 
 class PseudoSphericalWeights(NamedTuple):
@@ -144,13 +142,11 @@ def pseudo_spherical(
     )
 
 
-def pseudo_spherical_metrics(
-    gamma: float, positive: Any, negative: Any, counts: Any = None
-) -> Metrics:
+def pseudo_spherical_metrics(gamma: float, positive: Any, negative: Any) -> Metrics:
     """Return effective sample sizes of values and of draws; arguments as constants."""
     xp = array_namespace(positive, negative)
 
-    def values() -> Any:
+    def values(counts: Any = None) -> Any:
         log_weights = -gamma * xp.reshape(positive, (-1,))
         if counts is None:
             return effective_sample_size(log_weights)

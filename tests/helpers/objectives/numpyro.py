@@ -63,10 +63,13 @@ def noise_in_guide(size):
 # --- steps ---
 
 
-def loss(objective, distribution, x, *, seed=0, **attached):
+def loss_of(objective, distribution, x, *, seed=0, **attached):
+    return objective.loss(random.key(seed), distribution, array(x), **attached)
+
+
+def loss(*args, **options):
     """Losses of values."""
-    key = random.key(seed)
-    return np.asarray(objective.loss(key, distribution, array(x), **attached).value)
+    return np.asarray(loss_of(*args, **options).value)
 
 
 def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
@@ -74,9 +77,8 @@ def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
 
     def mean(params, x):
         given = attached(params) if attached else {}
-        loss, metrics = objective.loss(random.key(seed), prior(params), x, **given)
-        read = {name: metric() for name, metric in metrics.items()}
-        return (array(weights) * loss).mean(), (loss, read)
+        loss = objective.loss(random.key(seed), prior(params), x, **given)
+        return (array(weights) * loss.value).mean(), (loss.value, loss.read(given.get("weights")))
 
     gradient = jax.grad(mean, (0, 1), has_aux=True)
     (gradients, by_value), (loss, metrics) = gradient(_arrays(params), array(x))

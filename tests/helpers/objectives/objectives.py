@@ -113,6 +113,33 @@ def test_loss_of_each_value(host, name, float64):
     assert all(np.isfinite(list(found.metrics.values())))
 
 
+def of_counted_values(host, name):
+    """Objective, and what is attached; that from data has a draw for each value."""
+    if name == "from data":
+        barely = {"sampler": host.ebm.MALA(1e-9), "num_steps": 1}
+        return host.ebm.ContrastiveDivergence(init="data", **barely), {}
+    available = {"chains": host.array(np.ones((5, 2))), "critic": lambda x: 0.1 * x.sum(-1)}
+    make, attached, _, _ = OBJECTIVES[name]
+    return make(host.ebm), {key: available[key] for key in attached}
+
+
+@pytest.mark.parametrize("name", ["contrastive", "spherical", "likelihood", "f", "from data"])
+def test_metrics_of_the_values_that_count(host, name):
+    objective, attached = of_counted_values(host, name)
+    base = host.dist.Normal(host.array(np.zeros(2)), 1.0).to_event(1)
+    prior = host.ebm.EnergyBased(lambda x: (x**2).sum(-1), base)
+
+    def read(x, counts=None):
+        found = host.loss_of(objective, prior, x, **attached).read(counts)
+        return {metric: float(found[metric]) for metric in ("energy_gap", "energy_scale")}
+
+    x = np.array([[1.0, 0.0], [2.0, 1.0], [9.0, 9.0]])
+    found = read(x, host.array([1.0, 1.0, 0.0]))
+    assert found == pytest.approx(read(x[:2]), rel=1e-5, abs=1e-3)
+    twice = read(x, host.array([1.0, 2.0, 0.0]))["energy_gap"]
+    assert twice == pytest.approx(read(x[[0, 1, 1]])["energy_gap"], rel=1e-5, abs=1e-3)
+
+
 @every_objective
 def test_single_precision_stays_single(host, name):
     found, _ = step(host, name)

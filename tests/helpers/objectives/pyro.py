@@ -70,10 +70,14 @@ def noise_in_guide(size):
 # --- steps ---
 
 
-def loss(objective, distribution, x, *, seed=0, **attached):
-    """Losses of values."""
+def loss_of(objective, distribution, x, *, seed=0, **attached):
     pyro.set_rng_seed(seed)
-    return to_numpy(objective.loss(distribution, array(x), **attached).value)
+    return objective.loss(distribution, array(x), **attached)
+
+
+def loss(*args, **options):
+    """Losses of values."""
+    return to_numpy(loss_of(*args, **options).value)
 
 
 def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
@@ -81,15 +85,16 @@ def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
     leaves = {name: nn.Parameter(array(value)) for name, value in params.items()}
     x = array(x).requires_grad_()
     pyro.set_rng_seed(seed)
-    loss, metrics = objective.loss(prior(leaves), x, **(attached(leaves) if attached else {}))
-    total = (array(weights) * loss).mean() + 0.0 * x.sum()
+    given = attached(leaves) if attached else {}
+    loss = objective.loss(prior(leaves), x, **given)
+    total = (array(weights) * loss.value).mean() + 0.0 * x.sum()
     inputs = [*leaves.values(), x]
     *gradients, by_value = torch.autograd.grad(
         total, inputs, allow_unused=True, materialize_grads=True
     )
     found = dict(zip(leaves, map(to_numpy, gradients), strict=True))
-    read = {name: float(metric()) for name, metric in metrics.items()}
-    return Step(to_numpy(loss), found, to_numpy(by_value), read)
+    read = {name: float(metric) for name, metric in loss.read(given.get("weights")).items()}
+    return Step(to_numpy(loss.value), found, to_numpy(by_value), read)
 
 
 def blocks(objective, prior, params, x, attached=None, chains=None):
