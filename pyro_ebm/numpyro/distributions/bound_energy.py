@@ -86,7 +86,8 @@ def _gradient_in_constants(latents: tuple[str, ...]) -> str:
         "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds those of "
         "the energy and its base constant, yet a gradient in them was asked for. To train them, "
         "use EnergyELBO(objective, elbo) as the loss, with an objective for this site; if they are "
-        "meant to stay as they are, use jax.lax.stop_gradient."
+        "meant to stay as they are, use jax.lax.stop_gradient. In a guide, use a normalized "
+        "distribution."
     )
 
 

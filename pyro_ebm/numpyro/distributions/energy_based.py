@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random, tree_util
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
@@ -150,7 +151,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         return jnp.broadcast_to(potential, shape)
 
     def log_prob(self, value: Array) -> Array:
-        value = jnp.asarray(value)
+        given, value = value, jnp.asarray(value)
         if self.log_normalizer is not None:
             log_prob = -self.potential(value) - self.log_normalizer()
         else:
@@ -158,7 +159,9 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
             log_prob = -warn_if_untrained(potential, held, self._latents_before)
         if not self._validate_args:
             return log_prob
-        log_prob = jnp.where(self._validate_sample(value), log_prob, -jnp.inf)
+        # Inside of `jit` what comes from NumPy is still known, and the host warns of it.
+        is_inside = self._validate_sample(given if isinstance(given, np.ndarray) else value)
+        log_prob = jnp.where(is_inside, log_prob, -jnp.inf)
         if not_jax_tracer(log_prob) and jnp.isnan(log_prob).any():
             raise ValueError("Expected the energy and its base to give numbers, got NaN.")
         return log_prob
@@ -170,6 +173,14 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         return lax.stop_gradient(draws)
 
     _map_context = staticmethod(jax.tree.map)
+
+    def _scaled(self, energy: Any, value: Array) -> Array:
+        try:
+            return cast(Array, super()._scaled(energy, value))
+        except (TypeError, ValueError) as error:
+            if self._takes_one_value(value):
+                raise single_value(self, None) from error
+            raise
 
     def _check_rows(self, value: Array, site: str | None = None) -> None:
         if isinstance(self.energy, ScannedEnergy):  # It has an energy for each step.

@@ -2,6 +2,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
@@ -93,6 +94,8 @@ def test_values_out_of_support():
     bounded = ebm.EnergyBased(quartic_energy, dist.Uniform(0.0, 1.0))
     with pytest.warns(UserWarning, match="Out-of-support"):
         assert bounded.log_prob(jnp.array([2.0])) == -jnp.inf
+    with pytest.warns(UserWarning, match="Out-of-support"):
+        jax.eval_shape(lambda: bounded.log_prob(np.array([2.0])))
 
 
 # --- transformations of JAX ---

@@ -32,8 +32,7 @@ class Linen(linen.Module):
     def __call__(self, x):
         layer = linen.Dense(self.num_outputs)
         if "spectral" in self.kind:
-            options: Any = {"update_stats": "updated" in self.kind}
-            x = linen.SpectralNorm(layer)(x, **options)
+            x = linen.SpectralNorm(layer)(x, update_stats="updated" in self.kind)
         else:
             x = linen.BatchNorm(use_running_average="fixed" in self.kind)(layer(x))
         return x[..., 0] if self.num_outputs == 1 else x
@@ -41,6 +40,8 @@ class Linen(linen.Module):
 
 class NNX(nnx.Module):
     """The same of nnx."""
+
+    norm: Any
 
     def __init__(self, kind):
         rngs = nnx.Rngs(0)
