@@ -23,7 +23,8 @@ class EnergyELBO:
     ``log_normalizer``.
 
     ``metrics(...)``, with the arguments of ``loss``, returns by site the mean of the objective over
-    batch elements, ``"objective"``, and the objective's metrics, for example ``"energy_gap"``. It
+    batch elements, ``"objective"``, the objective's metrics, for example ``"energy_gap"``, and
+    ``"effective_normalizer_samples"``, how many of the draws behind :math:`\log \hat Z` count. It
     runs model and guide once more, with fresh noise, and changes nothing. Outside of ``jit`` it
     warns of metrics that show an objective not to be believed.
 

@@ -14,6 +14,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_instance
 from pyro_ebm.core.distributions.checks import check_value_shape
 from pyro_ebm.core.infer.site_values import check_context, check_finite_values, check_inside
+from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -93,10 +94,17 @@ class EnergySite(ABC):
 
         return Loss(self._map(value_of), metrics)
 
-    def metrics(self, *rng_key: Any) -> dict[str, Any]:
-        """Mean of the objective over batch elements, and its metrics; warns if they are bad."""
+    def metrics(self, *rng_key: Any, num_normalizer_samples: int = 0) -> dict[str, Any]:
+        """Mean of the objective over batch elements, and its metrics; warns if they are bad.
+
+        With the effective sample size of the draws behind the reported log-normalizer.
+        """
         loss = self.loss(*rng_key)
         read = loss.read(self._counts())
+        if num_normalizer_samples and self.energy.base is not None:
+            log_weights = self._log_weights(num_normalizer_samples, *rng_key)
+            size = effective_sample_size(log_weights)
+            read["effective_normalizer_samples"] = array_namespace(size).min(size)
         known = {name: float(read[name]) for name in INSPECTED if self._is_known(read.get(name))}
         for message in doubts(self.name, known, math.prod(loss.value.shape)):
             warnings.warn(message, stacklevel=3)
@@ -110,6 +118,10 @@ class EnergySite(ABC):
     @abstractmethod
     def _map(self, function: Callable[[Any, Any], Any]) -> Any:
         """Evaluate the log-density of ``fn`` with ``function(energy, value)`` in its place."""
+
+    @abstractmethod
+    def _log_weights(self, num_samples: int, *rng_key: Any) -> Any:
+        """Log-weights of draws of the base, shape ``(num_samples, *batch)``."""
 
     def _parts(self) -> Mapping[str, Any]:
         return self.attached

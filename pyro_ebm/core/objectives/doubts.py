@@ -16,6 +16,10 @@ _FAR = (
     "the energy has moved too far from its base. Take more draws, fit the base, or take an "
     "objective that draws by MCMC"
 )
+_REPORTED = (
+    "the reported loss is too low, by nats that nobody knows. Report the result of "
+    "log_normalizer, or raise `num_normalizer_samples`"
+)
 _DIVERGED = "chains have diverged. Lower the `step_size` of the sampler or the learning rate"
 
 
@@ -36,6 +40,7 @@ _DOUBTS = (
     _Doubt("effective_values", _few, "is below 2", _UNEVEN),
     _Doubt("effective_negatives", _few, "is below 2", _UNEVEN),
     _Doubt("effective_sample_size", _few, "is below 2", _FAR),
+    _Doubt("effective_normalizer_samples", lambda size: size < 10, "is below 10", _REPORTED),
 )
 INSPECTED = frozenset(doubt.metric for doubt in _DOUBTS)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random, tree_util
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution, Independent, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
@@ -219,11 +219,30 @@ def _restricted(distribution: EnergyBased, value: Array, *context: Any) -> Array
     return cast(Array, infinite_outside(inside, distribution.energy(value, *context)))
 
 
-def importance_log_weights(rng_key: Array, distribution: EnergyBased, num_samples: int) -> Array:
-    if distribution.base is None:
+def importance_log_weights(
+    rng_key: Array, distribution: EnergyBased, num_samples: int, *, stratified: bool = False
+) -> Array:
+    base = distribution.base
+    if base is None:
         raise NotImplementedError("Expected a base to draw from, got base=None.")
-    values = distribution.base.sample(rng_key, (num_samples,))
+    if stratified and prod(distribution.event_shape) == 1:
+        values = _stratified(rng_key, base, num_samples)
+    else:
+        values = base.sample(rng_key, (num_samples,))
     return lax.stop_gradient(-core.scaled_energy(distribution, values))
+
+
+def _stratified(rng_key: Array, base: Any, num_samples: int) -> Array:
+    shape = (num_samples, *base.shape())
+    while isinstance(base, Independent):
+        base = base.base_dist
+    strata = jnp.arange(num_samples).reshape(-1, *(1 for _ in shape[1:]))
+    shares = (strata + random.uniform(rng_key, shape)) / num_samples
+    margin = jnp.finfo(shares.dtype).eps
+    try:
+        return base.icdf(shares.clip(margin, 1 - margin))
+    except (NotImplementedError, ImportError):  # Some quantiles need another package.
+        return base.sample(rng_key, (num_samples,))
 
 
 def draw_values(

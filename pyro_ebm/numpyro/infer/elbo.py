@@ -98,8 +98,11 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         recorder = self._record(rng_key, param_map, model, guide, args, kwargs)
         _advance_chains(random.fold_in(rng_key, 1), recorder)
         sites = recorder.trained
-        keys = random.split(rng_key, len(sites) + 1)[1:]
-        return {site.name: site.metrics(key) for site, key in zip(sites, keys, strict=True)}
+        keys, number = random.split(rng_key, len(sites) + 1)[1:], self.num_normalizer_samples
+        return {
+            site.name: site.metrics(key, num_normalizer_samples=number)
+            for site, key in zip(sites, keys, strict=True)
+        }
 
     def _run(
         self,

@@ -49,12 +49,13 @@ class EnergySite(core.EnergySite):
     @classmethod
     def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":
         """Make it from the message of a sample site, and check it."""
-        name, fn = msg["name"], spread_over_value(msg)
+        name = msg["name"]
+        value, fn = _constant(name, msg["value"]), spread_over_value(msg)
         site = cls(
             name=name,
             fn=fn,
             energy=find_energy(fn),
-            value=as_real(lax.stop_gradient(jnp.asarray(msg["value"]))),
+            value=value,
             scale=msg["scale"],
             plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape, scanned)),
             objective=core.objective_of(name, objective),
@@ -71,12 +72,14 @@ class EnergySite(core.EnergySite):
 
     def log_normalizer(self, rng_key: Array, num_samples: int) -> Array:
         """Sum of estimates for all batch elements, from draws of the base; zero without one."""
-        try:
-            log_weights = importance_log_weights(rng_key, self.energy, num_samples)
-        except NotImplementedError:
+        if self.energy.base is None:
             warnings.warn(core.without_base(self.name), stacklevel=2)
             return self.total(jnp.zeros(()))
+        log_weights = self._log_weights(num_samples, rng_key)
         return self.total(self._map(lambda energy, value: log_mean_exp(log_weights)))
+
+    def _log_weights(self, num_samples: int, rng_key: Array) -> Array:
+        return importance_log_weights(rng_key, self.energy, num_samples, stratified=True)
 
     def warn_if_untrained(self, found: Dependencies, parameters: Set[str]) -> None:
         """Warn if no optimizer updates the energy's parameters, or no objective trains them.
@@ -99,6 +102,12 @@ class EnergySite(core.EnergySite):
 
     def _map(self, function: Callable[[EnergyBased, Array], Array]) -> Array:
         return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
+
+
+def _constant(name: str, value: Any) -> Array:
+    if isinstance(value, list | tuple):
+        raise TypeError(f"Expected an array at site {name!r}, got {type(value).__name__}.")
+    return as_real(lax.stop_gradient(jnp.asarray(value)))
 
 
 def _frames(

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import broadcast_shape
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
@@ -235,13 +235,30 @@ class _Restricted(nn.Module):
 
 
 @torch.no_grad()
-def importance_log_weights(distribution: EnergyBased, num_samples: int) -> Tensor:
+def importance_log_weights(
+    distribution: EnergyBased, num_samples: int, *, stratified: bool = False
+) -> Tensor:
     """Compute minus the scaled energies of draws from the base.
 
     Shape ``(num_samples, *base.batch_shape)``; the mean of their exponentials estimates the
-    normalizing constant.
+    normalizing constant. In one dimension, where the base has quantiles, ``stratified`` draws
+    between each two of them, and the estimate has a far smaller error.
     """
-    return -core.scaled_energy(distribution, distribution.base.sample((num_samples,)))
+    draws = distribution.base.sample((num_samples,))
+    if stratified and draws[0].numel() == distribution.base.batch_shape.numel():
+        draws = _stratified(distribution.base, draws)
+    return -core.scaled_energy(distribution, draws)
+
+
+def _stratified(base: Any, draws: Tensor) -> Tensor:
+    while isinstance(base, Independent):
+        base = base.base_dist
+    strata = torch.arange(len(draws), device=draws.device).reshape(-1, *(1,) * (draws.ndim - 1))
+    shares, margin = (strata + torch.rand_like(draws)) / len(draws), torch.finfo(draws.dtype).eps
+    try:
+        return cast(Tensor, base.icdf(shares.clamp(margin, 1 - margin)))
+    except NotImplementedError:
+        return draws
 
 
 @torch.no_grad()

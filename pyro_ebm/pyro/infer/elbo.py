@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import (
+    ELBO,
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    JitTraceGraph_ELBO,
+    JitTraceMeanField_ELBO,
+    Trace_ELBO,
+)
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.enum import get_importance_trace
 from pyro.infer.util import is_validation_enabled, zero_grads
@@ -55,7 +63,8 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
 
     Where Pyro validates, a gradient that is not finite is an error as well, and parameters are
     then as they were before the step. The module form, ``EnergyELBO(...)(model, guide)``, needs a
-    stock ELBO with a ``differentiable_loss``.
+    stock ELBO with a ``differentiable_loss``. A traced stock ELBO, ``JitTrace_ELBO`` for example,
+    runs as the one that is not.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch, pyro_ebm.pyro as ebm
@@ -79,6 +88,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
             raise TypeError(
                 f"Expected `elbo` to be an ELBO of Pyro, got {type(self.elbo).__name__}."
             )
+        self.elbo = _untraced(self.elbo)
         self._chains: ModuleChains | None = None
         # Sites whose gradients, and whose bases, have been inspected.
         self._checked_sites: set[str] = set()
@@ -138,7 +148,8 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
     ) -> dict[str, dict[str, Tensor]]:
         """Metrics of each trained site, by name."""
         with self._recorded(model, guide, args, kwargs) as sites:
-            return {site.name: site.metrics() for site in sites}
+            number = self.num_normalizer_samples
+            return {site.name: site.metrics(num_normalizer_samples=number) for site in sites}
 
     def _recorder(self, *, moves_chains: bool) -> SiteRecorder:
         chains = None if self._chains is None else self._chains.values
@@ -182,6 +193,16 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
                 f"{type(self.elbo).__name__}, which has none in Pyro: use SVI.step, or "
                 "Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO."
             )
+
+
+def _untraced(elbo: ELBO) -> ELBO:
+    """Drop ``torch.jit`` from an ELBO: its graph has neither reports, nor checks, nor chains."""
+    kinds = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO)
+    if not isinstance(elbo, kinds):
+        return elbo
+    copied = copy(elbo)
+    copied.__class__ = type(elbo).__base__
+    return copied
 
 
 def _unconstrained(trace: Any) -> dict[str, Tensor]:

@@ -55,10 +55,12 @@ class EnergySite(core.EnergySite):
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""
         if self.energy.base is None:
-            estimate = self.value.new_zeros(())
-        else:
-            estimate = log_mean_exp(importance_log_weights(self.energy, num_samples))
+            return self.total(self.value.new_zeros(()))
+        estimate = log_mean_exp(self._log_weights(num_samples))
         return self.total(self._map(lambda energy, value: estimate))
+
+    def _log_weights(self, num_samples: int) -> Tensor:
+        return importance_log_weights(self.energy, num_samples, stratified=True)
 
     def warn_if_untrained(self, leaves: list[Tensor], params: Any) -> None:
         """Warn of parameters of the energy that no optimizer will update.

@@ -40,3 +40,43 @@ def test_one_value_with_all_the_weight(host):
 def test_chains_that_diverged(host):
     with pytest.warns(UserWarning, match="`energy_gap` of site 'x' is not finite: chains have div"):
         read(host, host.ebm.ContrastiveDivergence(), 10.0, np.full(16, 1e38))
+
+
+def reported(host, base, rate, value=0.0):
+    """Metrics and losses of E(x) = rate x^2 / 2, without training."""
+
+    def model(x):
+        with host.ppl.plate("data", len(x)):
+            energy = lambda x: 0.5 * rate * (x**2).reshape(len(x), -1).sum(-1)  # noqa: E731
+            host.ppl.sample("x", host.ebm.EnergyBased(energy, base), obs=x)
+
+    x = host.array(np.full((1, *base.event_shape), value))
+    loss = host.ebm.EnergyELBO(host.ebm.MaximumLikelihood(num_samples=20))
+    guide = lambda x: None  # noqa: E731
+    return host.known_metrics(loss, model, guide, x), host.losses(loss, model, guide, x, 20)
+
+
+def test_a_reported_number_of_few_draws_is_warned_of(host):
+    base = host.dist.Normal(host.array(np.zeros(16)), 1.0).to_event(1)
+    with pytest.warns(UserWarning, match="`effective_normalizer_samples` of site 'x' is below 10"):
+        metrics, _ = reported(host, base, 100.0)
+    assert 1 <= metrics["effective_normalizer_samples"] < 10
+    metrics, _ = reported(host, base, 0.1)
+    assert 64 < metrics["effective_normalizer_samples"] <= 128
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_the_reported_number_is_precise_in_one_dimension(host, shape):
+    base = host.dist.Normal(host.array(np.zeros(shape)), 1.0).to_event(len(shape))
+    _, losses = reported(host, base, 8.0)
+    # Of independent draws a standard deviation of .11.
+    assert np.std(losses) < 0.005
+    exact = 0.5 * np.log(2 * np.pi) - 0.5 * np.log(9)
+    assert np.mean(losses) == pytest.approx(exact, abs=0.005)
+
+
+def test_the_reported_number_of_a_base_without_quantiles(host):
+    base = host.dist.Gamma(host.array(2.0), 1.0)
+    metrics, losses = reported(host, base, 0.0, value=1.0)
+    assert metrics["effective_normalizer_samples"] == pytest.approx(128)
+    assert np.std(losses) < 1e-6

@@ -80,7 +80,7 @@ def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
         loss = objective.loss(random.key(seed), prior(params), x, **given)
         return (array(weights) * loss.value).mean(), (loss.value, loss.read(given.get("weights")))
 
-    gradient = jax.grad(mean, (0, 1), has_aux=True)
+    gradient = jax.jit(jax.grad(mean, (0, 1), has_aux=True))
     (gradients, by_value), (loss, metrics) = gradient(_arrays(params), array(x))
     read = {name: float(metric) for name, metric in metrics.items()}
     return Step(np.asarray(loss), _dict_to_numpy(gradients), np.asarray(by_value), read)
@@ -142,6 +142,12 @@ def known_metrics(loss, model, guide, x):
     """Read metrics outside of ``jit``, where numbers are known."""
     (found,) = loss.metrics(random.key(0), {}, model, guide, x).values()
     return {name: float(value) for name, value in found.items()}
+
+
+def losses(loss, model, guide, x, number):
+    """Reported numbers, without training."""
+    report = jax.jit(jax.vmap(lambda key: loss.loss(key, {}, model, guide, x)))
+    return np.asarray(report(random.split(random.key(0), number)))
 
 
 # --- generators ---

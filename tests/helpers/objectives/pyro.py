@@ -148,6 +148,12 @@ def metrics(loss, model, guide, x, trained=None):
 
 known_metrics = metrics
 
+
+def losses(loss, model, guide, x, number):
+    """Reported numbers, without training."""
+    return [loss.loss(model, guide, x) for _ in range(number)]
+
+
 # --- generators ---
 
 
