@@ -227,6 +227,7 @@ TRAINING = {
     ),
     "infinite data": (lambda h: trained(h, np.where(SMALL > 0, SMALL, np.inf)), "site 'x'"),
     "NaN in data": (lambda h: trained(h, np.where(SMALL > 0, SMALL, np.nan)), "site 'x'"),
+    "list of values": (lambda h: trained(h, SMALL.tolist()), "at site 'x', got list"),
     "values of another shape": (
         lambda h: trained(h, np.zeros((8, 2)), law=vector(h)),
         "(3,) at site 'x'",

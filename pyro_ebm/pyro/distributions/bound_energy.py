@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pyro
 import torch
@@ -67,9 +67,7 @@ def held(energy: Function) -> Iterator[None]:
     Other energies are unchanged. It misses parameters that one fetches from elsewhere (a plain
     tensor attribute, another closure): :func:`frozen_in_parameters` finds those.
     """
-    # A graph that is being traced keeps its parameters as inputs.
-    is_held = isinstance(energy, nn.Module) and not torch.jit.is_tracing()
-    modules = list(cast(nn.Module, energy).modules()) if is_held else []
+    modules = list(energy.modules()) if isinstance(energy, nn.Module) else []
     constrained = {
         module: {name: getattr(module, name).detach() for name in module._pyro_params}
         for module in modules
@@ -200,7 +198,8 @@ def warn_if_untrained(distribution: Any, held: list[Tensor]) -> None:
         warnings.warn(
             f"Nothing trains the parameters of {distribution}: a stock ELBO holds those of the "
             "energy and its base constant. To train them, use EnergyELBO(objective, elbo) as the "
-            "loss; if they are meant to stay as they are, set requires_grad_(False).",
+            "loss; if they are meant to stay as they are, write "
+            "module.requires_grad_(False).eval().",
             stacklevel=3,
         )
 

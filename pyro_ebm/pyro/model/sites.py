@@ -156,7 +156,9 @@ def issues_of_untrained(
     names = {id(parameter): name for name, parameter in named}
     described = [names.get(id(x), f"a tensor of shape {tuple(x.shape)}") for x in parameters]
     if described:
-        advice = "if they are meant to stay as they are, say so with requires_grad_(False)"
+        advice = (
+            "if they are meant to stay as they are, say so by module.requires_grad_(False).eval()"
+        )
         yield issues.unregistered(site, described, f"{reason}; {advice}")
 
 

@@ -33,7 +33,7 @@ from helpers.hosts.pyro import (  # noqa: F401
 from pyro_ebm.pyro.model import posterior as room
 
 # Names in messages: of parameters in a closure, and of the way to freeze parameters.
-HIDDEN, FREEZING, HOST = "a tensor of shape ()", "requires_grad_(False)", "Pyro"
+HIDDEN, FREEZING, HOST = "a tensor of shape ()", "requires_grad_(False).eval()", "Pyro"
 
 # To train a toy to its end with, and to go through a few steps with.
 VECTORIZED = {"vectorize_particles": True, "max_plate_nesting": 1}

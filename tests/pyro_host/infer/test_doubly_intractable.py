@@ -7,10 +7,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers.hosts.pyro import MLP
 from pyro.infer import (
     SVI,
-    JitTrace_ELBO,
     RenyiELBO,
     Trace_ELBO,
     TraceGraph_ELBO,
@@ -90,26 +88,6 @@ def test_what_is_sound_passes():
     training = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=1.0))
     for model, loss in ((known, Trace_ELBO()), (prior, training), (transformed, Trace_ELBO())):
         assert math.isfinite(step(model, loss))
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_traced_elbo_has_the_numbers_of_one_that_is_not():
-    def model(x):
-        pyro.module("energy", energy)
-        with pyro.plate("data", len(x)):
-            base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
-            z = pyro.sample("z", ebm.EnergyBased(energy, base))
-            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
-
-    energy, x, paths = MLP(), torch.randn(20, 2), []
-    for elbo in (JitTrace_ELBO(), Trace_ELBO()):
-        pyro.clear_param_store()
-        loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=1.0), elbo, num_normalizer_samples=0)
-        svi = SVI(model, AutoNormal(model), Adam({"lr": 0.01}), loss)
-        pyro.set_rng_seed(0)
-        paths.append([svi.step(x) for _ in range(3)])
-    assert paths[0] == pytest.approx(paths[1], rel=0.3)
 
 
 def test_a_distribution_of_a_run_can_be_copied():

@@ -4,9 +4,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers.hosts.pyro import MLP, latent_model
 from helpers.infer.mcmc import *  # noqa: F403
 from helpers.infer.mcmc import X, check_posterior, finished, run
-from pyro.infer import config_enumerate
+from pyro.infer import MCMC, NUTS, config_enumerate
 from pyro.infer.autoguide import init_to_value
 
 import pyro_ebm.pyro as ebm
@@ -91,3 +92,11 @@ def test_a_singular_matrix_is_a_divergence(host):
         mcmc = host.mcmc(kernel, num_samples=50, num_warmup=0)
     assert bool((mcmc.get_samples()["z"].abs() < 1).all())
     assert 0 < len(mcmc.diagnostics()["divergences"]["chain 0"]) < 50
+
+
+@pytest.mark.parametrize("kernel", [NUTS, lambda model: ebm.SamplerKernel(model, ebm.MALA(0.1))])
+def test_a_frozen_energy_is_no_matter_of_warnings(kernel):
+    energy = MLP().requires_grad_(False).eval()
+    mcmc = MCMC(kernel(latent_model(energy)), num_samples=2, warmup_steps=2, disable_progbar=True)
+    mcmc.run(torch.zeros(3, 2))  # A warning is an error.
+    assert mcmc.get_samples()["z"].shape == (2, 3, 2)
