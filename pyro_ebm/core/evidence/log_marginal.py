@@ -15,6 +15,8 @@ from pyro_ebm.core.samplers.settings import check_exact, check_sampler
 
 # A likelihood of many observations changes fastest near the prior: most temperatures belong there.
 _POWER = 4
+# So large that draws of a base are inside of a support after the tries that a start has.
+_SHARE_OF_STARTS = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,8 +36,10 @@ class LogMarginalSettings:
     :math:`\beta_k = (k / K)^4`, with one transition of the kernel at each. The log-weight is
     :math:`\sum_k (\beta_k - \beta_{k-1}) (\log p(x \mid z_{k-1}) - E(z_{k-1}))`. An energy-based
     prior starts at its *base* :math:`p_0`, whose draws are exact (draws of the prior are not), and
-    the path tempers its energy with the likelihood. If the kernel has a ``target_accept_prob``, a
-    pilot run of 8 chains finds a step size for each temperature and data point.
+    the path tempers its energy with the likelihood; where the support is narrower than the base's,
+    inside of it, and the share of the base's mass there is estimated too. If the kernel has a
+    ``target_accept_prob``, a pilot run of 8 chains finds a step size for each temperature and data
+    point.
 
     Both estimate :math:`\log (Z\,p(x))`. The :math:`\log Z` of each energy-based site is
     subtracted, and its standard error is added in quadrature. Priors without energies, and those
@@ -150,14 +154,15 @@ def summarize_log_marginal(
     )
 
 
-def check_starts(energies: Mapping[str, Any]) -> None:
-    """Raise if chains would start at a base outside of the support; None is another prior."""
-    for name, energy in energies.items():
-        if energy is not None and energy._is_truncated:
-            raise ValueError(
-                "Expected a support as wide as the base's for method 'annealed', got a narrower "
-                f"one at site {name!r}; use method='importance'."
-            )
+def check_starts(site: str, share: Any) -> None:
+    """Raise if chains would not start at a base inside of a narrower support of a prior."""
+    smallest = float(array_namespace(share).min(share))
+    if smallest < _SHARE_OF_STARTS:
+        raise ValueError(
+            f"Expected a support with a share of {_SHARE_OF_STARTS} of the base's mass or more for "
+            f"method 'annealed', got {smallest:.3g} at site {site!r}: use method='importance', or "
+            "a base nearer to the support."
+        )
 
 
 def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> None:

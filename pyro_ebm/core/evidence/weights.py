@@ -102,6 +102,13 @@ def bracket(
     )
 
 
+def log_of_share(share: Any, num_draws: int) -> tuple[Any, Any]:
+    r"""Compute the log of a share of independent draws, and its standard error."""
+    xp = array_namespace(share)
+    some = xp.where(share > 0, share, xp.ones_like(share))
+    return xp.log(share), xp.sqrt((1.0 - some) / (some * num_draws))
+
+
 def times_share(result: LogNormalizer, share: Any, num_draws: int) -> LogNormalizer:
     r"""Multiply a normalizing constant by a share s, estimated from N independent draws.
 
@@ -110,9 +117,7 @@ def times_share(result: LogNormalizer, share: Any, num_draws: int) -> LogNormali
     scale of logarithms, enters the bracket too.
     """
     xp = array_namespace(share)
-    log_share = xp.log(share)
-    some = xp.where(share > 0, share, xp.ones_like(share))
-    error = xp.sqrt((1.0 - some) / (some * num_draws))
+    log_share, error = log_of_share(share, num_draws)
     reverse = result.reverse_log_weights
     return replace(
         result,

@@ -14,9 +14,11 @@ from numpyro.handlers import block, seed, trace
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.evidence import log_marginal as core
-from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
+from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
+from pyro_ebm.core.evidence.weights import log_of_share
 from pyro_ebm.core.model.posterior import shared_plates
+from pyro_ebm.core.samplers.truncation import is_inside
 from pyro_ebm.numpyro.distributions.bound_energy import as_pytree
 from pyro_ebm.numpyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
@@ -28,6 +30,8 @@ from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
 
 LogWeight = Callable[[Array], Array]
+# Logs of numbers, by site, with their standard errors.
+Constants = dict[str, tuple[Array, Array]]
 
 # Chains of the pilot run.
 _NUM_PILOTS = 8
@@ -82,11 +86,14 @@ def log_marginal(
         trained = [Partial(run_trained, f, params, *args, **kwargs) for f in (model, guide)]
         # Values from outer handlers would be constants of the compiled program.
         with block():
-            known = _known(normalizer_key, Posterior(find_key, trained[0]), log_normalizers or {})
+            posterior = Posterior(find_key, trained[0])
+            constants = [_log_normalizers(normalizer_key, posterior, log_normalizers or {})]
+            if method == "annealed":
+                constants.append(_starts(random.fold_in(find_key, 0), posterior))
             result = _estimate(
                 weigh_key,
                 *map(as_pytree, trained),
-                known,
+                constants,
                 sampler=None if method == "importance" else settings.sampler,
                 num_samples=num_samples,
                 num_temperatures=num_temperatures,
@@ -99,21 +106,37 @@ def log_marginal(
     return estimate
 
 
-def _known(
+def _log_normalizers(
     rng_key: Array, posterior: Posterior, given: Mapping[str, LogNormalizer | float]
-) -> dict[str, tuple[Array, Array]]:
-    """Return log-normalizers of energy-based sites with their standard errors."""
+) -> Constants:
+    """Return log-normalizers of energy-based sites."""
     energies = {name: find_energy(site["fn"]) for name, site in posterior.sites.items()}
     energies = {n: e for n, e in energies.items() if e is not None and e.log_normalizer is None}
     core.check_log_normalizers(given, energies)
-    known = {}
+    constants = {}
     for index, (name, energy) in enumerate(energies.items()):
         key = random.fold_in(rng_key, index)
         record = given[name] if name in given else log_normalizer(key, energy)
         is_result = isinstance(record, LogNormalizer)
         numbers = (record.estimate, record.standard_error) if is_result else (record, 0.0)
-        known[name] = jnp.asarray(numbers[0], float), jnp.asarray(numbers[1], float)
-    return known
+        constants[name] = jnp.asarray(numbers[0], float), jnp.asarray(numbers[1], float)
+    return constants
+
+
+def _starts(rng_key: Array, posterior: Posterior) -> Constants:
+    """Return minus the log of the share of each base that is inside of a narrower support."""
+    constants = {}
+    for index, (name, site) in enumerate(posterior.latents.items()):
+        energy = find_energy(site["fn"])
+        if energy is not None and energy._is_truncated:
+            key = random.fold_in(rng_key, index)
+            draws = energy.base.sample(key, (NUM_SHARE_DRAWS,))
+            share = is_inside(energy, draws).astype(draws.dtype).mean(0)
+            if not_jax_tracer(share):
+                core.check_starts(name, share)
+            log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
+            constants[name] = -log_share, error
+    return constants
 
 
 @partial(jax.jit, static_argnames=("sampler", "num_samples", "num_temperatures", "batch_size"))
@@ -121,7 +144,7 @@ def _estimate(
     rng_key: Array,
     model: Any,
     guide: Any,
-    known: dict[str, tuple[Array, Array]],
+    constants: list[Constants],
     *,
     sampler: Sampler | None,
     num_samples: int,
@@ -144,8 +167,8 @@ def _estimate(
         return posterior.layout.sum_over_others(numbers, plate_dims)
 
     total = variance = jnp.zeros(log_weights.shape[1:], log_weights.dtype)
-    for name, (estimate, error) in known.items():
-        total = total + per_data_point(posterior.sites[name], estimate)
+    for name, (number, error) in (item for by_site in constants for item in by_site.items()):
+        total = total + per_data_point(posterior.sites[name], number)
         variance = variance + per_data_point(posterior.sites[name], error) ** 2
     return core.summarize_log_marginal(log_weights, total, jnp.sqrt(variance))
 
@@ -184,7 +207,6 @@ def _weight_of_chain(
     rng_key: Array, posterior: Posterior, sampler: Sampler, num_temperatures: int
 ) -> LogWeight:
     """Return a function that weighs an annealed chain."""
-    core.check_starts({n: find_energy(posterior.sites[n]["fn"]) for n in posterior.latents})
     _check_random("model", lambda key: posterior.starts(key, 1))
     path, dtype = TemperedPosterior(posterior), posterior.start.dtype
     inverse_temperatures = jnp.array(core.power_inverse_temperatures(num_temperatures), dtype)

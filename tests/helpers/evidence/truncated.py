@@ -9,13 +9,14 @@ X = np.array([0.5, 1.0])
 KNOWN = {"log_normalizers": {"z": math.log(0.5)}}
 
 
-def model_and_guide(host):
-    positive = host.dist.constraints.positive
+def model_and_guide(host, support="positive", *bounds):
+    support = getattr(host.dist.constraints, support)
+    support = support(*bounds) if bounds else support
 
     def model(x):
         with host.ppl.plate("data", len(x)):
             base = host.dist.Normal(0.0, 1.0)
-            z = host.ppl.sample("z", host.ebm.EnergyBased(lambda z: 0 * z, base, support=positive))
+            z = host.ppl.sample("z", host.ebm.EnergyBased(lambda z: 0 * z, base, support=support))
             host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
 
     def guide(x):
@@ -25,8 +26,11 @@ def model_and_guide(host):
     return model, guide
 
 
-def test_importance(host):
-    result = host.log_marginal(*model_and_guide(host), **KNOWN)(host.array(X))
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "annealed", "num_temperatures": 20}], ids=["importance", "annealed"]
+)
+def test_log_marginal(host, options):
+    result = host.log_marginal(*model_and_guide(host), **KNOWN, **options)(host.array(X))
     # 2 N(x; 0, 2) Phi(x / sqrt 2)
     share = np.array([0.5 * (1 + math.erf(x / 2)) for x in X])
     exact = np.log(2 * share) - X**2 / 4 - 0.5 * math.log(4 * math.pi)
@@ -34,7 +38,7 @@ def test_importance(host):
     assert abs(errors).max() < 4
 
 
-def test_annealed_is_refused(host):
-    estimate = host.log_marginal(*model_and_guide(host), method="annealed", **KNOWN)
-    with pytest.raises(ValueError, match="support as wide as the base's .* at site 'z'; use meth"):
-        estimate(host.array(X))
+def test_a_narrow_support_is_refused(host):
+    model, _ = model_and_guide(host, "interval", 2.0, 3.0)
+    with pytest.raises(ValueError, match="share of 0.4 .*, got 0.02.* at site 'z': use method"):
+        host.log_marginal(model, method="annealed", **KNOWN)(host.array(X))
