@@ -27,6 +27,7 @@ from pyro_ebm.pyro.model.sites import (
     find_energy,
     log_density,
     log_volume,
+    spread_over_value,
     unconstrained_value,
 )
 from pyro_ebm.pyro.samplers.target import initial_values
@@ -173,7 +174,7 @@ class _Values(Messenger):
             msg["value"] = biject_to(msg["fn"].support)(value) if self.unconstrained else value
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        self.sites[msg["name"]] = msg.copy()
+        self.sites[msg["name"]] = {**msg, "fn": spread_over_value(msg)}
 
 
 class _InitialValues(Messenger):

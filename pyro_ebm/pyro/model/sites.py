@@ -75,6 +75,19 @@ def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor],
 # --- log-densities ---
 
 
+def spread_over_value(site: Site) -> Any:
+    """Distribution of a site; of an observed one without plates, in the batch shape of its value.
+
+    Pyro broadcasts its log-density, and so counts each of these values.
+    """
+    fn = site["fn"]
+    if not site["is_observed"]:
+        return fn
+    batch_shape = site["value"].shape[: site["value"].ndim - fn.event_dim]
+    shape = broadcast_shape(fn.batch_shape, batch_shape)
+    return fn if shape == fn.batch_shape else fn.expand(shape)
+
+
 def log_density(site: Site) -> Tensor:
     """Log-density of each batch element, without the scales and masks of handlers."""
     return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])

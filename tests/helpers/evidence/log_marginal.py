@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers import linear_gaussian as truth
 
@@ -131,6 +132,23 @@ def test_errors_of_log_normalizers_add_up(host):
     np.testing.assert_allclose(with_error.log_normalizer_error, common, rtol=1e-5)
     expected = np.hypot(np.asarray(exact.standard_error), common)
     np.testing.assert_allclose(with_error.standard_error, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_observations_without_a_plate_are_one_number(host, method):
+    y = np.random.default_rng(0).normal(1.0, 1.0, 20)
+
+    def model(y):
+        b = host.ppl.sample("b", host.dist.Normal(0.0, 1.0))
+        host.ppl.sample("y", host.dist.Normal(b, 1.0), obs=y)
+
+    def guide(y):
+        host.ppl.sample("b", host.dist.Normal(y.sum() / 21, 21**-0.5))
+
+    result = host.log_marginal(model, guide, **SETTINGS[method])(host.array(y))
+    exact = stats.multivariate_normal(cov=np.eye(20) + 1).logpdf(y)
+    assert np.shape(result.estimate) == ()
+    assert abs(result.estimate - exact) < 1e-3 + 4 * result.standard_error < 0.5
 
 
 # --- options, warnings and errors ---
