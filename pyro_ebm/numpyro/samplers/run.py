@@ -85,8 +85,7 @@ def run_chains(
     checks.check_target(distribution)
     is_concrete = all(map(not_jax_tracer, jax.tree.leaves((rng_key, distribution, init))))
     progress_bar = progress_bar and is_concrete
-    if init is not None and not isinstance(init, ChainState):
-        init = real_array("init", init)
+    init = init if isinstance(init, ChainState | None) else real_array("init", init)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
@@ -106,12 +105,11 @@ def run_chains(
             draws.append(kept)
             bar.update(len(block) * thinning)
     samples, statistics = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *draws)
-    chains = Chains(samples, statistics, state)
     rate, diverging = statistics["acceptance_rate"], statistics["diverging"]
     if not_jax_tracer(rate):
         for trouble in checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging):
             warnings.warn(trouble, stacklevel=2)
-    return chains
+    return Chains(samples, statistics, state)
 
 
 def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:

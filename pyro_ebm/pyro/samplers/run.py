@@ -77,8 +77,7 @@ def run_chains(
     """
     check_sampler(sampler)
     checks.check_target(distribution)
-    if init is not None and not isinstance(init, ChainState):
-        init = real_array("init", init)
+    init = init if isinstance(init, ChainState | None) else real_array("init", init)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     target = Target.of(distribution)
     draws = []
