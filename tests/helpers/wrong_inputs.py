@@ -316,6 +316,13 @@ EVIDENCE = {
     "log-normalizer of a normal": (lambda h: h.log_normalizer(normal(h)), "`distribution`"),
     "log-normalizer of a class": (lambda h: h.log_normalizer(h.ebm.EnergyBased), "`distribution`"),
     "text as draws": (lambda h: h.log_normalizer(energy_based(h), draws="x"), "`draws`"),
+    "energy that does not take draws": (
+        lambda h: h.log_normalizer(
+            energy_based(h, energy=lambda x: x @ h.array(np.ones(2)), **vector(h)),
+            draws=np.zeros((5, 3)),
+        ),
+        "to take values of shape (5, 3)",
+    ),
     "no exact draws": (lambda h: h.log_normalizer(energy_based(h), draws=[]), "`draws`"),
     "NaN energies in chains": (
         lambda h: h.log_normalizer(energy_based(h, energy=lambda x: x * math.nan)),

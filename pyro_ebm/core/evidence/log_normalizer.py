@@ -164,7 +164,7 @@ def check_base(distribution: Any, use: Callable[[], Any], *, needs_density: bool
 
 
 def check_draws(distribution: Any, draws: Any) -> None:
-    """Raise unless draws of a distribution have its shape."""
+    """Raise unless draws of a distribution have its shape, and its energy takes them."""
     base = distribution.base
     expected = (*(base.batch_shape if base is not None else ()), *distribution.event_shape)
     if draws.ndim != 1 + len(expected) or not draws.shape[0] or tuple(draws.shape[1:]) != expected:
@@ -172,6 +172,7 @@ def check_draws(distribution: Any, draws: Any) -> None:
             f"Expected `draws` of shape (num_draws, *batch, *event) with {expected} after "
             f"the first, got {tuple(draws.shape)}."
         )
+    distribution._check_rows(draws)
 
 
 def check_share(distribution: Any, share: Any, num_draws: int) -> None:
