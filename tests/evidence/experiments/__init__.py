@@ -12,6 +12,7 @@ NAMES = (
     *("generalized", "tilts", "density", "generalized_digits"),
     *("bounds_planes", "bounds_sandwich", "mode_counting", "bounds_digits"),
     *("langevin_toy", "langevin_digits", "brackets"),
+    *("conditional_normal", "conditional_digits"),
 )
 
 

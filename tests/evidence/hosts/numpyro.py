@@ -91,7 +91,7 @@ _made = eqx.filter_jit(lambda network, *args, **options: network(*args, **option
 class Rows(eqx.Module):
     """Network of one point, applied to rows of points."""
 
-    net: eqx.nn.MLP
+    net: Callable[[Array], Array]
 
     def __call__(self, x: Array) -> Array:
         return jax.vmap(self.net)(x)
@@ -112,6 +112,17 @@ def mlp(
     return Rows(_made(eqx.nn.MLP, *sizes, activation=activation, key=_next_key(), **options))
 
 
+def convolutional(side: int, num_outputs: int, channels: tuple[int, ...] = (32, 64, 64)) -> Rows:
+    """Convolutions on rows of square images; all but the first halve the sides."""
+    layers: list[Any] = [eqx.nn.Lambda(lambda x: x.reshape(1, side, side))]
+    for index, (before, after) in enumerate(zip((1, *channels), channels, strict=False)):
+        options = {"stride": min(index + 1, 2), "padding": 1, "key": _next_key()}
+        layers += [eqx.nn.Conv2d(before, after, 3, **options), eqx.nn.Lambda(jax.nn.silu)]
+    num_features = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
+    layers += [eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(num_features, num_outputs, key=_next_key())]
+    return Rows(eqx.nn.Sequential(layers))
+
+
 class Formula(eqx.Module):
     """Function of named parameters and an array, written for arrays of either host."""
 
@@ -126,7 +137,8 @@ def flow(
     num_dims: int, *, num_layers: int, width: int, depth: int = 1, activation: str = "relu"
 ) -> Transformed:
     layers = {"flow_layers": num_layers, "nn_width": width, "nn_depth": depth}
-    return coupling_flow(
+    return _made(
+        coupling_flow,
         _next_key(),
         base_dist=StandardNormal((num_dims,)),
         nn_activation=getattr(jax.nn, activation),
@@ -138,7 +150,8 @@ def generator_flow(
     num_dims: int, *, num_layers: int, width: int, knots: int | None = None, interval: float = 5.0
 ) -> Transformed:
     transformer = knots and RationalQuadraticSpline(knots=knots, interval=interval)
-    return coupling_flow(
+    return _made(
+        coupling_flow,
         _next_key(),
         base_dist=StandardNormal((num_dims,)),
         flow_layers=num_layers,

@@ -92,6 +92,17 @@ def mlp(
     return nn.Sequential(*layers, *([] if num_outputs else [nn.Flatten(0)]))
 
 
+def convolutional(
+    side: int, num_outputs: int, channels: tuple[int, ...] = (32, 64, 64)
+) -> nn.Module:
+    """Convolutions on rows of square images; all but the first halve the sides."""
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, side, side))]
+    for index, (before, after) in enumerate(zip((1, *channels), channels, strict=False)):
+        layers += [nn.Conv2d(before, after, 3, stride=min(index + 1, 2), padding=1), nn.SiLU()]
+    num_features = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(num_features, num_outputs))
+
+
 class Formula(nn.Module):
     """Function of named parameters and an array, written for arrays of either host."""
 
