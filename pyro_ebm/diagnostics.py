@@ -57,7 +57,7 @@ def to_arviz(
 
     R-hat and effective sample sizes are about Markov chains, not about independent draws from a
     guide. The log-likelihood of an observed energy-based site is known up to a constant only: leave
-    it out of `log_likelihood`.
+    it out of `log_likelihood`, or put in that of `distribution.normalized(log_normalizer)`.
 
     Args:
         draws: :class:`Chains`; an `MCMC` object of Pyro or NumPyro that has run; or a dictionary

@@ -2,8 +2,10 @@
 
 from typing import Any, ClassVar
 
+from array_api_compat import array_namespace
+
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.distributions.context import evaluate
+from pyro_ebm.core.distributions.context import evaluate, own_shape
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 
@@ -127,6 +129,21 @@ class AbstractEnergyBased:
         """
         raise NotImplementedError
 
+    def normalized(self, log_normalizer: Any) -> Any:
+        """Normalize by a log-normalizer that is known, and hold all parameters constant.
+
+        ``log_prob`` of the result is a log-density, of held-out values or in ``az.loo``, as exact
+        as the number is.
+
+        Args:
+            log_normalizer: Result of ``log_normalizer``, or numbers in the batch shape of base and
+                context.
+
+        Raises:
+            ValueError: If a number is not finite, or the shape is another.
+        """
+        raise NotImplementedError
+
     def _settings(self) -> dict[str, Any]:
         """Arguments for a distribution like this one, with another energy and base."""
         names = ("context", "context_batch_ndims", "sampler", "num_sampler_steps")
@@ -161,6 +178,24 @@ class AbstractEnergyBased:
 
     def _base_log_prob(self, value: Any) -> Any:
         return self.base.log_prob(value)
+
+
+def check_log_normalizer(distribution: AbstractEnergyBased, number: Any) -> None:
+    """Raise unless numbers can be the log-normalizers of a distribution."""
+    shape, expected = tuple(number.shape), own_shape(distribution)
+    if shape not in ((), expected):
+        raise ValueError(
+            f"Expected `log_normalizer` of the batch shape of base and context, {expected}, got "
+            f"{shape}."
+        )
+    xp = array_namespace(number)
+    if not bool(xp.all(xp.isfinite(number))):
+        raise ValueError("Expected `log_normalizer` to be finite, got NaN or infinity.")
+
+
+def itself(value: Any) -> Any:
+    """Return the argument."""
+    return value
 
 
 def scaled_energy(distribution: AbstractEnergyBased, value: Any) -> Any:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random, tree_util
-from numpyro.distributions import Distribution, Independent, constraints
+from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
 
@@ -166,6 +166,15 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
             raise ValueError("Expected the energy and its base to give numbers, got NaN.")
         return log_prob
 
+    def normalized(self, log_normalizer: Any) -> "EnergyBased":
+        estimate = getattr(log_normalizer, "estimate", log_normalizer)
+        constant = lax.stop_gradient(jnp.asarray(estimate))
+        if not_jax_tracer(constant):
+            core.check_log_normalizer(self, constant)
+        new = copy.copy(lax.stop_gradient(self))
+        new.log_normalizer = tree_util.Partial(core.itself, constant)
+        return new
+
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         draws = _sample(lax.stop_gradient(self), key, tuple(sample_shape))
         if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
@@ -217,32 +226,6 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
 def _restricted(distribution: EnergyBased, value: Array, *context: Any) -> Array:
     inside, value = move_inside(distribution, value)
     return cast(Array, infinite_outside(inside, distribution.energy(value, *context)))
-
-
-def importance_log_weights(
-    rng_key: Array, distribution: EnergyBased, num_samples: int, *, stratified: bool = False
-) -> Array:
-    base = distribution.base
-    if base is None:
-        raise NotImplementedError("Expected a base to draw from, got base=None.")
-    if stratified and prod(distribution.event_shape) == 1:
-        values = _stratified(rng_key, base, num_samples)
-    else:
-        values = base.sample(rng_key, (num_samples,))
-    return lax.stop_gradient(-core.scaled_energy(distribution, values))
-
-
-def _stratified(rng_key: Array, base: Any, num_samples: int) -> Array:
-    shape = (num_samples, *base.shape())
-    while isinstance(base, Independent):
-        base = base.base_dist
-    strata = jnp.arange(num_samples).reshape(-1, *(1 for _ in shape[1:]))
-    shares = (strata + random.uniform(rng_key, shape)) / num_samples
-    margin = jnp.finfo(shares.dtype).eps
-    try:
-        return base.icdf(shares.clip(margin, 1 - margin))
-    except (NotImplementedError, ImportError):  # Some quantiles need another package.
-        return base.sample(rng_key, (num_samples,))
 
 
 def draw_values(

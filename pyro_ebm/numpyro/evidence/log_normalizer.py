@@ -17,7 +17,8 @@ from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.truncation import choose_inside
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, importance_log_weights
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.distributions.importance import importance_log_weights
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.annealing import (
     TemperedTarget,

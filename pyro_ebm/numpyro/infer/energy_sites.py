@@ -17,11 +17,8 @@ from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.numpyro.distributions.bound_energy import is_trainable
-from pyro_ebm.numpyro.distributions.energy_based import (
-    EnergyBased,
-    importance_log_weights,
-    without_plates,
-)
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.numpyro.distributions.importance import importance_log_weights
 from pyro_ebm.numpyro.infer.persistent_chains import with_values
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (

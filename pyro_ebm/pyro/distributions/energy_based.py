@@ -1,13 +1,14 @@
 """Energy-based distributions for Pyro's sample sites."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import broadcast_shape
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions import energy_based as core
@@ -51,6 +52,7 @@ _SETTINGS = (
     "log_normalizer",
     "_support",
     "_is_truncated",
+    "_is_held",
     "_drawn",
     "_latents",
 )
@@ -74,6 +76,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     arg_constraints: ClassVar[Any] = {}
     has_rsample = False
+    # Whether parameters are constants, although the log-normalizer is known.
+    _is_held = False
     _target_class = Target
 
     def __init__(
@@ -160,15 +164,21 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        if self.log_normalizer is not None:
-            log_prob = self._normalized(value, self.log_normalizer)
+        if self.log_normalizer is None or self._is_held:
+            log_prob = self._frozen(value)
         else:
-            potential, found = frozen_in_parameters(self._frozen_potential, value, self._latents)
-            log_prob = -potential
-            warn_if_untrained(self, found + trainable_parameters(self.energy))
+            log_prob = self._normalized(value, self.log_normalizer)
         if self._validate_args and bool(torch.isnan(log_prob).any()):
             raise ValueError("Expected the energy and its base to give numbers, got NaN.")
         return log_prob
+
+    def normalized(self, log_normalizer: Any) -> "EnergyBased":
+        estimate = getattr(log_normalizer, "estimate", log_normalizer)
+        constant = torch.as_tensor(estimate).detach()
+        core.check_log_normalizer(self, constant)
+        new = self.expand(self.batch_shape)
+        new.log_normalizer, new._is_held = partial(core.itself, constant), True
+        return new
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         draws = draw_values(self, self.sampler, tuple(sample_shape), self.num_sampler_steps)
@@ -207,6 +217,13 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         with shadowed(self._drawn):
             return -self._broadcast(self._potential(self.energy, value)) - log_normalizer()
 
+    def _frozen(self, value: Tensor) -> Tensor:
+        potential, found = frozen_in_parameters(self._frozen_potential, value, self._latents)
+        if self.log_normalizer is not None:
+            return -potential - self.log_normalizer()
+        warn_if_untrained(self, found + trainable_parameters(self.energy))
+        return -potential
+
     def _frozen_potential(self, value: Tensor) -> Tensor:
         with held(self.energy):
             return self._broadcast(self._potential(self.energy, value))
@@ -232,33 +249,6 @@ class _Restricted(nn.Module):
     def forward(self, value: Tensor, *context: Any) -> Tensor:
         inside, value = move_inside(self.distribution, value)
         return cast(Tensor, infinite_outside(inside, self.energy(value, *context)))
-
-
-@torch.no_grad()
-def importance_log_weights(
-    distribution: EnergyBased, num_samples: int, *, stratified: bool = False
-) -> Tensor:
-    """Compute minus the scaled energies of draws from the base.
-
-    Shape ``(num_samples, *base.batch_shape)``; the mean of their exponentials estimates the
-    normalizing constant. In one dimension, where the base has quantiles, ``stratified`` draws
-    between each two of them, and the estimate has a far smaller error.
-    """
-    draws = distribution.base.sample((num_samples,))
-    if stratified and draws[0].numel() == distribution.base.batch_shape.numel():
-        draws = _stratified(distribution.base, draws)
-    return -core.scaled_energy(distribution, draws)
-
-
-def _stratified(base: Any, draws: Tensor) -> Tensor:
-    while isinstance(base, Independent):
-        base = base.base_dist
-    strata = torch.arange(len(draws), device=draws.device).reshape(-1, *(1,) * (draws.ndim - 1))
-    shares, margin = (strata + torch.rand_like(draws)) / len(draws), torch.finfo(draws.dtype).eps
-    try:
-        return cast(Tensor, base.icdf(shares.clamp(margin, 1 - margin)))
-    except NotImplementedError:
-        return draws
 
 
 @torch.no_grad()

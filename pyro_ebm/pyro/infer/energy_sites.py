@@ -17,11 +17,8 @@ from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
-from pyro_ebm.pyro.distributions.energy_based import (
-    EnergyBased,
-    importance_log_weights,
-    without_plates,
-)
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.pyro.distributions.importance import importance_log_weights
 from pyro_ebm.pyro.infer.persistent_chains import ChainStore
 from pyro_ebm.pyro.model.sites import (
     find_energy,

@@ -29,7 +29,7 @@ from paramax import non_trainable, unwrap
 
 import pyro_ebm.numpyro as ebm
 from evidence.hosts import Adam, InferenceSettings
-from pyro_ebm.numpyro.distributions import energy_based
+from pyro_ebm.numpyro.distributions import importance
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 
 __all__ = ["dist", "ebm", "infer", "param", "plate", "sample"]
@@ -288,7 +288,7 @@ def call(guide: Any, *args: Any) -> dict[str, Any]:
 
 
 def importance_log_weights(distribution: Any, num_samples: int) -> Array:
-    return energy_based.importance_log_weights(_next_key(), distribution, num_samples)
+    return importance.importance_log_weights(_next_key(), distribution, num_samples)
 
 
 def log_normalizer(distribution: Any, **options: Any) -> Any:

@@ -24,7 +24,7 @@ from zuko.lazy import LazyTransform
 
 import pyro_ebm.pyro as ebm
 from evidence.hosts import Adam, InferenceSettings
-from pyro_ebm.pyro.distributions.energy_based import importance_log_weights
+from pyro_ebm.pyro.distributions.importance import importance_log_weights
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator
 
 __all__ = ["dist", "ebm", "importance_log_weights", "infer", "param", "plate", "sample"]

@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -212,3 +213,40 @@ def test_support(host):
     assert vector.event_dim == 1
     own = host.ebm.EnergyBased(quartic, host.normal((3,)), support=host.constraints.simplex)
     assert own.expand((4,)).support is host.constraints.simplex
+
+
+class Estimate(NamedTuple):
+    estimate: float
+
+
+def test_a_distribution_with_its_log_normalizer(host):
+    """A log-density of held-out values, whose parameters are constants."""
+    prior = host.ebm.EnergyBased(quartic, host.dist.Normal(0.0, 1.0))
+    grid = np.linspace(-6.0, 6.0, 2001)
+    for given in (LOG_NORMALIZER_QUARTIC, Estimate(LOG_NORMALIZER_QUARTIC)):
+        density = np.exp(host.to_numpy(prior.normalized(given).log_prob(host.array(grid))))
+        assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1.0, abs=1e-4)
+    assert prior.log_normalizer is None
+
+    def log_prob(a, x):
+        energy = host.ebm.EnergyBased(lambda x: a * x**2 / 2, host.dist.Normal(0.0, 1.0))
+        return energy.normalized(-0.5 * math.log(2.0)).log_prob(x).sum()
+
+    parameter, value = host.gradients(log_prob, 1.0, np.ones(3))
+    assert parameter == 0.0
+    np.testing.assert_allclose(value, -2.0)
+
+
+def test_log_normalizers_of_rows(host):
+    base = host.dist.Normal(host.array([0.0, 1.0, 2.0]), 1.0)
+    prior = host.ebm.EnergyBased(lambda x: 0 * x, base).expand((2, 3))
+    log_z = host.array([1.0, 2.0, 3.0])
+    value = host.array(np.zeros((2, 3)))
+    found = prior.log_prob(value) - prior.normalized(log_z).log_prob(value)
+    np.testing.assert_allclose(host.to_numpy(found), [[1.0, 2.0, 3.0]] * 2, rtol=1e-6)
+    for wrong, message in [
+        (host.array([1.0, 2.0]), r"batch shape of base and context, \(3,\), got \(2,\)"),
+        (host.array(np.nan), "`log_normalizer` to be finite, got NaN"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            prior.normalized(wrong)

@@ -16,7 +16,7 @@ from numpyro.infer import MCMC, NUTS
 import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import Bowl, fit, latent_model, mean_field_guide, normal  # noqa: F401
 from helpers.targets import TARGETS
-from pyro_ebm.numpyro.distributions import energy_based
+from pyro_ebm.numpyro.distributions import importance
 from pyro_ebm.numpyro.distributions.energy_based import without_plates  # noqa: F401
 from pyro_ebm.numpyro.samplers import run, target
 from pyro_ebm.numpyro.samplers.target import Target  # noqa: F401
@@ -38,10 +38,14 @@ run_chains_with_a_bar = seeded(ebm.run_chains)
 short_run = seeded(run.short_run)
 move_values = seeded(run.move_values)
 initial_values = seeded(target.initial_values)
-importance_log_weights = seeded(energy_based.importance_log_weights)
+importance_log_weights = seeded(importance.importance_log_weights)
 sample = seeded(lambda key, distribution, shape=(): distribution.sample(key, shape))
 log_normalizer = seeded(ebm.log_normalizer)
-loss = seeded(lambda key, objective, *args: objective.loss(key, *args).value)
+
+
+@seeded
+def loss(key, objective, distribution, x):
+    return jax.jit(lambda x: objective.loss(key, distribution, x).value)(x)
 
 
 def rsample(distribution, shape):
@@ -50,7 +54,7 @@ def rsample(distribution, shape):
 
 
 def step(sampler, potential, state):
-    return sampler.step(random.key(0), potential, state)
+    return jax.jit(lambda state: sampler.step(random.key(0), potential, state))(state)
 
 
 def walk(sampler, name, position, num_steps, *, scaled=False, cooling=1.0, seed=0):
@@ -82,7 +86,7 @@ def _walk(key, sampler, name, position, num_steps, step_size, scale, cooling):
 def gradients(function, *arguments):
     """Gradients of a scalar function."""
     leaves = [array(argument) for argument in arguments]
-    return jax.grad(function, argnums=tuple(range(len(leaves))))(*leaves)
+    return jax.jit(jax.grad(function, argnums=tuple(range(len(leaves)))))(*leaves)
 
 
 def untrained():

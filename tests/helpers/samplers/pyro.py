@@ -13,7 +13,7 @@ from torch.distributions.transforms import AffineTransform  # noqa: F401
 import pyro_ebm.pyro as ebm
 from helpers.hosts.pyro import Bowl, fit, latent_model, mean_field_guide, normal  # noqa: F401
 from helpers.targets import TARGETS
-from pyro_ebm.pyro.distributions import energy_based
+from pyro_ebm.pyro.distributions import importance
 from pyro_ebm.pyro.distributions.energy_based import without_plates  # noqa: F401
 from pyro_ebm.pyro.samplers import run, target
 from pyro_ebm.pyro.samplers.target import Target  # noqa: F401
@@ -47,7 +47,7 @@ run_chains_with_a_bar = seeded(ebm.run_chains)
 short_run = seeded(run.short_run)
 move_values = seeded(run.move_values)
 initial_values = seeded(target.initial_values)
-importance_log_weights = seeded(energy_based.importance_log_weights)
+importance_log_weights = seeded(importance.importance_log_weights)
 sample = seeded(lambda distribution, shape=(): distribution.sample(shape))
 log_normalizer = seeded(ebm.log_normalizer)
 loss = seeded(lambda objective, *args: objective.loss(*args).value)
