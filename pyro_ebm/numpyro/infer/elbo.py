@@ -8,6 +8,7 @@ Under `jit` the first two cost tracing alone, as XLA drops what is unused; outsi
 takes about twice the time.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from numpyro.primitives import _PYRO_STACK, apply_stack
 from pyro_ebm.core.infer import elbo as settings
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.infer.energy_sites import EnergySite, FactorEmitter, SiteRecorder
+from pyro_ebm.numpyro.infer.meshes import with_automatic_axes
 from pyro_ebm.numpyro.infer.persistent_chains import AttachedChains, PersistentChains, with_values
 
 
@@ -83,18 +85,25 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
     def loss(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        run = self._run(rng_key, param_map, model, guide, args, kwargs, with_state=False)
-        return run["loss"]
+        arguments = rng_key, param_map, model, guide, args, kwargs
+        return with_automatic_axes(partial(self._run, with_state=False), *arguments)["loss"]
 
     def loss_with_mutable_state(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        return self._run(rng_key, param_map, model, guide, args, kwargs, with_state=True)
+        arguments = rng_key, param_map, model, guide, args, kwargs
+        return with_automatic_axes(partial(self._run, with_state=True), *arguments)
 
     def metrics(
         self, rng_key: Array, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> dict[str, dict[str, Array]]:
         """Metrics of each trained site, by name."""
+        arguments = rng_key, param_map, model, guide, args, kwargs
+        return with_automatic_axes(self._metrics, *arguments)
+
+    def _metrics(
+        self, rng_key: Array, param_map: Any, model: Any, guide: Any, args: Any, kwargs: Any
+    ) -> dict[str, dict[str, Array]]:
         recorder = self._record(rng_key, param_map, model, guide, args, kwargs)
         _advance_chains(random.fold_in(rng_key, 1), recorder)
         sites = recorder.trained
