@@ -69,7 +69,7 @@ isa: $(STAMP)
 	@ATEN_CPU_CAPABILITY=default $(MAKE) suites ISA=--xla_cpu_max_isa=SSE4_2
 
 demo: $(STAMP)
-	@$(BIN)/python tutorials/digits_$(HOST).py --output demo_output
+	@$(ONE_THREAD) $(BIN)/python tutorials/digits_$(HOST).py --output demo_output
 
 benchmark: $(STAMP)
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group benchmark
