@@ -69,6 +69,8 @@ class AbstractEnergyBased:
     _target_class: ClassVar[Any]
     # Whether the support may be narrower than the base's.
     _is_truncated: bool = False
+    # Whether a run of chains has evaluated its rows.
+    _is_probed: bool = False
 
     energy: Any
     base: Any

@@ -10,6 +10,9 @@ class HasPotential(Protocol):
 
     base: Any
     energy: Any
+    _validate_args: Any
+    # Whether rows of the energy were found independent.
+    _is_probed: bool
 
     def potential(self, value: Any) -> Any:
         """Minus the log-density up to a constant, with gradients in everything."""
@@ -18,6 +21,13 @@ class HasPotential(Protocol):
     def _check_rows(self, value: Any) -> None:
         """Raise unless rows of the energy are independent."""
         ...
+
+
+def check_rows_once(distribution: HasPotential, value: Any) -> None:
+    """Raise unless rows of the energy are independent; once for a distribution."""
+    if not distribution._is_probed:
+        distribution._check_rows(value)
+        distribution._is_probed = True
 
 
 class AbstractTarget:

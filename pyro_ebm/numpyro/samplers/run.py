@@ -13,14 +13,13 @@ from tqdm.auto import tqdm
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.settings import check_sampler
-from pyro_ebm.core.samplers.target import HasPotential
+from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition, check_rng_key
 from pyro_ebm.numpyro.samplers.target import (
     Potential,
     Target,
     initial_values,
-    real_array,
     value_and_gradient,
 )
 from pyro_ebm.numpyro.samplers.warmup import (
@@ -85,7 +84,11 @@ def run_chains(
     checks.check_target(distribution)
     is_concrete = all(map(not_jax_tracer, jax.tree.leaves((rng_key, distribution, init))))
     progress_bar = progress_bar and is_concrete
-    init = init if isinstance(init, ChainState | None) else real_array("init", init)
+    init = (
+        init
+        if isinstance(init, ChainState | None)
+        else checks.real_array("init", init, jnp.asarray)
+    )
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
@@ -181,7 +184,7 @@ def _start(
     value = init if before is None else target.value(before.position)
     checks.check_init_shape(value.shape, distribution, num_chains)
     if isinstance(distribution, HasPotential):
-        distribution._check_rows(value)
+        check_rows_once(distribution, value)
     position = target.position(value) if before is None else before.position
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = _initial_state(sampler, distribution, position)

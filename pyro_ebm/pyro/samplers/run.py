@@ -11,7 +11,7 @@ from tqdm.auto import trange
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.settings import check_sampler
-from pyro_ebm.core.samplers.target import HasPotential
+from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.target import (
@@ -116,8 +116,8 @@ def _start(
     before = init if isinstance(init, ChainState) else None
     value: Any = init if before is None else target.value(before.position)
     checks.check_init_shape(value.shape, distribution, num_chains)
-    if isinstance(distribution, HasPotential):
-        distribution._check_rows(value)
+    if isinstance(distribution, HasPotential) and distribution._validate_args:
+        check_rows_once(distribution, value)
     # Evaluated anew in any case: the energy may have been trained since.
     position = target.position(value) if before is None else before.position
     state = sampler.init(target.potential, position)

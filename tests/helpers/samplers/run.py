@@ -234,3 +234,19 @@ def test_progress_bar_changes_no_draw(host, capsys):
     hidden = host.run_chains(host.ebm.MALA(0.1), target, **options)
     assert capsys.readouterr().err == ""
     np.testing.assert_allclose(shown.samples, hidden.samples, atol=1e-5)
+
+
+def test_a_distribution_is_probed_once(host):
+    calls = []
+
+    def energy(x):
+        calls.append(len(x))
+        return (x**2).sum(-1)
+
+    base = host.dist.Normal(host.array([0.0, 0.0]), 1.0).to_event(1)
+    prior, counts = host.ebm.EnergyBased(energy, base), []
+    for _ in range(2):
+        calls.clear()
+        host.run_chains(host.ebm.MALA(0.1), prior, num_samples=2, num_chains=3)
+        counts.append(len(calls))
+    assert counts[1] <= counts[0] - 2
