@@ -16,10 +16,15 @@ WINGS = ("pyro", "numpyro")
 # JAX passes randomness and parameters in; torch keeps them in global state, and compiles if asked.
 HOST_ARGUMENTS = {"rng_key", "key", "param_map", "params", "compile_steps"}
 
-# Pyro has an optimizer that optax has too; JAX is handed parameters, and has no marks on arrays.
+# Pyro has an optimizer that optax has too; JAX is handed parameters, and has no marks on arrays,
+# but arrays on meshes.
 HOST_FILES = {
     "pyro": {Path("optim.py")},
-    "numpyro": {Path("model/parameters.py"), Path("model/provenance.py")},
+    "numpyro": {
+        Path("infer/meshes.py"),
+        Path("model/parameters.py"),
+        Path("model/provenance.py"),
+    },
 }
 
 HOST_NAMES = {

@@ -87,13 +87,10 @@ def log_marginal(
         # Values from outer handlers would be constants of the compiled program.
         with block():
             posterior = Posterior(find_key, trained[0])
-            constants = [_log_normalizers(normalizer_key, posterior, log_normalizers or {})]
-            if method == "annealed":
-                constants.append(_starts(random.fold_in(find_key, 0), posterior))
             result = _estimate(
                 weigh_key,
                 *map(as_pytree, trained),
-                constants,
+                _constants(normalizer_key, posterior, settings),
                 sampler=None if method == "importance" else settings.sampler,
                 num_samples=num_samples,
                 num_temperatures=num_temperatures,
@@ -104,6 +101,17 @@ def log_marginal(
         return result
 
     return estimate
+
+
+def _constants(
+    rng_key: Array, posterior: Posterior, settings: core.LogMarginalSettings
+) -> list[Constants]:
+    """Return the logs that weights are divided by."""
+    constants = [_log_normalizers(rng_key, posterior, settings.log_normalizers or {})]
+    if settings.method == "annealed":
+        start_key = random.fold_in(rng_key, len(posterior.sites))
+        constants.append(_starts(start_key, posterior))
+    return constants
 
 
 def _log_normalizers(

@@ -21,7 +21,7 @@ class Warmup(NamedTuple):
 
 
 class At(NamedTuple):
-    """What a step of a warm-up does: learn scales, end a window, leave brakes on."""
+    """Flags of a step of a warm-up: whether it learns scales, ends a window, leaves brakes on."""
 
     learns: Array
     ends: Array

@@ -79,9 +79,7 @@ def log_marginal(
             else:
                 weighed = _weigh_draws(posterior, partial(guide, *args, **kwargs), settings)
             log_weights, plate_dims = weighed
-            constants = [_log_normalizers(posterior, log_normalizers or {})]
-            if method == "annealed":
-                constants.append(_starts(posterior))
+            constants = _constants(posterior, settings)
             log_z, error = _sum_constants(posterior, constants, plate_dims)
             result = core.summarize_log_marginal(log_weights, log_z, error)
         for doubt in core.describe_doubts(result):
@@ -145,6 +143,14 @@ def _weigh_chains(
     log_weights = torch.cat([log_weights for _, log_weights in runs])
     layout, plate_dims = posterior.layout, posterior.plate_dims
     return layout.sum_over_others(log_weights, plate_dims), plate_dims
+
+
+def _constants(posterior: Posterior, settings: core.LogMarginalSettings) -> list[Constants]:
+    """Return the logs that weights are divided by."""
+    constants = [_log_normalizers(posterior, settings.log_normalizers or {})]
+    if settings.method == "annealed":
+        constants.append(_starts(posterior))
+    return constants
 
 
 def _log_normalizers(posterior: Posterior, given: Mapping[str, LogNormalizer | float]) -> Constants:
