@@ -79,10 +79,10 @@ def run_chains(
     checks.check_target(distribution)
     init = init if isinstance(init, ChainState | None) else real_array("init", init)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
-    target = Target.of(distribution)
+    target, validates = Target.of(distribution), distribution._validate_args
     draws = []
     with pyro.validation_enabled(is_validate=False), compiled_steps(enabled=compile_steps):
-        state = _start(sampler, distribution, target, num_chains, init)
+        state = _start(sampler, distribution, target, num_chains, init, probes=validates)
         warmup = Warmup(sampler, state, num_warmup)
         num_steps = num_warmup + num_samples * thinning
         for index in trange(num_steps, disable=not progress_bar, desc=type(sampler).__name__):
@@ -109,14 +109,14 @@ def kept_draw(potential: Potential, state: ChainState, info: TransitionInfo) -> 
 
 
 def _start(
-    sampler: Sampler, distribution: Any, target: Target, num_chains: int, init: Any
+    sampler: Sampler, distribution: Any, target: Target, num_chains: int, init: Any, *, probes: bool
 ) -> ChainState:
     if init is None:
         init = initial_values(distribution, (num_chains,))
     before = init if isinstance(init, ChainState) else None
     value: Any = init if before is None else target.value(before.position)
     checks.check_init_shape(value.shape, distribution, num_chains)
-    if isinstance(distribution, HasPotential) and distribution._validate_args:
+    if isinstance(distribution, HasPotential) and probes:
         check_rows_once(distribution, value)
     # Evaluated anew in any case: the energy may have been trained since.
     position = target.position(value) if before is None else before.position
