@@ -1,12 +1,13 @@
 """Checks of runs of chains: arguments, initial positions, divergences."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.dynamics import ChainState, is_finite
 
 # Below this mean acceptance a chain counts as stuck, if it has at least so many draws.
@@ -53,10 +54,17 @@ def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any,
     return shape[0]
 
 
-def not_numbers(name: str, value: Any) -> TypeError:
-    """Error of an argument that is no array of real numbers."""
+def real_array(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+    """Convert an argument to an array of floating-point numbers, by a function of the host."""
     got = getattr(value, "dtype", type(value).__name__)
-    return TypeError(f"Expected `{name}` to be an array of real numbers, got {got}.")
+    wrong = TypeError(f"Expected `{name}` to be an array of real numbers, got {got}.")
+    try:
+        array = convert(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise wrong from error
+    if array_namespace(array).isdtype(array.dtype, "complex floating"):
+        raise wrong
+    return as_real(array)
 
 
 def check_target(distribution: Any) -> None:

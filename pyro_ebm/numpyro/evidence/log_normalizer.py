@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array, lax, random
 from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
@@ -16,9 +16,9 @@ from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
 from pyro_ebm.core.evidence.weights import bracket, times_share
+from pyro_ebm.core.samplers.checks import real_array
 from pyro_ebm.core.samplers.truncation import choose_inside
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.distributions.importance import importance_log_weights
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.annealing import (
     TemperedTarget,
@@ -30,14 +30,12 @@ from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler, check_rng_key
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
-from pyro_ebm.numpyro.samplers.target import real_array
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
 
 register_dataclass(core.LogNormalizer)
 _anneal = partial(jax.jit, static_argnames="sampler")(anneal)
-_importance_log_weights = partial(jax.jit, static_argnames="num_samples")(importance_log_weights)
 
 
 def log_normalizer(
@@ -72,7 +70,7 @@ def log_normalizer(
         num_temperatures=num_temperatures,
         num_moves=num_moves,
         sampler=sampler if sampler is not None else MALA(0.1),
-        draws=None if draws is None else real_array("draws", draws),
+        draws=None if draws is None else real_array("draws", draws, jnp.asarray),
     )
     run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
     result, doubts = run(rng_key, distribution, settings)
@@ -87,10 +85,9 @@ def _importance(
     rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
 ) -> Result:
     _check(rng_key, distribution, settings, needs_density=False)
-    log_weights = _importance_log_weights(rng_key, distribution, settings.num_samples)
-    if settings.draws is None:
-        return _bracket(log_weights), ()
-    return _bracket(log_weights, -scaled_energy(distribution, settings.draws)), ()
+    values, draws = _base_values(rng_key, distribution, settings.num_samples), settings.draws
+    reverse = None if draws is None else _log_weights(distribution, draws)
+    return _bracket(_log_weights(distribution, values), reverse), ()
 
 
 def _grid(
@@ -162,6 +159,11 @@ def _bracket(
     arrays = jax.tree.map(np.asarray, (log_weights, reverse_log_weights))
     with np.errstate(all="ignore"):
         return jax.tree.map(jnp.asarray, bracket(*arrays, own_draws=own_draws))
+
+
+@jax.jit
+def _log_weights(distribution: EnergyBased, values: Array) -> Array:
+    return lax.stop_gradient(-scaled_energy(distribution, values))
 
 
 @partial(jax.jit, static_argnames="num_samples")

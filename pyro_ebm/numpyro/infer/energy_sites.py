@@ -76,7 +76,7 @@ class EnergySite(core.EnergySite):
         return self.total(self._map(lambda energy, value: log_mean_exp(log_weights)))
 
     def _log_weights(self, num_samples: int, rng_key: Array) -> Array:
-        return importance_log_weights(rng_key, self.energy, num_samples, stratified=True)
+        return importance_log_weights(rng_key, self.energy, num_samples)
 
     def warn_if_untrained(self, found: Dependencies, parameters: Set[str]) -> None:
         """Warn if no optimizer updates the energy's parameters, or no objective trains them.

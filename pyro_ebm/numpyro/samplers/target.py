@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.distributions import biject_to, constraints
 
-from pyro_ebm.core.numerics import as_real
-from pyro_ebm.core.samplers.checks import not_numbers
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
 from pyro_ebm.core.samplers.truncation import NUM_TRIES, replace_outside
 
@@ -30,16 +28,6 @@ class Target(AbstractTarget):
     def interior(self, value: Array) -> Array:
         shape = self.bijection.inverse_shape(value.shape)
         return self.value(jnp.zeros(shape, value.dtype))
-
-
-def real_array(name: str, value: Any) -> Array:
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise not_numbers(name, value) from error
-    if jnp.iscomplexobj(array):
-        raise not_numbers(name, value)
-    return as_real(array)
 
 
 def initial_values(rng_key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> Array:

@@ -14,7 +14,6 @@ from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_dra
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.truncation import choose_inside
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.distributions.importance import importance_log_weights
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.annealing import (
     TemperedTarget,
@@ -72,10 +71,9 @@ def log_normalizer(
 @torch.no_grad()
 def _importance(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
     _check(distribution, settings, needs_density=False)
-    log_weights = importance_log_weights(distribution, settings.num_samples)
-    if settings.draws is None:
-        return bracket(log_weights), ()
-    return bracket(log_weights, _log_weights(distribution, settings.draws)), ()
+    values, draws = distribution.base.sample((settings.num_samples,)), settings.draws
+    reverse = None if draws is None else _log_weights(distribution, draws)
+    return bracket(_log_weights(distribution, values), reverse), ()
 
 
 def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:

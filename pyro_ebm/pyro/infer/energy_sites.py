@@ -57,7 +57,7 @@ class EnergySite(core.EnergySite):
         return self.total(self._map(lambda energy, value: estimate))
 
     def _log_weights(self, num_samples: int) -> Tensor:
-        return importance_log_weights(self.energy, num_samples, stratified=True)
+        return importance_log_weights(self.energy, num_samples)
 
     def warn_if_untrained(self, leaves: list[Tensor], params: Any) -> None:
         """Warn of parameters of the energy that no optimizer will update.

@@ -12,8 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from pyro_ebm.core.numerics import as_real
-from pyro_ebm.core.samplers.checks import not_numbers
+from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
 from pyro_ebm.core.samplers.truncation import NUM_TRIES, is_inside, replace_outside
 
@@ -40,14 +39,9 @@ class Target(AbstractTarget):
 
 def real_array(name: str, value: Any) -> Tensor:
     """Convert an argument to a tensor of floating-point numbers."""
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise not_numbers(name, value) from error
-    if tensor.is_complex():
-        raise not_numbers(name, value)
+    tensor = checks.real_array(name, value, torch.as_tensor)
     # Arrays of NumPy have its default type, not that of torch.
-    return as_real(tensor if isinstance(value, Tensor) else tensor.to(torch.get_default_dtype()))
+    return tensor if isinstance(value, Tensor) else tensor.to(torch.get_default_dtype())
 
 
 def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:

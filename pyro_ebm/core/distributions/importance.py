@@ -1,0 +1,27 @@
+"""Draws of a base that cover it evenly."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from array_api_compat import array_namespace
+
+
+def stratified(distribution: Any, draws: Any, uniform: Callable[[], Any]) -> Any:
+    """Return draws of a base, in one dimension one between each two of its quantiles if it has any.
+
+    ``uniform`` draws numbers from 0 to 1 of the shape of ``draws``, ``(N, *batch, *event)``.
+    """
+    base = distribution.base
+    if prod(distribution.event_shape) != 1:
+        return draws
+    while hasattr(base, "reinterpreted_batch_ndims"):
+        base = base.base_dist
+    shares = uniform()
+    xp, num_draws = array_namespace(shares), shares.shape[0]
+    strata = xp.cumulative_sum(xp.ones_like(shares), axis=0) - 1.0
+    margin = float(xp.finfo(shares.dtype).eps)
+    try:
+        return base.icdf(xp.clip((strata + shares) / num_draws, margin, 1.0 - margin))
+    except (NotImplementedError, ImportError):  # Some quantiles need another package.
+        return draws
