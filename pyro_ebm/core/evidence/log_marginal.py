@@ -1,17 +1,21 @@
 r"""Marginal likelihoods of latent-variable models: settings, result, checks."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_positive_integer
-from pyro_ebm.core.evidence.annealing import Schedule
-from pyro_ebm.core.evidence.log_normalizer import FEW
-from pyro_ebm.core.evidence.weights import summarize_log_weights
+from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, Schedule
+from pyro_ebm.core.evidence.log_normalizer import FEW, LogNormalizer
+from pyro_ebm.core.evidence.weights import log_of_share, summarize_log_weights
 from pyro_ebm.core.samplers.settings import check_exact, check_sampler
+from pyro_ebm.core.samplers.truncation import is_inside
+
+# Logs of numbers, by site, with their standard errors.
+Constants = dict[str, tuple[Any, Any]]
 
 # A likelihood of many observations changes fastest near the prior: most temperatures belong there.
 _POWER = 4
@@ -154,15 +158,54 @@ def summarize_log_marginal(
     )
 
 
-def check_starts(site: str, share: Any) -> None:
-    """Raise if chains would not start at a base inside of a narrower support of a prior."""
-    smallest = float(array_namespace(share).min(share))
-    if smallest < _SHARE_OF_STARTS:
-        raise ValueError(
-            f"Expected a support with a share of {_SHARE_OF_STARTS} of the base's mass or more for "
-            f"method 'annealed', got {smallest:.3g} at site {site!r}: use method='importance', or "
-            "a base nearer to the support."
-        )
+def find_constants(
+    posterior: Any,
+    settings: LogMarginalSettings,
+    *,
+    estimate: Callable[[int, Any], Any],
+    sample: Callable[[int, Any], Any],
+    convert: Callable[[Any], Any],
+    is_known: Callable[[Any], bool],
+) -> list[Constants]:
+    """Find the logs that weights are divided by: log-normalizers, shares of bases in supports.
+
+    Args:
+        posterior: Posterior of the model.
+        settings: Method, and known log-normalizers.
+        estimate: Estimates the log-normalizer of an energy, which has a number.
+        sample: Draws from a base, which has a number.
+        convert: Makes an array of a number.
+        is_known: Whether the host knows the numbers in an array.
+    """
+    energies = {n: e for n, e in posterior.energies.items() if e.log_normalizer is None}
+    given = settings.log_normalizers or {}
+    check_log_normalizers(given, energies)
+    constants: list[Constants] = [{}, {}]
+    for index, (name, energy) in enumerate(energies.items()):
+        found = given[name] if name in given else estimate(index, energy)
+        is_result = isinstance(found, LogNormalizer)
+        numbers = (found.estimate, found.standard_error) if is_result else (found, 0.0)
+        constants[0][name] = convert(numbers[0]), convert(numbers[1])
+    for index, name in enumerate(posterior.latents if settings.method == "annealed" else ()):
+        energy = posterior.energies.get(name)
+        if energy is not None and energy._is_truncated:
+            share = _share_inside(energy, sample(index, energy.base))
+            if is_known(share):
+                _check_start(name, share)
+            log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
+            constants[1][name] = -log_share, error
+    return constants
+
+
+def sum_constants(
+    posterior: Any, constants: list[Constants], plate_dims: list[int]
+) -> tuple[Any, Any]:
+    """Sum logs over sites for each data point; return the standard error too."""
+    total = variance = 0.0
+    for name, numbers in (item for by_site in constants for item in by_site.items()):
+        number, error = (posterior.per_data_point(name, x, plate_dims) for x in numbers)
+        total, variance = total + number, variance + error**2
+    return total, variance**0.5
 
 
 def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> None:
@@ -173,6 +216,22 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
                 "Expected log_normalizers for energy-based sites of the model "
                 f"({sorted(energies)}), got {name!r}."
             )
+
+
+def _share_inside(energy: Any, draws: Any) -> Any:
+    xp = array_namespace(draws)
+    return xp.mean(xp.astype(is_inside(energy, draws), draws.dtype), axis=0)
+
+
+def _check_start(site: str, share: Any) -> None:
+    """Raise if chains would not start at a base inside of a narrower support of a prior."""
+    smallest = float(array_namespace(share).min(share))
+    if smallest < _SHARE_OF_STARTS:
+        raise ValueError(
+            f"Expected a support with a share of {_SHARE_OF_STARTS} of the base's mass or more for "
+            f"method 'annealed', got {smallest:.3g} at site {site!r}: use method='importance', or "
+            "a base nearer to the support."
+        )
 
 
 def describe_doubts(result: LogMarginal) -> Iterator[str]:

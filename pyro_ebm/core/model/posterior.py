@@ -3,8 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.model.layout import PlateLayout
 
 Site = Mapping[str, Any]
@@ -39,6 +42,13 @@ class Posterior(ABC):
             subsampled that does not contain all of these sites.
     """
 
+    # Functions of the host on a distribution, or on the message of a site.
+    _find_energy: ClassVar[Any]
+    _map_energy: ClassVar[Any]
+    _log_density: ClassVar[Any]
+    _log_volume: ClassVar[Any]
+    _unconstrained_value: ClassVar[Any]
+
     sites: dict[str, Any]
     plate_dims: list[int]
     layout: PlateLayout
@@ -48,6 +58,12 @@ class Posterior(ABC):
     def latents(self) -> dict[str, Site]:
         """Messages of the latent sites."""
         return {name: site for name, site in self.sites.items() if not site["is_observed"]}
+
+    @property
+    def energies(self) -> dict[str, Any]:
+        """Energy-based distributions of the sites, without wrappers."""
+        found = {name: self._find_energy(site["fn"]) for name, site in self.sites.items()}
+        return {name: energy for name, energy in found.items() if energy is not None}
 
     @abstractmethod
     def position(self, values: Mapping[str, Any]) -> Any:
@@ -72,6 +88,12 @@ class Posterior(ABC):
         They are scaled and masked as the host does with log-densities, but for subsampling.
         """
 
+    def per_data_point(self, name: str, number: Any, plate_dims: list[int]) -> Any:
+        """Give a number to each batch element of a site, and sum it in each element of plates."""
+        site = self.sites[name]
+        numbers = self._map_energy(site["fn"], site["value"], lambda energy, value: number)
+        return self.layout.sum_over_others(self.per_element(site, numbers), plate_dims)
+
     def potential(self, position: Any) -> Any:
         """Minus the log-density of latents and observations, over unconstrained space.
 
@@ -94,6 +116,51 @@ class Posterior(ABC):
     @abstractmethod
     def _full_size(self, frame: Any) -> int:
         """Size of a plate without subsampling."""
+
+    def _position(self, met: Mapping[str, Site]) -> Any:
+        values = {name: self._unconstrained_value(met[name]) for name in self.latents}
+        return self.layout.pack(values)
+
+    def _joint(self, met: Mapping[str, Site]) -> Any:
+        """Sum the log-densities of messages."""
+        parts = [self.per_element(met[name], self._log_density(met[name])) for name in self.sites]
+        xp = array_namespace(*parts)
+        return xp.sum(xp.stack(xp.broadcast_arrays(*parts)), axis=0)
+
+    def _split(
+        self, met: Mapping[str, Site], unconstrained: Mapping[str, Any], zeros: Any, *, apart: bool
+    ) -> tuple[Any, Any]:
+        """Sum the log-densities of messages over unconstrained space, of latents and of others.
+
+        Energies are ``apart`` from their bases, among the others.
+        """
+        prior = rest = zeros
+        for name in self.sites:
+            site_density = self.per_element(met[name], self._log_density(met[name]))
+            if name not in unconstrained:
+                rest = rest + site_density
+                continue
+            volume = self.layout.total(self._log_volume(met[name], unconstrained[name]))
+            prior = prior + site_density + volume
+            factor = self._energy_log_factor(met[name]) if apart else None
+            if factor is not None:
+                factor = self.per_element(met[name], factor)
+                prior, rest = prior - factor, rest + factor
+        return prior, rest
+
+    def _energy_log_factor(self, site: Site) -> Any:
+        """Log-density minus that of the base; None where no energy is."""
+        energy = self._find_energy(site["fn"])
+        if energy is None:
+            return None
+        if energy.base is None:
+            raise ValueError(
+                f"Expected a base at energy-based site {site['name']!r}, got base=None."
+            )
+        log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
+        return self._map_energy(
+            site["fn"], site["value"], lambda fn, value: -scaled_energy(fn, value) - log_normalizer
+        )
 
     def _arrange(self, unconstrained: Mapping[str, Any]) -> None:
         """Lay out the latents, once ``sites`` are final."""

@@ -16,22 +16,18 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.evidence.weights import log_of_share
 from pyro_ebm.core.model.posterior import shared_plates
-from pyro_ebm.core.samplers.truncation import is_inside
 from pyro_ebm.numpyro.distributions.bound_energy import as_pytree
 from pyro_ebm.numpyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.model.parameters import run_trained
 from pyro_ebm.numpyro.model.posterior import Posterior
 from pyro_ebm.numpyro.model.provenance import find_provenance
-from pyro_ebm.numpyro.model.sites import find_energy, log_density, map_energy
+from pyro_ebm.numpyro.model.sites import log_density
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
 
 LogWeight = Callable[[Array], Array]
-# Logs of numbers, by site, with their standard errors.
-Constants = dict[str, tuple[Array, Array]]
 
 # Chains of the pilot run.
 _NUM_PILOTS = 8
@@ -105,46 +101,20 @@ def log_marginal(
 
 def _constants(
     rng_key: Array, posterior: Posterior, settings: core.LogMarginalSettings
-) -> list[Constants]:
-    """Return the logs that weights are divided by."""
-    constants = [_log_normalizers(rng_key, posterior, settings.log_normalizers or {})]
-    if settings.method == "annealed":
-        start_key = random.fold_in(rng_key, len(posterior.sites))
-        constants.append(_starts(start_key, posterior))
-    return constants
+) -> list[core.Constants]:
+    start_key = random.fold_in(rng_key, len(posterior.sites))
 
+    def sample(index: int, base: Any) -> Array:
+        return base.sample(random.fold_in(start_key, index), (NUM_SHARE_DRAWS,))
 
-def _log_normalizers(
-    rng_key: Array, posterior: Posterior, given: Mapping[str, LogNormalizer | float]
-) -> Constants:
-    """Return log-normalizers of energy-based sites."""
-    energies = {name: find_energy(site["fn"]) for name, site in posterior.sites.items()}
-    energies = {n: e for n, e in energies.items() if e is not None and e.log_normalizer is None}
-    core.check_log_normalizers(given, energies)
-    constants = {}
-    for index, (name, energy) in enumerate(energies.items()):
-        key = random.fold_in(rng_key, index)
-        record = given[name] if name in given else log_normalizer(key, energy)
-        is_result = isinstance(record, LogNormalizer)
-        numbers = (record.estimate, record.standard_error) if is_result else (record, 0.0)
-        constants[name] = jnp.asarray(numbers[0], float), jnp.asarray(numbers[1], float)
-    return constants
-
-
-def _starts(rng_key: Array, posterior: Posterior) -> Constants:
-    """Return minus the log of the share of each base that is inside of a narrower support."""
-    constants = {}
-    for index, (name, site) in enumerate(posterior.latents.items()):
-        energy = find_energy(site["fn"])
-        if energy is not None and energy._is_truncated:
-            key = random.fold_in(rng_key, index)
-            draws = energy.base.sample(key, (NUM_SHARE_DRAWS,))
-            share = is_inside(energy, draws).astype(draws.dtype).mean(0)
-            if not_jax_tracer(share):
-                core.check_starts(name, share)
-            log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
-            constants[name] = -log_share, error
-    return constants
+    return core.find_constants(
+        posterior,
+        settings,
+        estimate=lambda index, energy: log_normalizer(random.fold_in(rng_key, index), energy),
+        sample=sample,
+        convert=partial(jnp.asarray, dtype=float),
+        is_known=not_jax_tracer,
+    )
 
 
 @partial(jax.jit, static_argnames=("sampler", "num_samples", "num_temperatures", "batch_size"))
@@ -152,7 +122,7 @@ def _estimate(
     rng_key: Array,
     model: Any,
     guide: Any,
-    constants: list[Constants],
+    constants: list[core.Constants],
     *,
     sampler: Sampler | None,
     num_samples: int,
@@ -168,17 +138,8 @@ def _estimate(
         plate_dims = posterior.plate_dims
     keys = random.split(weigh_key, num_samples)
     log_weights = lax.map(log_weight, keys, batch_size=batch_size)
-
-    def per_data_point(site: Any, number: Array) -> Array:
-        numbers = map_energy(site["fn"], site["value"], lambda fn, value: number)
-        numbers = posterior.per_element(site, numbers)
-        return posterior.layout.sum_over_others(numbers, plate_dims)
-
-    total = variance = jnp.zeros(log_weights.shape[1:], log_weights.dtype)
-    for name, (number, error) in (item for by_site in constants for item in by_site.items()):
-        total = total + per_data_point(posterior.sites[name], number)
-        variance = variance + per_data_point(posterior.sites[name], error) ** 2
-    return core.summarize_log_marginal(log_weights, total, jnp.sqrt(variance))
+    log_z, error = core.sum_constants(posterior, constants, plate_dims)
+    return core.summarize_log_marginal(log_weights, log_z, error)
 
 
 def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[int]]:

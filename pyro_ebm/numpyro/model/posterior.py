@@ -21,10 +21,10 @@ from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import (
-    energy_log_factor,
     find_energy,
     log_density,
     log_volume,
+    map_energy,
     spread_over_value,
     unconstrained_value,
 )
@@ -33,6 +33,12 @@ from pyro_ebm.numpyro.samplers.target import initial_values
 
 class Posterior(core.Posterior):
     """Posterior of a NumPyro model, under any handlers that give parameters their values."""
+
+    _find_energy = staticmethod(find_energy)
+    _map_energy = staticmethod(map_energy)
+    _log_density = staticmethod(log_density)
+    _log_volume = staticmethod(log_volume)
+    _unconstrained_value = staticmethod(unconstrained_value)
 
     def __init__(
         self,
@@ -77,9 +83,7 @@ class Posterior(core.Posterior):
 
     def log_joint(self, values: Mapping[str, Array]) -> Array:
         with TrainedByObjective():
-            met = self._run(values)
-            densities = [self.per_element(met[n], log_density(met[n])) for n in self.sites]
-        return jnp.stack(jnp.broadcast_arrays(*densities)).sum(0)
+            return self._joint(self._run(values))
 
     def per_element(self, site: Site, numbers: Array) -> Array:
         scale = 1.0
@@ -128,27 +132,13 @@ class Posterior(core.Posterior):
         if position.ndim > len(self.layout.plate_shape) + 1:
             return jax.vmap(lambda one: self._log_densities(one, apart=apart))(position)
         unconstrained = self.layout.unpack(position)
-        prior = rest = jnp.zeros(position.shape[:-1], position.dtype)
         with TrainedByObjective():
             met = self._run(unconstrained, unconstrained=True)
-            for name in self.sites:
-                site_density = self.per_element(met[name], log_density(met[name]))
-                if name not in unconstrained:
-                    rest = rest + site_density
-                    continue
-                volume = self.layout.total(log_volume(met[name], unconstrained[name]))
-                prior = prior + site_density + volume
-                factor = energy_log_factor(met[name]) if apart else None
-                if factor is not None:
-                    factor = self.per_element(met[name], factor)
-                    prior, rest = prior - factor, rest + factor
-        return prior, rest
+            zeros = jnp.zeros(position.shape[:-1], position.dtype)
+            return self._split(met, unconstrained, zeros, apart=apart)
 
     def _full_size(self, frame: Any) -> int:
         return self._plates[frame.name]["args"][0]
-
-    def _position(self, met: Mapping[str, Site]) -> Array:
-        return self.layout.pack({name: unconstrained_value(met[name]) for name in self.latents})
 
     def _remove_constants(self, unconstrained: Mapping[str, Array]) -> None:
         """Remove observed sites outside of the latents' plates that depend on no latent."""

@@ -100,19 +100,6 @@ def log_density(site: Site) -> Array:
     return site["fn"].log_prob(site["value"])
 
 
-def energy_log_factor(site: Site) -> Array | None:
-    """Log-density minus the base's, of an energy; None for other distributions."""
-    energy = find_energy(site["fn"])
-    if energy is None:
-        return None
-    if energy.base is None:
-        raise ValueError(f"Expected a base at energy-based site {site['name']!r}, got base=None.")
-    log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
-    return map_energy(
-        site["fn"], site["value"], lambda fn, value: -scaled_energy(fn, value) - log_normalizer
-    )
-
-
 def unconstrained_value(site: Site) -> Array:
     """Value in unconstrained space, as a constant."""
     return lax.stop_gradient(biject_to(site["fn"].support).inv(site["value"]))

@@ -16,18 +16,13 @@ from torch import Tensor
 from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.evidence.weights import log_of_share
 from pyro_ebm.core.model.posterior import shared_plates
-from pyro_ebm.core.samplers.truncation import is_inside
 from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.model.posterior import Posterior
-from pyro_ebm.pyro.model.sites import find_energy, log_density, map_energy
+from pyro_ebm.pyro.model.sites import log_density
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
-
-# Logs of numbers, by site, with their standard errors.
-Constants = dict[str, tuple[Tensor | float, Tensor | float]]
 
 # Chains of the pilot run.
 _NUM_PILOTS = 8
@@ -80,7 +75,7 @@ def log_marginal(
                 weighed = _weigh_draws(posterior, partial(guide, *args, **kwargs), settings)
             log_weights, plate_dims = weighed
             constants = _constants(posterior, settings)
-            log_z, error = _sum_constants(posterior, constants, plate_dims)
+            log_z, error = core.sum_constants(posterior, constants, plate_dims)
             result = core.summarize_log_marginal(log_weights, log_z, error)
         for doubt in core.describe_doubts(result):
             warnings.warn(doubt, stacklevel=2)
@@ -145,57 +140,12 @@ def _weigh_chains(
     return layout.sum_over_others(log_weights, plate_dims), plate_dims
 
 
-def _constants(posterior: Posterior, settings: core.LogMarginalSettings) -> list[Constants]:
-    """Return the logs that weights are divided by."""
-    constants = [_log_normalizers(posterior, settings.log_normalizers or {})]
-    if settings.method == "annealed":
-        constants.append(_starts(posterior))
-    return constants
-
-
-def _log_normalizers(posterior: Posterior, given: Mapping[str, LogNormalizer | float]) -> Constants:
-    """Return log-normalizers of energy-based sites."""
-    energies = {name: find_energy(site["fn"]) for name, site in posterior.sites.items()}
-    energies = {n: e for n, e in energies.items() if e is not None and e.log_normalizer is None}
-    core.check_log_normalizers(given, energies)
-    constants: Constants = {}
-    for name, energy in energies.items():
-        known = given[name] if name in given else log_normalizer(energy)
-        is_result = isinstance(known, LogNormalizer)
-        constants[name] = (known.estimate, known.standard_error) if is_result else (known, 0.0)
-    return constants
-
-
-def _starts(posterior: Posterior) -> Constants:
-    """Return minus the log of the share of each base that is inside of a narrower support."""
-    constants: Constants = {}
-    for name, site in posterior.latents.items():
-        energy = find_energy(site["fn"])
-        if energy is not None and energy._is_truncated:
-            draws = energy.base.sample((NUM_SHARE_DRAWS,))
-            share = is_inside(energy, draws).to(draws.dtype).mean(0)
-            core.check_starts(name, share)
-            log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
-            constants[name] = -log_share, error
-    return constants
-
-
-def _sum_constants(
-    posterior: Posterior, constants: list[Constants], plate_dims: list[int]
-) -> tuple[Tensor, Tensor]:
-    """Sum over sites for each data point; return the standard error too."""
-    total = variance = posterior.start.new_zeros(())
-    for name, numbers in (item for by_site in constants for item in by_site.items()):
-        value, error = (
-            posterior.layout.sum_over_others(_spread(posterior, name, number), plate_dims)
-            for number in numbers
-        )
-        total, variance = total + value, variance + error.square()
-    return total, variance.sqrt()
-
-
-def _spread(posterior: Posterior, name: str, number: Tensor | float) -> Tensor:
-    """Give a number to each batch element of a site, and sum it in each plate element."""
-    number, site = torch.as_tensor(number).to(posterior.start), posterior.sites[name]
-    numbers = map_energy(site["fn"], site["value"], lambda fn, value: number)
-    return posterior.per_element(site, numbers)
+def _constants(posterior: Posterior, settings: core.LogMarginalSettings) -> list[core.Constants]:
+    return core.find_constants(
+        posterior,
+        settings,
+        estimate=lambda _, energy: log_normalizer(energy),
+        sample=lambda _, base: base.sample((NUM_SHARE_DRAWS,)),
+        convert=lambda number: torch.as_tensor(number).to(posterior.start),
+        is_known=torch.is_tensor,
+    )

@@ -23,10 +23,10 @@ from pyro_ebm.core.model.posterior import Site, check_latents
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective, graph_leaves
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
-    energy_log_factor,
     find_energy,
     log_density,
     log_volume,
+    map_energy,
     spread_over_value,
     unconstrained_value,
 )
@@ -35,6 +35,12 @@ from pyro_ebm.pyro.samplers.target import initial_values
 
 class Posterior(core.Posterior):
     """Posterior of a Pyro model, in the plates that are open where it is made."""
+
+    _find_energy = staticmethod(find_energy)
+    _map_energy = staticmethod(map_energy)
+    _log_density = staticmethod(log_density)
+    _log_volume = staticmethod(log_volume)
+    _unconstrained_value = staticmethod(unconstrained_value)
 
     def __init__(
         self, model: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -67,9 +73,7 @@ class Posterior(core.Posterior):
 
     def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
         with _without_checks():
-            met = self._run(values)
-            densities = [self.per_element(met[n], log_density(met[n])) for n in self.sites]
-        return torch.stack(torch.broadcast_tensors(*densities)).sum(0)
+            return self._joint(self._run(values))
 
     def per_element(self, site: Site, numbers: Tensor) -> Tensor:
         scale = site["scale"] / self._subsampling_factor(site)
@@ -116,27 +120,13 @@ class Posterior(core.Posterior):
 
     def _log_densities(self, position: Tensor, *, apart: bool) -> tuple[Tensor, Tensor]:
         unconstrained = self.layout.unpack(position)
-        prior = rest = position.new_zeros(position.shape[:-1])
         with _without_checks():
             met = self._run(unconstrained, unconstrained=True)
-            for name in self.sites:
-                site_density = self.per_element(met[name], log_density(met[name]))
-                if name not in unconstrained:
-                    rest = rest + site_density
-                    continue
-                volume = self.layout.total(log_volume(met[name], unconstrained[name]))
-                prior = prior + site_density + volume
-                factor = energy_log_factor(met[name]) if apart else None
-                if factor is not None:
-                    factor = self.per_element(met[name], factor)
-                    prior, rest = prior - factor, rest + factor
-        return prior, rest
+            zeros = position.new_zeros(position.shape[:-1])
+            return self._split(met, unconstrained, zeros, apart=apart)
 
     def _full_size(self, frame: Any) -> int:
         return frame.full_size or frame.size
-
-    def _position(self, met: Mapping[str, Site]) -> Tensor:
-        return self.layout.pack({name: unconstrained_value(met[name]) for name in self.latents})
 
     def _remove_constants(self, unconstrained: Mapping[str, Tensor]) -> None:
         """Remove observed sites outside of the latents' plates that depend on no latent."""

@@ -10,7 +10,6 @@ from pyro.ops.provenance import get_provenance
 from torch import Tensor, nn
 from torch.distributions import Distribution, biject_to
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, graph_nodes
@@ -91,19 +90,6 @@ def spread_over_value(site: Site) -> Any:
 def log_density(site: Site) -> Tensor:
     """Log-density of each batch element, without the scales and masks of handlers."""
     return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-
-
-def energy_log_factor(site: Site) -> Tensor | None:
-    """Log-density minus that of the base; None where no energy is."""
-    energy = find_energy(site["fn"])
-    if energy is None:
-        return None
-    if energy.base is None:
-        raise ValueError(f"Expected a base at energy-based site {site['name']!r}, got base=None.")
-    log_normalizer = energy.log_normalizer() if energy.log_normalizer is not None else 0.0
-    return map_energy(
-        site["fn"], site["value"], lambda fn, value: -scaled_energy(fn, value) - log_normalizer
-    )
 
 
 def unconstrained_value(site: Site) -> Tensor:
