@@ -1,5 +1,6 @@
 """A clean start for the examples in docstrings, and one cache for all that JAX compiles."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+
+# Searches for garbage take a tenth of the time, and find little.
+gc.set_threshold(100_000, 50, 1000)
 
 pytest.register_assert_rewrite("helpers")
 

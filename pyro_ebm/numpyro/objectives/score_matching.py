@@ -105,7 +105,8 @@ def _check_slope(distribution: EnergyBased, value: Array, counts: Array, site: s
     # Numbers are compared where they are known, outside of `jit`.
     if all(map(not_jax_tracer, jax.tree.leaves((distribution, value, counts)))):
         target = Target.of(distribution)
-        core.check_slope(distribution, target, value, counts, _hessian_products, _fixed_signs, site)
+        products = jax.jit(_hessian_products, static_argnums=0)
+        core.check_slope(distribution, target, value, counts, products, _fixed_signs, site)
 
 
 def _fixed_signs(shape: tuple[int, ...], like: Array) -> Array:

@@ -88,7 +88,7 @@ def test_each_element_of_a_batched_base_has_its_own_draws(host):
     loc, value = np.array([-2.0, 3.0]), X.reshape(4, 2)
     objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(0.5), num_steps=2)
     recorder = Recorder()
-    host.loss(objective, over_normal(host, recorder, loc, 0.5).expand((4, 2)), value)
+    host.loss_of(objective, over_normal(host, recorder, loc, 0.5).expand((4, 2)), value)
     draws = recorder.values[8:].reshape(4, 2)
     assert np.all(abs(draws - 1 - loc) < 3)
 
@@ -128,7 +128,7 @@ def test_number_of_draws(host, num_samples, expected):
     """The energy of values and draws is called once; the other calls are the sampler's."""
     energy, sampler = Recorder(), host.ebm.MALA(0.1)
     options = {"sampler": sampler, "num_steps": 5, "num_samples": num_samples}
-    host.loss(host.ebm.ContrastiveDivergence(**options), over_normal(host, energy), X)
+    host.loss_of(host.ebm.ContrastiveDivergence(**options), over_normal(host, energy), X)
     assert energy.shapes[-1] == (8 + expected,)
     assert set(energy.shapes[:-1]) == {(expected,)}
 
@@ -138,7 +138,7 @@ def test_number_of_draws(host, num_samples, expected):
 def test_start_and_length_of_chains(host, num_steps, distance, init, at):
     energy = Recorder()
     objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(), num_steps=num_steps, init=init)
-    host.loss(objective, over_normal(host, energy, 100.0, 1e-9, num_sampler_steps=2), X)
+    host.loss_of(objective, over_normal(host, energy, 100.0, 1e-9, num_sampler_steps=2), X)
     np.testing.assert_allclose(energy.values, np.concatenate([X, at + distance]))
 
 
@@ -152,14 +152,14 @@ def test_sampler_of_the_distribution_is_the_default(host):
     energy = Recorder()
     options = {"sampler": host.Walk(7.0), "num_sampler_steps": 1}
     prior = over_normal(host, energy, 0.0, 1e-9, **options)
-    host.loss(host.ebm.ContrastiveDivergence(num_samples=2), prior, X)
+    host.loss_of(host.ebm.ContrastiveDivergence(num_samples=2), prior, X)
     np.testing.assert_allclose(energy.values[8:], 7.0)
 
 
 def test_single_value_has_two_draws(host):
     energy = Recorder()
     objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(), num_steps=1)
-    host.loss(objective, over_normal(host, energy), X[0])
+    host.loss_of(objective, over_normal(host, energy), X[0])
     assert energy.last.shape == (3,)
 
 
@@ -179,7 +179,7 @@ def model_of(host):
     ("options", "buffer_size"),
     [({"init": "data", "num_steps": 1}, None), ({"num_steps": 3}, None), ({}, 256), ({}, 1024)],
 )
-def test_gaussian_is_recovered(host, options, buffer_size, optimized):
+def test_gaussian_is_recovered(host, options, buffer_size):
     sampler = host.ebm.MALA(0.4)
 
     def guide(x):

@@ -33,8 +33,7 @@ def quadratic(host, shape, base=None):
 @pytest.mark.parametrize(
     ("shape", "parameters"),
     [((1,), parameters) for parameters in GAUSSIAN_VALUES]
-    + [((2,), (2.0, 1.0, 0.5)), ((1, 2, 2), (1.0, 1.0, 0.25)), ((1, 2, 2), (3.0, 0.5, 0.04))]
-    + [((16,), (1.0, 1.0, 0.1)), ((16,), (2.0, 1.0, 0.05)), ((16,), (3.0, 0.5, 0.04))],
+    + [((2,), (2.0, 1.0, 0.5)), ((1, 2, 2), (3.0, 0.5, 0.04)), ((16,), (1.0, 1.0, 0.1))],
 )
 def test_value_and_gradient_are_the_closed_form(host, shape, parameters):
     a, sigma2, t = parameters

@@ -139,7 +139,7 @@ def critic_in_guide(host):
     ("divergence", "gradient"),
     [("kl", "full"), ("jensen_shannon", "covariance"), (-0.5, "full"), (steps.le_cam, "full")],
 )
-def test_gaussian_is_recovered(host, divergence, gradient, optimized):
+def test_gaussian_is_recovered(host, divergence, gradient):
     def parameters():
         return (host.ppl.param(name, host.array(0.0)) for name in ("loc", "log_scale"))
 
@@ -165,7 +165,7 @@ def test_gaussian_is_recovered(host, divergence, gradient, optimized):
     assert np.exp(path["log_scale"])[-100:].mean() == pytest.approx(x.std(), abs=0.05)
 
 
-def test_prior_meets_the_aggregated_posterior(host, optimized):
+def test_prior_meets_the_aggregated_posterior(host):
     """x | z ~ N(z, 1), data N(0, 5): the best prior is N(0, 4), of precision 1/4."""
     x = np.random.default_rng(0).normal(size=256)
     x = (x - x.mean()) * (5**0.5 / x.std())

@@ -82,9 +82,8 @@ def test_base_follows_the_exact_log_partition(host, form, has_rsample):
 
     objective = host.ebm.KALE(form=form, num_samples=40_000, base_loss="generalized")
     fixed = {"log_normalizer": host.array(-0.65)} if form == "fenchel" else {}
-    losses, gradients = host.blocks(
-        objective, prior, {"loc": 0.8}, np.zeros((20, 1)), lambda p: fixed
-    )
+    blocks = np.zeros((20, 1))
+    losses, gradients = host.blocks(objective, prior, {"loc": 0.8}, blocks, lambda p: fixed)
     assert_mean(gradients["loc"], 0.48, 0.004)
     values = losses[:, 0] - 0.5 * 0.8**2 - 0.5 * math.log(2 * math.pi)
     error = values.std() / math.sqrt(20)
@@ -199,7 +198,7 @@ def log_normalizer_guide(host, site="x"):
 
 
 @pytest.mark.parametrize("safe_gradient", [True, False])
-def test_fenchel_form_fits_energy_and_log_normalizer(host, safe_gradient, optimized):
+def test_fenchel_form_fits_energy_and_log_normalizer(host, safe_gradient):
     """N(.7, .25) over N(0, 1): curvature 3, slope -2.8, A = .28685, F = KL = .56315 (5.2)."""
 
     def model(x):
@@ -224,7 +223,7 @@ def test_fenchel_form_fits_energy_and_log_normalizer(host, safe_gradient, optimi
 
 
 @pytest.mark.parametrize("form", BOTH_FORMS)
-def test_implicit_base_moves_onto_the_data(host, form, optimized):
+def test_implicit_base_moves_onto_the_data(host, form):
     """Data at 1; a generator of the same spread that starts at -1."""
 
     def prior(p):
@@ -238,29 +237,24 @@ def test_implicit_base_moves_onto_the_data(host, form, optimized):
 
 
 @pytest.mark.parametrize("form", BOTH_FORMS)
-def test_prior_of_a_linear_gaussian_model(host, form, optimized):
+def test_prior_of_a_linear_gaussian_model(host, form):
     def make_guide(toy):
         if form == "fenchel":
             attach = log_normalizer_guide(host, "z")
             return lambda: (attach(None), toy.guide())
         return toy.guide
 
-    options = {"num_normalizer_samples": 0, "learning_rate": 0.05}
-    found = truth.run(
-        host,
-        make_guide=make_guide,
-        objective=host.ebm.KALE(form=form, num_samples=500),
-        num_steps=300,
-        num_averaged=100,
-        **options,
-    )
+    objective = host.ebm.KALE(form=form, num_samples=500)
+    length = {"num_steps": 300, "num_averaged": 100, "learning_rate": 0.05}
+    options = {"make_guide": make_guide, "objective": objective, "num_normalizer_samples": 0}
+    found = truth.run(host, **length, **options)
     # Over seeds it has a deviation of 0.5 %.
     assert found["precision"] == pytest.approx(truth.PRECISION, rel=0.02)
     assert found["slope"] == pytest.approx(truth.SLOPE, abs=0.05)
     assert found["scale"] == pytest.approx(truth.SCALE, abs=0.05)
 
 
-def test_pair_of_normals_as_in_the_paper(host, optimized):
+def test_pair_of_normals_as_in_the_paper(host):
     """Each is trained by likelihood, and A = -c by the bound."""
     c = 0.6
 
@@ -296,12 +290,7 @@ def test_pair_of_normals_as_in_the_paper(host, optimized):
         ({"base_loss": "likelihood"}, lambda host: host.Implicit(), None, "got 'likelihood' for"),
         ({"form": "fenchel"}, lambda host: host.Implicit(), None, "got form='fenchel' and none"),
         ({}, lambda host: host.Implicit(), 0.0, "varadhan' and one"),
-        (
-            {"form": "fenchel"},
-            lambda host: host.Implicit(),
-            np.zeros(3),
-            r"the batch shape of the base, \(\), got shape \(3,\)",
-        ),
+        ({"form": "fenchel"}, lambda host: host.Implicit(), np.zeros(3), r"base, \(\), got .*3,"),
     ],
 )
 def test_bases_and_log_normalizers_that_do_not_fit(host, options, base, number, message):

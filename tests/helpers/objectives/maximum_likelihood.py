@@ -64,7 +64,7 @@ def test_each_element_of_a_batched_base_has_a_normalizer(host):
     np.testing.assert_allclose(loss, exact, atol=0.01, rtol=0)
 
 
-def test_gaussian_is_recovered(host, optimized):
+def test_gaussian_is_recovered(host):
     def model(x):
         weight, loc = (host.ppl.param(name, host.array(0.2)) for name in ("weight", "loc"))
         with host.ppl.plate("data", len(x)):

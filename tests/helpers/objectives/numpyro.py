@@ -1,5 +1,7 @@
 """NumPyro, as the tests of objectives see it; `pyro.py` has the same names."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,21 +71,25 @@ def loss_of(objective, distribution, x, *, seed=0, **attached):
 
 def loss(*args, **options):
     """Losses of values."""
-    return np.asarray(loss_of(*args, **options).value)
+    return np.asarray(jax.jit(lambda: loss_of(*args, **options).value)())
 
 
 def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):
     """Losses of ``prior(params)`` with ``attached(params)``; gradients of their weighted mean."""
-
-    def mean(params, x):
-        given = attached(params) if attached else {}
-        loss = objective.loss(random.key(seed), prior(params), x, **given)
-        return (array(weights) * loss.value).mean(), (loss.value, loss.read(given.get("weights")))
-
-    gradient = jax.jit(jax.grad(mean, (0, 1), has_aux=True))
-    (gradients, by_value), (loss, metrics) = gradient(_arrays(params), array(x))
+    given = _arrays(params), array(x), array(weights), random.key(seed)
+    (gradients, by_value), (loss, metrics) = _step(objective, prior, attached, *given)
     read = {name: float(metric) for name, metric in metrics.items()}
     return Step(np.asarray(loss), _dict_to_numpy(gradients), np.asarray(by_value), read)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _step(objective, prior, attached, params, x, weights, key):
+    def mean(params, x):
+        given = attached(params) if attached else {}
+        loss = objective.loss(key, prior(params), x, **given)
+        return (weights * loss.value).mean(), (loss.value, loss.read(given.get("weights")))
+
+    return jax.grad(mean, (0, 1), has_aux=True)(params, x)
 
 
 def blocks(objective, prior, params, x, attached=None, chains=None):

@@ -107,7 +107,7 @@ def test_energy_penalty(host):
     np.testing.assert_allclose(penalized.loss - without.loss, expected)
 
 
-def test_gaussian_is_recovered(host, optimized):
+def test_gaussian_is_recovered(host):
     def model(x):
         start = {"mu": 0.5, "log_scale": math.log(2.0), "constant": 0.0}
         p = {name: host.ppl.param(name, host.array(value)) for name, value in start.items()}

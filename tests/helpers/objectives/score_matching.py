@@ -158,7 +158,7 @@ def test_value_shared_by_batch_elements(host, method):
 
 
 @every_method
-def test_data_get_the_lower_energy(host, method, optimized):
+def test_data_get_the_lower_energy(host, method):
     blobs = np.array([[1.5, 0.0], [-1.5, 0.0]])
     x = np.tile(blobs, (128, 1)) + 0.5 * rng.normal(size=(256, 2))
 
@@ -199,7 +199,7 @@ NUM_DATA, WRONG = 1024, 128
         ),
     ],
 )
-def test_precision_of_a_latent_prior(host, objective, elbo, variance, error, optimized):
+def test_precision_of_a_latent_prior(host, objective, elbo, variance, error):
     """A likelihood of variance 1 and data of variance 5; some values are wrong, and masked."""
     x = rng.normal(size=(NUM_DATA, 2))
     x[WRONG:] *= math.sqrt(5.0) / np.sqrt((x[WRONG:] ** 2).mean())

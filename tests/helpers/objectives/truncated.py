@@ -40,7 +40,7 @@ def prior_of(host):
 
 
 @pytest.mark.parametrize("name", ["MaximumLikelihood", "KALE"])
-def test_slope_is_recovered(host, name, optimized):
+def test_slope_is_recovered(host, name):
     x = data()
     objective = getattr(host.ebm, name)(num_samples=1000)
     path = host.train(objective, prior_of(host), {"a": 0.0}, x, num_steps=300)

@@ -1,0 +1,1 @@
+from helpers.objectives.bounds_training import *  # noqa: F403
