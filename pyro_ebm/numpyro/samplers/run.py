@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.run import kept_draw, start_chains, summarize_draws
 from pyro_ebm.core.samplers.settings import check_sampler
-from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition, check_rng_key
 from pyro_ebm.numpyro.samplers.target import (
@@ -82,18 +82,14 @@ def run_chains(
     check_rng_key(rng_key)
     check_sampler(sampler)
     checks.check_target(distribution)
-    is_concrete = all(map(not_jax_tracer, jax.tree.leaves((rng_key, distribution, init))))
-    progress_bar = progress_bar and is_concrete
-    init = (
-        init
-        if isinstance(init, ChainState | None)
-        else checks.real_array("init", init, jnp.asarray)
-    )
+    inputs = jax.tree.leaves((rng_key, distribution, init))
+    progress_bar = progress_bar and all(map(not_jax_tracer, inputs))
+    if not isinstance(init, ChainState | None):
+        init = checks.real_array("init", init, jnp.asarray)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
-    num_steps = num_warmup + num_samples * thinning
-    draws = []
+    num_steps, draws = num_warmup + num_samples * thinning, []
     with tqdm(total=num_steps, disable=not progress_bar, desc=type(sampler).__name__) as bar:
         warmup = begin_warmup(sampler, state)
         steps = (random.split(warmup_key, num_warmup), schedule(num_warmup))
@@ -148,22 +144,11 @@ def _keep(
     def keep(state: ChainState, key: Array) -> tuple[ChainState, Any]:
         state, infos = lax.scan(step, state, random.split(key, thinning))
         info = jax.tree.map(lambda leaf: leaf[-1], infos)
-        if state.potential is not None:
-            return state, (state.position, state.potential, info)
-        value = target.potential(state.position)
-        diverging = info.diverging | ~jnp.isfinite(value)
-        return state, (state.position, value, info._replace(diverging=diverging))
+        return state, kept_draw(target.potential, state, info)
 
     state, draws = lax.scan(keep, state, keys)
-    position, value, info = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), draws)
-    samples, lp = target.value(position), -value
-    if not target.is_unconstrained:
-        lp = lp - target.log_volume(position, samples)
-    statistics = {"lp": lp, **info._asdict()}
-    statistics["step_size"] = jnp.broadcast_to(state.step_size, lp.shape)
-    if isinstance(distribution, HasPotential) and distribution.base is not None:
-        statistics["ebm_energy"] = distribution.base.log_prob(samples) - lp
-    return state, (samples, statistics)
+    draws = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), draws)
+    return state, summarize_draws(distribution, target, draws, state.step_size)
 
 
 @partial(jax.jit, static_argnames="sampler")
@@ -180,16 +165,7 @@ def _start(
     target = Target.of(distribution)
     if init is None:
         init = initial_values(rng_key, distribution, (num_chains,))
-    before = init if isinstance(init, ChainState) else None
-    value = init if before is None else target.value(before.position)
-    checks.check_init_shape(value.shape, distribution, num_chains)
-    if isinstance(distribution, HasPotential):
-        check_rows_once(distribution, value)
-    position = target.position(value) if before is None else before.position
-    # Evaluated anew in any case: the energy may have been trained since.
-    state, evaluated = _initial_state(sampler, distribution, position)
-    if not_jax_tracer(evaluated[0]):
-        checks.check_start(distribution, *evaluated)
-    if before is not None:
-        state = before._replace(potential=state.potential, gradient=state.gradient)
-    return state
+    begin = partial(_initial_state, sampler, distribution)
+    return start_chains(
+        distribution, target, num_chains, init, begin, probes=True, is_known=not_jax_tracer
+    )

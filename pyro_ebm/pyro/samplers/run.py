@@ -9,9 +9,9 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from pyro_ebm.core.samplers import checks
+from pyro_ebm.core.samplers import run as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.settings import check_sampler
-from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.target import (
@@ -23,6 +23,8 @@ from pyro_ebm.pyro.samplers.target import (
     value_and_gradient,
 )
 from pyro_ebm.pyro.samplers.warmup import Warmup
+
+kept_draw = torch.no_grad()(core.kept_draw)
 
 
 def short_run(sampler: Sampler, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
@@ -98,50 +100,28 @@ def run_chains(
     return chains
 
 
-def kept_draw(potential: Potential, state: ChainState, info: TransitionInfo) -> tuple[Any, ...]:
-    """Position, potential and statistics of a draw that is kept."""
-    if state.potential is not None:
-        return state.position, state.potential, info
-    with torch.no_grad():
-        value = potential(state.position)
-    diverging = info.diverging | ~torch.isfinite(value)
-    return state.position, value, info._replace(diverging=diverging)
-
-
 def _start(
     sampler: Sampler, distribution: Any, target: Target, num_chains: int, init: Any, *, probes: bool
 ) -> ChainState:
     if init is None:
         init = initial_values(distribution, (num_chains,))
-    before = init if isinstance(init, ChainState) else None
-    value: Any = init if before is None else target.value(before.position)
-    checks.check_init_shape(value.shape, distribution, num_chains)
-    if isinstance(distribution, HasPotential) and probes:
-        check_rows_once(distribution, value)
-    # Evaluated anew in any case: the energy may have been trained since.
-    position = target.position(value) if before is None else before.position
-    state = sampler.init(target.potential, position)
-    known = state.potential is not None
-    evaluated = state[1:3] if known else value_and_gradient(target.potential, state.position)
-    checks.check_start(distribution, *evaluated)
-    if before is not None:
-        state = before._replace(potential=state.potential, gradient=state.gradient)
-    return state
+
+    def begin(position: Tensor) -> Any:
+        state = sampler.init(target.potential, position)
+        known = state.potential is not None
+        return state, state[1:3] if known else value_and_gradient(target.potential, position)
+
+    return core.start_chains(
+        distribution, target, num_chains, init, begin, probes=probes, is_known=torch.is_tensor
+    )
 
 
+@torch.no_grad()
 def _chains(
     distribution: Any, target: Target, draws: list[tuple[Any, ...]], state: ChainState
 ) -> Chains:
-    positions, potentials, infos = zip(*draws, strict=True)
-    position, lp = torch.stack(positions, dim=1), -torch.stack(potentials, dim=1)
-    samples = target.value(position)
-    if not target.is_unconstrained:
-        lp = lp - target.log_volume(position, samples)
-    statistics = {"lp": lp}
-    for name in TransitionInfo._fields:
-        statistics[name] = torch.stack([getattr(info, name) for info in infos], dim=1)
-    statistics["step_size"] = state.step_size.expand(lp.shape)
-    if isinstance(distribution, HasPotential) and distribution.base is not None:
-        with torch.no_grad():
-            statistics["ebm_energy"] = distribution.base.log_prob(samples) - lp
-    return Chains(samples, statistics, state)
+    *arrays, infos = zip(*draws, strict=True)
+    position, potential = (torch.stack(parts, dim=1) for parts in arrays)
+    info = TransitionInfo(*(torch.stack(parts, dim=1) for parts in zip(*infos, strict=True)))
+    stacked = position, potential, info
+    return Chains(*core.summarize_draws(distribution, target, stacked, state.step_size), state)

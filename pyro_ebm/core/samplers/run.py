@@ -1,0 +1,76 @@
+"""Runs of chains: their start, the draws that are kept, and their statistics."""
+
+from collections.abc import Callable
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.samplers.checks import check_init_shape, check_start
+from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential, check_rows_once
+
+Evaluated = tuple[ChainState, tuple[Any, Any]]
+
+
+def start_chains(
+    distribution: Any,
+    target: AbstractTarget,
+    num_chains: int,
+    init: Any,
+    begin: Callable[[Any], Evaluated],
+    *,
+    probes: bool,
+    is_known: Callable[[Any], bool],
+) -> ChainState:
+    """Start chains at initial values, or at the state of an earlier run.
+
+    Args:
+        distribution: Any distribution.
+        target: Its target.
+        num_chains: Number of chains.
+        init: Values or a state.
+        begin: Makes the state at a position, with potential and gradient there.
+        probes: Whether to probe rows of an energy.
+        is_known: Whether the host knows the numbers in an array.
+    """
+    before = init if isinstance(init, ChainState) else None
+    value = init if before is None else target.value(before.position)
+    check_init_shape(value.shape, distribution, num_chains)
+    if probes and isinstance(distribution, HasPotential):
+        check_rows_once(distribution, value)
+    # Evaluated anew in any case: the energy may have been trained since.
+    state, evaluated = begin(target.position(value) if before is None else before.position)
+    if is_known(evaluated[0]):
+        check_start(distribution, *evaluated)
+    if before is None:
+        return state
+    return before._replace(potential=state.potential, gradient=state.gradient)
+
+
+def kept_draw(
+    potential: Callable[[Any], Any], state: ChainState, info: TransitionInfo
+) -> tuple[Any, Any, TransitionInfo]:
+    """Position, potential and statistics of a draw that is kept."""
+    if state.potential is not None:
+        return state.position, state.potential, info
+    value = potential(state.position)
+    diverging = info.diverging | ~array_namespace(value).isfinite(value)
+    return state.position, value, info._replace(diverging=diverging)
+
+
+def summarize_draws(
+    distribution: Any,
+    target: AbstractTarget,
+    draws: tuple[Any, Any, TransitionInfo],
+    step_size: Any,
+) -> tuple[Any, dict[str, Any]]:
+    """Return samples and statistics from draws of shape ``(num_chains, num_samples, ...)``."""
+    position, potential, info = draws
+    samples, lp = target.value(position), -potential
+    if not target.is_unconstrained:
+        lp = lp - target.log_volume(position, samples)
+    statistics = {"lp": lp, **info._asdict()}
+    statistics["step_size"] = array_namespace(lp).broadcast_to(step_size, lp.shape)
+    if isinstance(distribution, HasPotential) and distribution.base is not None:
+        statistics["ebm_energy"] = distribution.base.log_prob(samples) - lp
+    return samples, statistics
