@@ -26,6 +26,7 @@ from pyro_ebm.numpyro.objectives.f_divergence import FDivergence
 from pyro_ebm.numpyro.objectives.jacobian import log_det_jtj
 from pyro_ebm.numpyro.objectives.kale import KALE
 from pyro_ebm.numpyro.objectives.maximum_likelihood import MaximumLikelihood
+from pyro_ebm.numpyro.objectives.noise_contrastive import NoiseContrastive
 from pyro_ebm.numpyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.numpyro.objectives.score_matching import (
@@ -56,6 +57,7 @@ __all__ = [
     "MALA",
     "MaximumLikelihood",
     "PersistentChains",
+    "NoiseContrastive",
     "PseudoSpherical",
     "Pushforward",
     "SamplerKernel",

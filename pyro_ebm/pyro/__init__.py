@@ -26,6 +26,7 @@ from pyro_ebm.pyro.objectives.f_divergence import FDivergence
 from pyro_ebm.pyro.objectives.jacobian import log_det_jtj
 from pyro_ebm.pyro.objectives.kale import KALE
 from pyro_ebm.pyro.objectives.maximum_likelihood import MaximumLikelihood
+from pyro_ebm.pyro.objectives.noise_contrastive import NoiseContrastive
 from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.objectives.pseudo_spherical import PseudoSpherical
 from pyro_ebm.pyro.objectives.score_matching import (
@@ -57,6 +58,7 @@ __all__ = [
     "MALA",
     "MaximumLikelihood",
     "PersistentChains",
+    "NoiseContrastive",
     "PseudoSpherical",
     "Pushforward",
     "SamplerKernel",

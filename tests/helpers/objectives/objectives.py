@@ -48,6 +48,12 @@ OBJECTIVES = {
         lambda host: [6 + 7],
         WEIGHTED,
     ),
+    "noise": (
+        lambda ebm: ebm.NoiseContrastive(num_samples=7),
+        [],
+        lambda host: [6 + 7],
+        ENERGIES | {"accuracy"},
+    ),
     "kale": (lambda ebm: ebm.KALE(num_samples=7), [], lambda host: [6 + 7], WEIGHTED),
     "f": (
         lambda ebm: ebm.FDivergence("kl"),
@@ -66,6 +72,7 @@ OBJECTIVES = {
 ATTACHED = {
     "contrastive": {"chains": False},
     "spherical": {"chains": False},
+    "noise": {"log_normalizer": False},
     "kale": {"log_normalizer": False},
     "f": {"critic": True, "chains": False},
     "bounds": {"generator": True, "encoder": False},

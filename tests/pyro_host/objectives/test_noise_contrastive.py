@@ -1,0 +1,1 @@
+from helpers.objectives.noise_contrastive import *  # noqa: F403
