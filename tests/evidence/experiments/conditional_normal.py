@@ -30,6 +30,7 @@ OBJECTIVES = {
     "denoising score matching": ("DenoisingScoreMatching", {"variance": 0.01}),
     "maximum likelihood": ("MaximumLikelihood", {"num_samples": 100}),
     "KALE": ("KALE", {"num_samples": 100}),
+    "noise contrastive": ("NoiseContrastive", {"num_samples": 100}),
     "f-EBM": ("FDivergence", {"f": "kl", "gradient": "covariance"} | DRAWS),
 }
 SAMPLERS = {"contrastive divergence": 0.3, "f-EBM": 0.1}
@@ -77,6 +78,8 @@ def inference(host: Any, part: str, num_steps: int) -> Any:
             k = [nets[f"offset {power}"] for power in range(3)]
             critic = lambda x, c: k[0] + k[1] * c + k[2] * c**2 - energy(x, c)  # noqa: E731
             host.ebm.attach("x", critic=critic)
+        if part == "noise contrastive":
+            host.ebm.attach("x", log_normalizer=nets["offset 0"] + nets["offset 1"] * context)
 
     kind, options = OBJECTIVES[part]
     sampler = {"sampler": host.ebm.MALA(SAMPLERS[part])} if part in SAMPLERS else {}
@@ -90,6 +93,8 @@ def parameters(host: Any, part: str) -> dict[str, Any]:
     names = list(TRUTH)
     if part == "f-EBM":
         names += [f"critic {name}" for name in TRUTH] + [f"offset {power}" for power in range(3)]
+    if part == "noise contrastive":
+        names += ["offset 0", "offset 1"]
     return {name: host.array(np.float32(0.0)) for name in names}
 
 
