@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.samplers.dynamics import ChainState
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
@@ -139,6 +140,13 @@ def equidistant_schedule(
 def tune_log_step_size(log_step_size: Any, acceptance_rate: Any, target: float) -> Any:
     """Return the log of the next step size of a pilot run."""
     return log_step_size + (acceptance_rate - target)
+
+
+def reweight(sampler: Any, potential: Any, state: ChainState, step_size: Any) -> tuple[Any, Any]:
+    """Change the temperature of chains; return their state, and the log-weights that they gain."""
+    before = state.potential
+    state = sampler.init(potential, state.position)._replace(step_size=step_size)
+    return state, log_weight_increment(before, state.potential)
 
 
 def log_weight_increment(before: Any, after: Any) -> Any:

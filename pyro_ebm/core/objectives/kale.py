@@ -95,6 +95,8 @@ class KALE(Objective):
 
     # The host's function that evaluates another one with its parameters held constant.
     _frozen: ClassVar[Any]
+    # The host's class of shapes.
+    _shape: ClassVar[Any] = tuple
 
     form: str = "donsker_varadhan"
     num_samples: int = 1000
@@ -107,6 +109,29 @@ class KALE(Objective):
         if self.base_loss is not None:
             check_choice("base_loss", self.base_loss, DIRECTIONS)
         convert_fields(self, num_samples=check_positive_integer, gradient_penalty=check_nonnegative)
+
+    def _draw(self, distribution: Any, log_normalizer: Any, *rng_key: Any) -> tuple[Any, Any, bool]:
+        """Draws of the base, a term of value zero, and whether the draws have the base's gradient.
+
+        Else the zero has that of their log-density. The base follows its direction times the
+        gradient of the log-partition, through one of the two.
+        """
+        base, constant = distribution.base, self._constant
+        direction = DIRECTIONS[choose_base_loss(self.base_loss, base)]
+        check_log_normalizer(self.form, log_normalizer, base.batch_shape)
+        through = bool(direction) and is_reparametrized(distribution)
+        try:
+            draw = base.rsample if through else base.sample
+            draws = draw(*rng_key, self._shape((self.num_samples,)))
+        except NotImplementedError as error:
+            raise ValueError(f"Expected a base that can be sampled, got {base}.") from error
+        fixed, zero = constant(draws), 0.0
+        if through:
+            return fixed + direction * (draws - fixed), zero, through
+        if direction and not is_implicit(base):
+            log_density = base.log_prob(fixed)
+            zero = direction * (log_density - constant(log_density))
+        return fixed, zero, through
 
     def _loss(
         self,

@@ -147,7 +147,7 @@ def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[..., Any]
 
 
 def _counts(positive: Any, negative: Any, counts: Any) -> tuple[Any, Any]:
-    """How often each value counts, on average once, and each draw."""
+    """Count how often each value counts, on average once, and each draw."""
     xp = array_namespace(positive, negative)
     of_draws = xp.astype(negative != inf, negative.dtype)
     if counts is None:

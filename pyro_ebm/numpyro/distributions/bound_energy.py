@@ -153,8 +153,12 @@ class StaticPytree:
 
 
 @tree_util.register_pytree_node_class
-class PytreeFunction(StaticPytree):
-    """A function as a pytree."""
+class BoundFunction(StaticPytree):
+    """A function, as a pytree, with the values that it referred to when it was bound."""
+
+    @property
+    def content(self) -> Any:
+        return release(super().content)
 
     def __call__(self, *args: Any) -> Any:
         return self.content(*args)
@@ -166,26 +170,7 @@ class PytreeFunction(StaticPytree):
         return getattr(function, "__name__", type(function).__name__)
 
     def __reduce__(self) -> Any:
-        return as_pytree, (self.content,)
-
-
-@tree_util.register_pytree_node_class
-class BoundFunction(PytreeFunction):
-    """A function with the values that it referred to when it was bound."""
-
-    @property
-    def content(self) -> Any:
-        return release(super().content)
-
-    def __reduce__(self) -> Any:
         return BoundFunction.pack, (super().content,)
-
-
-def as_pytree(function: Any) -> PytreeFunction:
-    """Wrap a function as a callable pytree."""
-    if isinstance(function, functools.partial) and not isinstance(function, tree_util.Partial):
-        function = tree_util.Partial(function.func, *function.args, **function.keywords)
-    return PytreeFunction.pack(function)
 
 
 def bind(energy: Any) -> Any:

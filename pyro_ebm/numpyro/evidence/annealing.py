@@ -12,7 +12,7 @@ from jax.tree_util import register_dataclass
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.numpyro.samplers.base import Sampler
-from pyro_ebm.numpyro.samplers.target import Potential, Target
+from pyro_ebm.numpyro.samplers.target import Target
 
 
 @register_dataclass
@@ -44,7 +44,7 @@ def pilot_run(
     def move(carry: Any, at: Any) -> tuple[Any, Any]:
         (state, distance, log_step_size), (key, inverse_temperature) = carry, at
         potential = path.at(inverse_temperature)
-        state, gain = _reweight(sampler, potential, state, jnp.exp(log_step_size))
+        state, gain = core.reweight(sampler, potential, state, jnp.exp(log_step_size))
         alive = jnp.isfinite(state.potential)
         state, info = sampler.step(key, potential, state)
         if sampler.target_accept_prob is not None:
@@ -79,7 +79,7 @@ def anneal(
     def move(carry: Any, at: Any) -> tuple[Any, None]:
         (state, log_weights), (key, inverse_temperature, step_size) = carry, at
         potential = path.at(inverse_temperature)
-        state, gain = _reweight(sampler, potential, state, step_size)
+        state, gain = core.reweight(sampler, potential, state, step_size)
         state, _ = sampler.step(key, potential, state)
         return (state, log_weights + gain), None
 
@@ -125,12 +125,3 @@ def resample(rng_key: Array, log_weights: Array) -> Array:
     chosen = jax.vmap(search, in_axes=1, out_axes=1)(jnp.cumsum(flat, axis=0), points)
     # Rounding may leave the sum of all weights a hair below the last point.
     return jnp.minimum(chosen, num_weights - 1).reshape(log_weights.shape)
-
-
-def _reweight(
-    sampler: Sampler, potential: Potential, state: ChainState, step_size: Array
-) -> tuple[ChainState, Array]:
-    """Change the temperature of chains; return the log-weights that they gain."""
-    before = state.potential
-    state = sampler.init(potential, state.position)._replace(step_size=step_size)
-    return state, core.log_weight_increment(before, state.potential)

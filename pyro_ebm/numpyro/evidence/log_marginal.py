@@ -17,7 +17,7 @@ from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.posterior import shared_plates
-from pyro_ebm.numpyro.distributions.bound_energy import as_pytree
+from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.model.parameters import run_trained
@@ -85,7 +85,7 @@ def log_marginal(
             posterior = Posterior(find_key, trained[0])
             result = _estimate(
                 weigh_key,
-                *map(as_pytree, trained),
+                *map(StaticPytree.pack, trained),
                 _constants(normalizer_key, posterior, settings),
                 sampler=None if method == "importance" else settings.sampler,
                 num_samples=num_samples,
@@ -120,8 +120,8 @@ def _constants(
 @partial(jax.jit, static_argnames=("sampler", "num_samples", "num_temperatures", "batch_size"))
 def _estimate(
     rng_key: Array,
-    model: Any,
-    guide: Any,
+    model: StaticPytree,
+    guide: StaticPytree,
     constants: list[core.Constants],
     *,
     sampler: Sampler | None,
@@ -130,9 +130,9 @@ def _estimate(
     batch_size: int,
 ) -> core.LogMarginal:
     find_key, pilot_key, weigh_key = random.split(rng_key, 3)
-    posterior = Posterior(find_key, model)
+    posterior = Posterior(find_key, model.content)
     if sampler is None:
-        log_weight, plate_dims = _weight_of_draw(posterior, guide)
+        log_weight, plate_dims = _weight_of_draw(posterior, guide.content)
     else:
         log_weight = _weight_of_chain(pilot_key, posterior, sampler, num_temperatures)
         plate_dims = posterior.plate_dims

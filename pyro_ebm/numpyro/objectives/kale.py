@@ -1,14 +1,12 @@
 """KALE with NumPyro."""
 
 from math import prod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.distributions.util import sum_rightmost
 
-from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
 from pyro_ebm.core.objectives.loss import Loss
@@ -43,13 +41,8 @@ class KALE(core.KALE):
         *,
         log_normalizer: Array | None = None,
     ) -> Loss:
-        base = distribution.base
-        base_loss = core.choose_base_loss(self.base_loss, base)
-        core.check_log_normalizer(self.form, log_normalizer, base.batch_shape)
-        value, direction = lax.stop_gradient(value), core.DIRECTIONS[base_loss]
-        draw_key, penalty_key = random.split(rng_key)
-        through = bool(direction) and core.is_reparametrized(distribution)
-        draws, zero = self._draw(draw_key, base, direction, through=through)
+        value, (draw_key, penalty_key) = lax.stop_gradient(value), random.split(rng_key)
+        draws, zero, through = self._draw(distribution, log_normalizer, draw_key)
         loss, metrics = self._loss(
             distribution, value, draws, zero, log_normalizer, through=through
         )
@@ -57,30 +50,6 @@ class KALE(core.KALE):
             penalty = _squared_gradient(penalty_key, distribution, value, draws)
             loss = loss + self.gradient_penalty * penalty
         return Loss(loss, metrics)
-
-    def _draw(
-        self, rng_key: Array, base: Any, direction: float, *, through: bool
-    ) -> tuple[Array, Array | float]:
-        """Draws, and a term of value zero: one of the two has the base's gradient.
-
-        It is ``direction`` times that of the log-partition.
-        """
-        shape = (self.num_samples,)
-        try:
-            draws = (base.rsample if through else base.sample)(rng_key, shape)
-        except NotImplementedError as error:
-            raise ValueError(f"Expected a base that can be sampled, got {base}.") from error
-        constant = lax.stop_gradient(draws)
-        if through:
-            return constant + direction * _zero(draws), 0.0
-        if direction and not is_implicit(base):
-            return constant, direction * _zero(base.log_prob(constant))
-        return constant, 0.0
-
-
-def _zero(x: Array) -> Array:
-    """Return zero with the gradient of x."""
-    return x - lax.stop_gradient(x)
 
 
 def _squared_gradient(

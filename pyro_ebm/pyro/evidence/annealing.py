@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.evidence import annealing as core
-from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.target import Potential, Target
+from pyro_ebm.pyro.samplers.target import Target
 
 
 class TemperedTarget(core.TemperedTarget):
@@ -34,7 +33,7 @@ def pilot_run(
     distances, log_step_sizes = [distance], [log_step_size]
     for inverse_temperature in inverse_temperatures[1:]:
         potential = path.at(inverse_temperature)
-        state, gain = _reweight(sampler, potential, state, log_step_size.exp())
+        state, gain = core.reweight(sampler, potential, state, log_step_size.exp())
         alive = state.potential.isfinite()
         state, info = sampler.step(potential, state)
         if sampler.target_accept_prob is not None:
@@ -58,7 +57,7 @@ def anneal(
     steps = zip(inverse_temperatures[1:], step_sizes[1:], strict=True)
     for inverse_temperature, step_size in steps:
         potential = path.at(inverse_temperature)
-        state, gain = _reweight(sampler, potential, state, step_size)
+        state, gain = core.reweight(sampler, potential, state, step_size)
         log_weights = log_weights + gain
         state, _ = sampler.step(potential, state)
     return state.position, log_weights
@@ -94,12 +93,3 @@ def resample(log_weights: Tensor) -> Tensor:
     chosen = torch.searchsorted(weights.cumsum(-1), points, right=True)
     # Rounding may leave the sum of all weights a hair below the last point.
     return chosen.clamp(max=num_weights - 1).movedim(-1, 0)
-
-
-def _reweight(
-    sampler: Sampler, potential: Potential, state: ChainState, step_size: Tensor
-) -> tuple[ChainState, Tensor]:
-    """Change the temperature of chains; return the log-weights that they gain."""
-    before = state.potential
-    state = sampler.init(potential, state.position)._replace(step_size=step_size)
-    return state, core.log_weight_increment(before, state.potential)

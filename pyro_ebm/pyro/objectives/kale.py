@@ -1,13 +1,12 @@
 """KALE with Pyro."""
 
 from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
 from pyro_ebm.core.objectives.loss import Loss
@@ -32,17 +31,13 @@ class KALE(core.KALE):
 
     _constant = staticmethod(Tensor.detach)
     _frozen = staticmethod(frozen_in_parameters)
+    _shape = torch.Size
 
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, log_normalizer: Tensor | None = None
     ) -> Loss:
-        base = distribution.base
-        base_loss = core.choose_base_loss(self.base_loss, base)
-        core.check_log_normalizer(self.form, log_normalizer, base.batch_shape)
         value = value.detach()
-        direction = core.DIRECTIONS[base_loss]
-        through = bool(direction) and core.is_reparametrized(distribution)
-        draws, zero = self._draw(base, direction, through=through)
+        draws, zero, _ = self._draw(distribution, log_normalizer)
         loss, metrics = self._loss(
             distribution, value, draws, zero, log_normalizer, through=draws.requires_grad
         )
@@ -50,27 +45,6 @@ class KALE(core.KALE):
             penalty = _squared_gradient(distribution, value, draws)
             loss = loss + self.gradient_penalty * penalty
         return Loss(loss, metrics)
-
-    def _draw(self, base: Any, direction: float, *, through: bool) -> tuple[Tensor, Tensor | float]:
-        """Draws, and a zero whose gradient is that of their log-density.
-
-        Through one of the two the base follows ``direction`` times the log-partition's gradient.
-        """
-        shape = torch.Size((self.num_samples,))
-        try:
-            draws = base.rsample(shape) if through else base.sample(shape).detach()
-        except NotImplementedError as error:
-            raise ValueError(f"Expected a base that can be sampled, got {base}.") from error
-        if through:
-            return draws.detach() + direction * _zero(draws), 0.0
-        if direction and not is_implicit(base):
-            return draws, direction * _zero(base.log_prob(draws))
-        return draws, 0.0
-
-
-def _zero(x: Tensor) -> Tensor:
-    """Zero, with the gradient of x."""
-    return x - x.detach()
 
 
 def _squared_gradient(distribution: EnergyBased, value: Tensor, draws: Tensor) -> Tensor:

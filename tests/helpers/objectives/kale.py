@@ -219,7 +219,7 @@ def test_fenchel_form_fits_energy_and_log_normalizer(host, safe_gradient):
     cross_entropy = 0.5 * math.log(2 * math.pi) + 0.5 * (0.7**2 + 0.25)
     assert cross_entropy - metrics["objective"] == pytest.approx(0.56315, abs=0.03)
     assert metrics["normalizer_lag"] == pytest.approx(0.0, abs=0.06)
-    assert set(metrics) == {"objective", *steps.METRICS}
+    assert set(metrics) == {"objective", "effective_normalizer_samples", *steps.METRICS}
 
 
 @pytest.mark.parametrize("form", BOTH_FORMS)
