@@ -159,10 +159,10 @@ def fit(model, guide, loss, *args, num_steps=1, learning_rate=0.05, optimizer=No
         return state, (value, svi.get_params(state))
 
     @jax.jit
-    def train(state):
-        return lax.scan(step, state, length=num_steps)
+    def train():
+        return lax.scan(step, svi.init(random.key(0), *args, **kwargs), length=num_steps)
 
-    state, (losses, path) = train(svi.init(random.key(0), *args, **kwargs))
+    state, (losses, path) = train()
     return Fit(np.asarray(losses), flatten(path), state)
 
 

@@ -37,8 +37,11 @@ def observed(host):
 
 
 def check_recovery(host, elbo, layout):
-    options = {"num_steps": 800, "learning_rate": 0.02, "num_averaged": 400}
-    assert truth.is_optimal(truth.run(host, elbo, layout, **options))
+    # Over seeds the precision has a deviation of 1 %; that of subsamples would be twice as large.
+    num_steps = 800 if layout == "subsample" else 400
+    options = {"num_steps": num_steps, "num_averaged": num_steps * 5 // 8, "learning_rate": 0.03}
+    start = 2 * truth.PRECISION
+    assert truth.is_optimal(truth.run(host, elbo, layout, precision=start, **options))
 
 
 def test_every_stock_elbo_recovers_the_prior(host, elbo_name, optimized):
@@ -163,7 +166,8 @@ def test_metrics_are_means_of_the_objective_and_change_nothing(host):
     run = host.Training(latent(host), host.mean_field_guide, loss, host.sgd(0.0))
     run.step(X)
     found = [run.metrics(X, seed=seed)["z"] for seed in range(20)]
-    assert all(set(metrics) == {"objective", "largest"} for metrics in found)
+    names = {"objective", "largest", "effective_normalizer_samples"}
+    assert all(set(metrics) == names for metrics in found)
     assert all(metrics["objective"] < metrics["largest"] for metrics in found)
     mean = sum(float(metrics["objective"]) for metrics in found) / 20
     # E(z) = |z|^2 / 2 at z ~ N(x, 0.5^2).

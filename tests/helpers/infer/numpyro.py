@@ -122,7 +122,7 @@ def guide_draws(guide, fitted, *args, num_samples):
 def laplace(guide, fitted, *args):
     """Posterior of a fitted ``AutoLaplaceApproximation``."""
     del args
-    return guide.get_posterior(fitted.params)
+    return jax.jit(guide.get_posterior)(fitted.params)
 
 
 # --- training ---
@@ -167,10 +167,11 @@ class Training:
         self.svi = infer.SVI(model, guide, optimizer or optax.adam(0.05), loss)
         self.state: Any = None
         self.update, self.evaluated = jax.jit(self.svi.update), jax.jit(self.svi.evaluate)
+        self.read = jax.jit(lambda *given: loss.metrics(*given[:2], model, guide, *given[2:]))
 
     def init(self, *args):
         if self.state is None:
-            self.state = self.svi.init(KEY, *args)
+            self.state = jax.jit(self.svi.init)(KEY, *args)
 
     @property
     def is_compiled_once(self):
@@ -197,7 +198,11 @@ class Training:
         args = [array(value) for value in args]
         self.init(*args)
         params = self.svi.get_params(self.state) | (self.state.mutable_state or {})
-        return self.loss.metrics(random.key(seed), params, self.model, self.guide, *args)
+        return self.read(random.key(seed), params, *args)
+
+    def first_step(self, *args):
+        """Evaluate the loss outside of ``jit``, where numbers are known."""
+        self.loss.loss(KEY, {}, self.model, self.guide, *map(array, args))
 
     def param(self, name):
         return flatten(self.svi.get_params(self.state))[name]

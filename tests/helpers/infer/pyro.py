@@ -125,7 +125,8 @@ def guide_draws(guide, fitted, *args, num_samples):
     """Draws of site ``z`` of a fitted autoguide."""
     del fitted
     args = [array(value) for value in args]
-    return np.stack([to_numpy(guide(*args)["z"]) for _ in range(num_samples)])
+    predictive = infer.Predictive(guide, num_samples=num_samples, parallel=True)
+    return to_numpy(predictive(*args)["z"]).reshape(num_samples, -1)
 
 
 def laplace(guide, fitted, *args):
@@ -182,6 +183,8 @@ class Training:
 
     def step(self, *args):
         return self.svi.step(*map(array, args))
+
+    first_step = step
 
     def evaluate(self, *args):
         return self.svi.evaluate_loss(*map(array, args))

@@ -114,7 +114,7 @@ def started(host):
     def start(objective):
         loss, x = ebm.EnergyELBO(objective, num_normalizer_samples=0), host.array(X)
         svi = SVI(observed(host), empty_guide, optax.sgd(0.1), loss)
-        return svi, svi.init(random.key(0), x), x
+        return svi, jax.jit(svi.init)(random.key(0), x), x
 
     return start
 

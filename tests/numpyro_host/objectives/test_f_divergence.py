@@ -29,8 +29,8 @@ def test_learning_rates_by_the_name_of_the_critic():
     objective = ebm.FDivergence("kl", sampler=ebm.MALA(0.5), num_steps=5)
     svi = SVI(observed_model(Bowl(), prior), guide, optimizer, ebm.EnergyELBO(objective))
     x = random.normal(random.key(0), (20, 2))
-    before = svi.init(random.key(1), x)
-    after = svi.get_params(svi.update(before, x)[0])
+    before = jax.jit(svi.init)(random.key(1), x)
+    after = svi.get_params(jax.jit(svi.update)(before, x)[0])
     assert (after["critic"] == 1).all()
     assert after["energy$params"].weight != 0.5
 
