@@ -81,7 +81,11 @@ def _explain(
             distribution.energy(*_take(distribution, [part], rows))
         except Exception:
             continue
-        return wrong_number_of_rows(of, num_rows, error)
+        return ValueError(
+            f"Expected {of} to take any number of rows, got {type(error).__name__} from {num_rows} "
+            f"of them: {error} What differs between rows comes as `context`: EnergyBased(energy, "
+            "base, context=c) calls energy(x, c) with the rows of c that belong to those of x."
+        )
     kinds: list[str] = []
 
     def note(leaf: Any) -> None:
@@ -101,13 +105,4 @@ def single_value(distribution: Any, site: str | None) -> ValueError:
     return ValueError(
         f"Expected {_name(distribution, site)} to map rows (N, *event_shape) to (N,), got a "
         "function of a single value: write jax.vmap(energy)."
-    )
-
-
-def wrong_number_of_rows(of: str, num_rows: int, error: Exception) -> ValueError:
-    """Error of an energy that does not take this number of rows."""
-    return ValueError(
-        f"Expected {of} to take any number of rows, got {type(error).__name__} from {num_rows} of "
-        f"them: {error} What differs between rows comes as `context`: EnergyBased(energy, base, "
-        "context=c) calls energy(x, c) with the rows of c that belong to those of x."
     )

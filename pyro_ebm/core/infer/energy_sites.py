@@ -1,6 +1,5 @@
 """Energy-based sites of a model, and checks of what objectives and guides give for them."""
 
-import functools
 import inspect
 import math
 import warnings
@@ -185,11 +184,6 @@ def refuse_attach(site: str) -> None:
 
 def keywords_of(loss: Callable[..., Any]) -> Mapping[str, bool]:
     """Return whether each keyword-only argument of an objective's ``loss`` is required."""
-    return _keywords(getattr(loss, "__func__", loss))
-
-
-@functools.cache
-def _keywords(loss: Callable[..., Any]) -> Mapping[str, bool]:
     return {
         name: parameter.default is parameter.empty
         for name, parameter in inspect.signature(loss).parameters.items()

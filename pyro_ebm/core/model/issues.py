@@ -1,6 +1,6 @@
 """Issues of energy-based sites that inference would get wrong without an error."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,15 @@ def issues_of_site(site: Any, energy: Any, mixture: Any) -> Iterator[ModelIssue]
         yield in_mixture(site["name"], mixture)
     if energy is not None and is_implicit(energy.base) and not site["is_observed"]:
         yield implicit_latent(site["name"])
+
+
+def issues_of_latents(
+    site: str, behind: Collection[str], latents: Mapping[str, bool]
+) -> Iterator[ModelIssue]:
+    """Yield the latents behind a log-normalizer, itself in a scan; ``latents``: if discrete."""
+    for latent, is_discrete in latents.items():
+        if latent in behind:
+            yield doubly_intractable(site, latent, is_discrete=is_discrete)
 
 
 def issues_of_rows(site: str, energy: Any, value: Any) -> Iterator[ModelIssue]:

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, scaled_energy
 from pyro_ebm.core.model.layout import PlateLayout
 
 Site = Mapping[str, Any]
@@ -182,6 +184,16 @@ class Posterior(ABC):
 
     def _subsampling_factor(self, site: Site) -> float:
         return prod(self._full_size(frame) / frame.size for frame in site["cond_indep_stack"])
+
+
+def with_sample(fn: Any, sample: Callable[..., Any]) -> Any:
+    """Copy of an energy, or of wrappers around it, with a function of the energy as ``sample``."""
+    copied = copy(fn)
+    if isinstance(fn, AbstractEnergyBased):
+        copied.sample = partial(sample, fn)
+    else:
+        copied.base_dist = with_sample(fn.base_dist, sample)
+    return copied
 
 
 def plates_of(site: Site) -> set[tuple[str, int]]:

@@ -219,7 +219,8 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
         energy = tree_util.Partial(_restricted, self) if self._is_truncated else self.energy
-        new = EnergyBased(latent_energy(energy, source), source.latent, **self._settings())
+        energy = tree_util.Partial(latent_energy, energy, source)
+        new = EnergyBased(energy, source.latent, **self._settings())
         return new.expand(self.batch_shape)
 
 

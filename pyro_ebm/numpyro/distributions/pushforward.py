@@ -173,10 +173,6 @@ class LatentWithNoise(Distribution):
         return self.latent.log_prob(latent) + noise.sum(-1)
 
 
-def latent_energy(energy: Callable[..., Array], source: Pushforward) -> Callable[..., Array]:
-    return tree_util.Partial(_energy_of_generated, energy, source)
-
-
 def as_pushforward(base: Any) -> Pushforward:
     if isinstance(base, Pushforward):
         return base.noiseless
@@ -185,7 +181,9 @@ def as_pushforward(base: Any) -> Pushforward:
     return source
 
 
-def _energy_of_generated(energy: Any, source: Pushforward, latent: Array, *context: Any) -> Array:
+def latent_energy(
+    energy: Callable[..., Array], source: Pushforward, latent: Array, *context: Any
+) -> Array:
     values = source.generator(latent)
     return energy(values.reshape((len(latent), *source.event_shape)), *context)
 

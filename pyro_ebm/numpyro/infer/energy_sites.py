@@ -14,7 +14,7 @@ from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.infer import energy_sites as core
-from pyro_ebm.core.model.issues import in_guide, issues_of_site
+from pyro_ebm.core.model.issues import in_guide, issues_of_latents, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.numpyro.distributions.bound_energy import is_trainable
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
@@ -28,7 +28,6 @@ from pyro_ebm.numpyro.model.sites import (
     find_mixture,
     has_energy,
     is_unnormalized,
-    issues_of_latents,
     issues_of_untrained,
     map_energy,
     spread_over_value,
@@ -194,7 +193,7 @@ class SiteRecorder(Messenger):
             site.check_rows()
         found = find_dependencies(self.sites, self.inputs, model)
         for name, site in self.sites.items():
-            for issue in issues_of_latents(name, found[name], self.latents):
+            for issue in issues_of_latents(name, found[name].potential, self.latents):
                 raise ValueError(issue.message)
             constants = self.latents.keys() | self.mutables
             site.warn_if_untrained(found[name], self.inputs.keys() - constants)

@@ -13,7 +13,13 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import Messenger
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_rows, issues_of_site
+from pyro_ebm.core.model.issues import (
+    ModelIssue,
+    in_guide,
+    issues_of_latents,
+    issues_of_rows,
+    issues_of_site,
+)
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (
     find_dependencies,
@@ -21,7 +27,6 @@ from pyro_ebm.numpyro.model.sites import (
     find_mixture,
     has_energy,
     issues_of_arrays,
-    issues_of_latents,
 )
 from pyro_ebm.numpyro.samplers.target import initial_values
 
@@ -68,7 +73,7 @@ def _check_sites(model: Callable[[], Any]) -> list[ModelIssue]:
     found = find_dependencies(energies, inputs, model) if energies else {}
     for name, has_normalizer in energies.items():
         if not has_normalizer:
-            issues += issues_of_latents(name, found[name], sites.latents)
+            issues += issues_of_latents(name, found[name].potential, sites.latents)
         issues += issues_of_arrays(name, found[name])
     return issues
 

@@ -1,6 +1,5 @@
 """Posterior of a NumPyro model's latent variables."""
 
-import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +14,7 @@ from numpyro.handlers import block, seed, substitute, trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from pyro_ebm.core.model import posterior as core
-from pyro_ebm.core.model.posterior import Site, check_latents
+from pyro_ebm.core.model.posterior import Site, check_latents, with_sample
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
@@ -199,15 +198,9 @@ def _initialized() -> substitute:
 def _initial_value(site: Any) -> Any:
     if site["type"] != "sample" or site["value"] is not None or find_energy(site["fn"]) is None:
         return None
-    fn, options = _with_initial_values(site["fn"]), site["kwargs"]
+    fn, options = with_sample(site["fn"], _draw), site["kwargs"]
     return fn.sample(options["rng_key"], options["sample_shape"])
 
 
-def _with_initial_values(fn: Any) -> Any:
-    """Copy of an energy, or of wrappers around it, whose ``sample`` gives initial values."""
-    copied = copy.copy(fn)
-    if isinstance(fn, EnergyBased):
-        copied.sample = lambda key, sample_shape=(): initial_values(key, fn, sample_shape)
-    else:
-        copied.base_dist = _with_initial_values(fn.base_dist)
-    return copied
+def _draw(energy: EnergyBased, key: Array, sample_shape: Any = ()) -> Array:
+    return initial_values(key, energy, sample_shape)

@@ -1,6 +1,6 @@
 """Sample sites of NumPyro: energies inside of them, log-densities, dependencies, and issues."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -170,15 +170,6 @@ def _union(names: Any) -> frozenset[str]:
 
 
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
-
-
-def issues_of_latents(
-    site: str, found: Dependencies, latents: Mapping[str, bool]
-) -> Iterator[issues.ModelIssue]:
-    """Yield the latents that a log-normalizer depends on, itself in a scan; values: if discrete."""
-    for latent, is_discrete in latents.items():
-        if latent in found.potential:
-            yield issues.doubly_intractable(site, latent, is_discrete=is_discrete)
 
 
 def issues_of_arrays(site: str, found: Dependencies) -> Iterator[issues.ModelIssue]:

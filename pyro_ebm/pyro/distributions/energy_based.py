@@ -36,7 +36,7 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     warn_if_untrained,
 )
 from pyro_ebm.pyro.distributions.flows import as_distribution
-from pyro_ebm.pyro.distributions.pushforward import Pushforward, as_pushforward, latent_energy
+from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, Pushforward, as_pushforward
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.run import move_values
@@ -195,7 +195,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
         energy = _Restricted(self) if self._is_truncated else self.energy
-        new = EnergyBased(latent_energy(energy, source), source.latent, **self._settings())
+        new = EnergyBased(LatentEnergy(energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
 
     def __getstate__(self) -> dict[str, Any]:

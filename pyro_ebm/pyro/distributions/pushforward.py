@@ -139,11 +139,6 @@ class LatentWithNoise(TorchDistribution):
         return self.latent.log_prob(latent) + density.sum(-1)
 
 
-def latent_energy(energy: Callable[..., Tensor], source: Pushforward) -> nn.Module:
-    """Compose an energy with a generator; the module has the parameters of both."""
-    return _LatentEnergy(energy, source)
-
-
 def as_pushforward(base: Any) -> Pushforward:
     """Write a base as a generator on a latent variable, without noise."""
     if isinstance(base, Pushforward):
@@ -153,7 +148,9 @@ def as_pushforward(base: Any) -> Pushforward:
     return source
 
 
-class _LatentEnergy(nn.Module):
+class LatentEnergy(nn.Module):
+    """An energy of the values that a generator makes; it has the parameters of both."""
+
     def __init__(self, energy: Callable[..., Tensor], source: Pushforward) -> None:
         super().__init__()
         self.energy = energy

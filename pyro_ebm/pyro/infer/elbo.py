@@ -1,7 +1,6 @@
 """The ELBO of a model with energy-based sites, around any ELBO of Pyro."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from math import inf
@@ -29,7 +28,7 @@ from pyro_ebm.core.infer import elbo as settings
 from pyro_ebm.core.infer.energy_sites import ADVICE
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
-from pyro_ebm.pyro.infer.energy_sites import EnergySite, FactorEmitter, SiteRecorder
+from pyro_ebm.pyro.infer.energy_sites import FactorEmitter, SiteRecorder
 from pyro_ebm.pyro.infer.persistent_chains import ModuleChains
 
 
@@ -147,8 +146,11 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         self, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> dict[str, dict[str, Tensor]]:
         """Metrics of each trained site, by name."""
-        with self._recorded(model, guide, args, kwargs) as sites:
-            number = self.num_normalizer_samples
+        with TrainedByObjective(), torch.no_grad(), poutine.block():
+            recorder, number = self._recorder(moves_chains=False), self.num_normalizer_samples
+            model, guide = recorder.model(model), recorder.guide(guide)
+            get_importance_trace("flat", inf, model, guide, args, kwargs, detach=True)
+            sites = recorder.trained
             return {site.name: site.metrics(num_normalizer_samples=number) for site in sites}
 
     def _recorder(self, *, moves_chains: bool) -> SiteRecorder:
@@ -158,17 +160,6 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
     def _handlers(self) -> tuple[SiteRecorder, FactorEmitter]:
         recorder = self._recorder(moves_chains=True)
         return recorder, FactorEmitter(recorder, self._checked_sites)
-
-    @contextmanager
-    def _recorded(
-        self, model: Any, guide: Any, args: Any, kwargs: Any
-    ) -> Iterator[list[EnergySite]]:
-        """Sites with an objective in one more run of model and guide."""
-        with TrainedByObjective(), torch.no_grad(), poutine.block():
-            recorder = self._recorder(moves_chains=False)
-            model, guide = recorder.model(model), recorder.guide(guide)
-            get_importance_trace("flat", inf, model, guide, args, kwargs, detach=True)
-            yield recorder.trained
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         return self.elbo._get_trace(model, guide, args, kwargs)

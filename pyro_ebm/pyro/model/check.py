@@ -16,7 +16,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.model.issues import ModelIssue, in_guide, issues_of_rows, issues_of_site
+from pyro_ebm.core.model.issues import (
+    ModelIssue,
+    in_guide,
+    issues_of_latents,
+    issues_of_rows,
+    issues_of_site,
+)
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
@@ -24,7 +30,6 @@ from pyro_ebm.pyro.model.sites import (
     find_mixture,
     has_energy,
     issues_of_leaves,
-    issues_of_provenance,
     map_energy,
 )
 from pyro_ebm.pyro.samplers.target import initial_values
@@ -150,7 +155,7 @@ class ModelSites(_GuideSites):
         tracked = [weighted, *_bounds(energy.support)]
         self.behind[name] = get_provenance(tracked)
         if energy.log_normalizer is None:
-            self.issues += issues_of_provenance(name, tracked, self.latents)
+            self.issues += issues_of_latents(name, self.behind[name], self.latents)
 
 
 def _bounds(support: Any) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """Posterior of a Pyro model's latent variables."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_ebm.core.model import posterior as core
-from pyro_ebm.core.model.posterior import Site, check_latents
+from pyro_ebm.core.model.posterior import Site, check_latents, with_sample
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective, graph_leaves
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
@@ -172,17 +171,11 @@ class _InitialValues(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["value"] is None and find_energy(msg["fn"]) is not None:
-            msg["value"] = _with_initial_values(msg["fn"]).sample()
+            msg["value"] = with_sample(msg["fn"], _draw).sample()
 
 
-def _with_initial_values(fn: Any) -> Any:
-    """Copy of an energy, or of wrappers around it, whose ``sample`` gives initial values."""
-    copied = copy.copy(fn)
-    if isinstance(fn, EnergyBased):
-        copied.sample = lambda sample_shape=(): initial_values(fn, sample_shape)
-    else:
-        copied.base_dist = _with_initial_values(fn.base_dist)
-    return copied
+def _draw(energy: EnergyBased, sample_shape: Any = ()) -> Tensor:
+    return initial_values(energy, sample_shape)
 
 
 class _Around(Messenger):

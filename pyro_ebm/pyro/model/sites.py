@@ -6,7 +6,6 @@ from typing import Any, cast
 from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
-from pyro.ops.provenance import get_provenance
 from torch import Tensor, nn
 from torch.distributions import Distribution, biject_to
 
@@ -106,19 +105,6 @@ def log_volume(site: Site, unconstrained: Tensor) -> Tensor:
 
 
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---
-
-
-def issues_of_provenance(
-    site: str, tracked: Any, latents: Mapping[str, bool]
-) -> Iterator[issues.ModelIssue]:
-    """Yield the latents whose marks the tensors behind a log-normalizer carry.
-
-    ``latents`` maps names to whether they are discrete.
-    """
-    reached = get_provenance(tracked)
-    for latent, is_discrete in latents.items():
-        if latent in reached:
-            yield issues.doubly_intractable(site, latent, is_discrete=is_discrete)
 
 
 def issues_of_graph(
