@@ -6,7 +6,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative
-from pyro_ebm.core.objectives.negatives import Negatives, check_negatives
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.negatives import Negatives, check_negatives, evaluate_energies
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -55,6 +56,12 @@ class ContrastiveDivergence(Negatives):
         check_negatives(self)
         check_choice("init", self.init, ("data", "base"))
         convert_fields(self, energy_penalty=check_nonnegative)
+
+    def _loss(self, distribution: Any, value: Any, negatives: Any) -> Loss:
+        energies = evaluate_energies(distribution, value, negatives)
+        loss = contrastive_divergence(energies.positive, energies.negative)
+        loss = loss + self.energy_penalty * energies.mean_square
+        return Loss(loss, energies.metrics(self._constant))
 
 
 def contrastive_divergence(positive: Any, negative: Any) -> Any:

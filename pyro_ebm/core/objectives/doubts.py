@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 # Among fewer values than this, one with most of the weight is no wonder.
 _FEWEST_VALUES = 8
@@ -23,26 +22,20 @@ _REPORTED = (
 _DIVERGED = "chains have diverged. Lower the `step_size` of the sampler or the learning rate"
 
 
-class _Doubt(NamedTuple):
-    metric: str
-    holds: Callable[[float], bool]
-    seen: str
-    reason: str
-
-
 def _few(size: float) -> bool:
     return size < 2
 
 
-_DOUBTS = (
-    _Doubt("energy_gap", lambda gap: not math.isfinite(gap), "is not finite", _DIVERGED),
-    _Doubt("clipped", lambda share: share > 0.5, "is above one half", _RUNAWAY),
-    _Doubt("effective_values", _few, "is below 2", _UNEVEN),
-    _Doubt("effective_negatives", _few, "is below 2", _UNEVEN),
-    _Doubt("effective_sample_size", _few, "is below 2", _FAR),
-    _Doubt("effective_normalizer_samples", lambda size: size < 10, "is below 10", _REPORTED),
-)
-INSPECTED = frozenset(doubt.metric for doubt in _DOUBTS)
+# By metric: when it is bad, how to say so, and what to do.
+_DOUBTS: dict[str, tuple[Callable[[float], bool], str, str]] = {
+    "energy_gap": (lambda gap: not math.isfinite(gap), "is not finite", _DIVERGED),
+    "clipped": (lambda share: share > 0.5, "is above one half", _RUNAWAY),
+    "effective_values": (_few, "is below 2", _UNEVEN),
+    "effective_negatives": (_few, "is below 2", _UNEVEN),
+    "effective_sample_size": (_few, "is below 2", _FAR),
+    "effective_normalizer_samples": (lambda size: size < 10, "is below 10", _REPORTED),
+}
+INSPECTED = _DOUBTS.keys()
 
 
 def doubts(site: str, metrics: Mapping[str, float], num_values: int) -> Iterator[str]:
@@ -53,10 +46,8 @@ def doubts(site: str, metrics: Mapping[str, float], num_values: int) -> Iterator
         metrics: Numbers by name.
         num_values: Number of values that the objective saw.
     """
-    for metric, holds, seen, reason in _DOUBTS:
-        is_size = holds is _few
-        if metric not in metrics or (is_size and num_values < _FEWEST_VALUES):
-            continue
-        if holds(metrics[metric]):
+    for metric, (holds, seen, reason) in _DOUBTS.items():
+        is_judged = metric in metrics and (holds is not _few or num_values >= _FEWEST_VALUES)
+        if is_judged and holds(metrics[metric]):
             # Without the number, so that Python shows it once.
             yield f"The metric `{metric}` of site {site!r} {seen}: {reason}."

@@ -2,21 +2,26 @@
 
 from dataclasses import KW_ONLY, dataclass
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
-from pyro_ebm.core.distributions.context import evaluate
+from pyro_ebm.core.distributions.context import evaluate, evaluate_both
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.divergences import Divergence, check_f
+from pyro_ebm.core.objectives.divergences import (
+    Divergence,
+    check_f,
+    find_divergence,
+    from_function,
+)
 from pyro_ebm.core.objectives.loss import Loss, Metrics
 from pyro_ebm.core.objectives.negatives import (
     Energies,
     Negatives,
     check_negatives,
-    energy_metrics,
+    evaluate_energies,
     mean_square,
 )
 from pyro_ebm.core.objectives.settings import convert_fields
@@ -75,6 +80,9 @@ class FDivergence(Negatives):
           https://arxiv.org/abs/2003.03463
     """
 
+    # The host's derivative of an elementwise function.
+    _derivative: ClassVar[Any]
+
     f: Any
     _: KW_ONLY
     sampler: Any = None
@@ -106,16 +114,23 @@ class FDivergence(Negatives):
         critics = evaluate(distribution, critic, value)
         return critics + scaled_energy(distribution, value)
 
-    def _loss(self, divergence: Divergence, energies: Energies, critics: tuple[Any, Any]) -> Loss:
+    @property
+    def divergence(self) -> Divergence:
+        """Functions of the log-ratio; those of a user's function by derivatives of the host."""
+        return find_divergence(self.f) or from_function(self.f, self._derivative)
+
+    def _loss(self, distribution: Any, value: Any, negatives: Any, critic: Any) -> Loss:
+        energies = evaluate_energies(distribution, value, negatives)
+        critics = evaluate_both(distribution, critic, value, negatives)
         positive = self._constant(critics[0] + energies.positive_energy)
         negative = self._constant(critics[1] + energies.negative_energy)
         options = {"bound": self.log_ratio_bound, "gradient": self.gradient}
-        weights = f_divergence(divergence, positive, negative, **options)
+        weights = f_divergence(self.divergence, positive, negative, **options)
         loss = weighted_loss(weights, energies, *critics)
         loss = loss + self.energy_penalty * energies.mean_square
         loss = loss + self.critic_penalty * mean_square(*critics)
         ratios = log_ratio_metrics(positive, negative, self.log_ratio_bound)
-        metrics = {**energy_metrics(*map(self._constant, energies[:2])), **ratios}
+        metrics = {**energies.metrics(self._constant), **ratios}
         return Loss(weights.value + loss - self._constant(loss), metrics)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.negatives import evaluate_energies, weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -36,6 +37,23 @@ class MaximumLikelihood(Objective):
 
     def __post_init__(self) -> None:
         convert_fields(self, num_samples=check_positive_integer)
+
+    def _loss(self, distribution: Any, value: Any, *rng_key: Any) -> Loss:
+        draws, log_density = self._draw(distribution.base, *rng_key)
+        energies = evaluate_energies(distribution, self._constant(value), draws)
+        loss = maximum_likelihood(energies.positive, energies.negative, log_density)
+        weights = weight_metrics(-self._constant(energies.negative_energy))
+        return Loss(loss, {**energies.metrics(self._constant), **weights})
+
+    def _draw(self, base: Any, *rng_key: Any) -> tuple[Any, Any]:
+        """Draws of the base with their log-densities, as constants."""
+        if base is None:
+            raise ValueError("Expected a base to draw from, got base=None.")
+        try:
+            draws = self._constant(base.sample(*rng_key, (self.num_samples,)))
+            return draws, self._constant(base.log_prob(draws))
+        except NotImplementedError as error:
+            raise ValueError(f"Expected a base with sample and log_prob, got {base}.") from error
 
 
 def maximum_likelihood(positive: Any, negative: Any, log_density: Any) -> Any:

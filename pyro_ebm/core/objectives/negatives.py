@@ -88,6 +88,10 @@ class Energies(NamedTuple):
         """Squared energy of each value plus the mean squared energy of the negatives."""
         return mean_square(self.positive_energy, self.negative_energy)
 
+    def metrics(self, constant: Callable[[Any], Any]) -> dict[str, Callable[..., Any]]:
+        """Metrics of the energies, which a function of the host holds constant."""
+        return energy_metrics(*map(constant, self[:2]))
+
 
 def evaluate_energies(distribution: Any, value: Any, negatives: Any) -> Energies:
     """Evaluate energies and potentials of values and negatives, in one call of the energy.

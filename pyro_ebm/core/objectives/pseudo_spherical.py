@@ -14,7 +14,7 @@ from pyro_ebm.core.numerics import (
     logsumexp,
 )
 from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import Energies, Negatives, check_negatives, energy_metrics
+from pyro_ebm.core.objectives.negatives import Negatives, check_negatives, evaluate_energies
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -72,7 +72,8 @@ class PseudoSpherical(Negatives):
         check_negatives(self)
         convert_fields(self, gamma=_check_gamma, energy_penalty=check_nonnegative)
 
-    def _loss(self, energies: Energies, counts: Any) -> Loss:
+    def _loss(self, distribution: Any, value: Any, negatives: Any, counts: Any) -> Loss:
+        energies = evaluate_energies(distribution, value, negatives)
         potentials = self._constant(energies.positive), self._constant(energies.negative)
         counts = None if counts is None else self._constant(counts)
         weights = pseudo_spherical(self.gamma, *potentials, counts)
@@ -82,7 +83,7 @@ class PseudoSpherical(Negatives):
         loss = weights.value + loss - self._constant(loss)
         loss = loss + self.energy_penalty * energies.mean_square
         sizes = pseudo_spherical_metrics(self.gamma, *potentials)
-        return Loss(loss, {**energy_metrics(*map(self._constant, energies[:2])), **sizes})
+        return Loss(loss, {**energies.metrics(self._constant), **sizes})
 
 
 class PseudoSphericalWeights(NamedTuple):

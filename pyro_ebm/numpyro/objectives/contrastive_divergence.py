@@ -4,9 +4,8 @@ from jax import Array, lax
 
 from pyro_ebm.core.objectives import contrastive_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics, draw_negatives, move_data
+from pyro_ebm.numpyro.objectives.negatives import draw_negatives, move_data
 
 
 class ContrastiveDivergence(core.ContrastiveDivergence):
@@ -23,6 +22,8 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
         True
     """
 
+    _constant = staticmethod(lax.stop_gradient)
+
     def loss(
         self,
         rng_key: Array,
@@ -36,7 +37,4 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
             negatives = move_data(rng_key, self, distribution, value)[None]
         else:
             negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        energies = evaluate_energies(distribution, value, negatives)
-        loss = core.contrastive_divergence(energies.positive, energies.negative)
-        loss = loss + self.energy_penalty * energies.mean_square
-        return Loss(loss, detached_metrics(energies))
+        return self._loss(distribution, value, negatives)

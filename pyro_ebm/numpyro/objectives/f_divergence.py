@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.negatives import draw_negatives
 
@@ -40,11 +38,6 @@ class FDivergence(core.FDivergence):
             with jax.ensure_compile_time_eval():  # An objective may be made inside `jit`.
                 divergences.check_function(self.divergence, jnp.linspace(-3.0, 3.0, 25))
 
-    @property
-    def divergence(self) -> divergences.Divergence:
-        """Functions of the log-ratio; those of a user's function by autodiff."""
-        return divergences.find_divergence(self.f) or divergences.from_function(self.f, _derivative)
-
     def loss(
         self,
         rng_key: Array,
@@ -56,10 +49,8 @@ class FDivergence(core.FDivergence):
     ) -> Loss:
         value = lax.stop_gradient(value)
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        energies = evaluate_energies(distribution, value, negatives)
-        critics = evaluate_both(distribution, critic, value, negatives)
-        return self._loss(self.divergence, energies, critics)
+        return self._loss(distribution, value, negatives, critic)
 
-
-def _derivative(function: Function) -> Function:
-    return jax.grad(lambda u: function(u).sum())
+    @staticmethod
+    def _derivative(function: Function) -> Function:
+        return jax.grad(lambda u: function(u).sum())

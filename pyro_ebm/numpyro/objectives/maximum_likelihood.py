@@ -1,14 +1,10 @@
 """Maximum likelihood with NumPyro."""
 
-from typing import Any
-
 from jax import Array, lax
 
 from pyro_ebm.core.objectives import maximum_likelihood as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies, weight_metrics
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.negatives import detached_metrics
 
 
 class MaximumLikelihood(core.MaximumLikelihood):
@@ -25,19 +21,7 @@ class MaximumLikelihood(core.MaximumLikelihood):
         [0.5, 0.5]
     """
 
-    def loss(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Loss:
-        draws, log_density = self._draw(rng_key, distribution.base)
-        energies = evaluate_energies(distribution, lax.stop_gradient(value), draws)
-        loss = core.maximum_likelihood(energies.positive, energies.negative, log_density)
-        weights = weight_metrics(-lax.stop_gradient(energies.negative_energy))
-        return Loss(loss, {**detached_metrics(energies), **weights})
+    _constant = staticmethod(lax.stop_gradient)
 
-    def _draw(self, rng_key: Array, base: Any) -> tuple[Array, Array]:
-        """Constant draws of the base, with constant log-densities."""
-        if base is None:
-            raise ValueError("Expected a base to draw from, got base=None.")
-        try:
-            draws = lax.stop_gradient(base.sample(rng_key, (self.num_samples,)))
-            return draws, lax.stop_gradient(base.log_prob(draws))
-        except NotImplementedError as error:
-            raise ValueError(f"Expected a base with sample and log_prob, got {base}.") from error
+    def loss(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Loss:
+        return self._loss(distribution, value, rng_key)

@@ -1,11 +1,8 @@
 """Random draws of the model, evaluated together with the data."""
 
-from typing import Any
-
 from jax import Array, lax
 
 from pyro_ebm.core.objectives import negatives as core
-from pyro_ebm.core.objectives.loss import Metrics
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, draw_values, without_plates
 from pyro_ebm.numpyro.samplers.run import move_values
 
@@ -33,8 +30,3 @@ def move_data(
     """Draw from the data on, one negative for each value."""
     sampler, num_steps = core.sampler_and_steps(settings, distribution)
     return move_values(rng_key, sampler, distribution, value, num_steps)
-
-
-def detached_metrics(energies: Any) -> Metrics:
-    """Return the metrics of two arrays of energies: of the values, of the negatives."""
-    return core.energy_metrics(*lax.stop_gradient(tuple(energies[:2])))

@@ -5,7 +5,6 @@ from jax import Array, lax
 from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.negatives import draw_negatives
 
@@ -38,4 +37,4 @@ class PseudoSpherical(core.PseudoSpherical):
         check_one_law(distribution)
         value = lax.stop_gradient(value)
         negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        return self._loss(evaluate_energies(distribution, value, negatives), weights)
+        return self._loss(distribution, value, negatives, weights)

@@ -4,9 +4,8 @@ from torch import Tensor
 
 from pyro_ebm.core.objectives import contrastive_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics, draw_negatives, move_data
+from pyro_ebm.pyro.objectives.negatives import draw_negatives, move_data
 
 
 class ContrastiveDivergence(core.ContrastiveDivergence):
@@ -23,6 +22,8 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
         tensor([3.])
     """
 
+    _constant = staticmethod(Tensor.detach)
+
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, chains: Tensor | None = None
     ) -> Loss:
@@ -31,7 +32,4 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
             negatives = move_data(self, distribution, value)[None]
         else:
             negatives = draw_negatives(self, distribution, value, chains)
-        energies = evaluate_energies(distribution, value, negatives)
-        loss = core.contrastive_divergence(energies.positive, energies.negative)
-        loss = loss + self.energy_penalty * energies.mean_square
-        return Loss(loss, detached_metrics(energies))
+        return self._loss(distribution, value, negatives)

@@ -5,11 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.objectives import divergences
 from pyro_ebm.core.objectives import f_divergence as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.negatives import draw_negatives
 
@@ -39,11 +37,6 @@ class FDivergence(core.FDivergence):
                 self.divergence, torch.linspace(-3.0, 3.0, 25, dtype=torch.float64)
             )
 
-    @property
-    def divergence(self) -> divergences.Divergence:
-        """Functions of the log-ratio, in closed form or by autograd."""
-        return divergences.find_divergence(self.f) or divergences.from_function(self.f, _derivative)
-
     def loss(
         self,
         distribution: EnergyBased,
@@ -54,10 +47,8 @@ class FDivergence(core.FDivergence):
     ) -> Loss:
         value = value.detach()
         negatives = draw_negatives(self, distribution, value, chains)
-        energies = evaluate_energies(distribution, value, negatives)
-        critics = evaluate_both(distribution, critic, value, negatives)
-        return self._loss(self.divergence, energies, critics)
+        return self._loss(distribution, value, negatives, critic)
 
-
-def _derivative(function: Function) -> Function:
-    return torch.func.grad(lambda u: function(u).sum())
+    @staticmethod
+    def _derivative(function: Function) -> Function:
+        return torch.func.grad(lambda u: function(u).sum())

@@ -1,15 +1,10 @@
 """Maximum likelihood with Pyro."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from pyro_ebm.core.objectives import maximum_likelihood as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies, weight_metrics
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.negatives import detached_metrics
 
 
 class MaximumLikelihood(core.MaximumLikelihood):
@@ -25,20 +20,7 @@ class MaximumLikelihood(core.MaximumLikelihood):
         tensor([0.9189, 0.9189])
     """
 
-    def loss(self, distribution: EnergyBased, value: Tensor) -> Loss:
-        draws, log_density = self._draw(distribution.base)
-        energies = evaluate_energies(distribution, value.detach(), draws)
-        loss = core.maximum_likelihood(energies.positive, energies.negative, log_density)
-        weights = weight_metrics(-energies.negative_energy.detach())
-        return Loss(loss, {**detached_metrics(energies), **weights})
+    _constant = staticmethod(Tensor.detach)
 
-    @torch.no_grad()
-    def _draw(self, base: Any) -> tuple[Tensor, Tensor]:
-        """Draws of the base with their log-densities."""
-        if base is None:
-            raise ValueError("Expected a base to draw from, got base=None.")
-        try:
-            draws = base.sample((self.num_samples,))
-            return draws, base.log_prob(draws)
-        except NotImplementedError as error:
-            raise ValueError(f"Expected a base with sample and log_prob, got {base}.") from error
+    def loss(self, distribution: EnergyBased, value: Tensor) -> Loss:
+        return self._loss(distribution, value)

@@ -1,11 +1,8 @@
 """Draws of the model, and their energies beside those of the data."""
 
-from typing import Any
-
 from torch import Tensor
 
 from pyro_ebm.core.objectives import negatives as core
-from pyro_ebm.core.objectives.loss import Metrics
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, draw_values, without_plates
 from pyro_ebm.pyro.samplers.run import move_values
 
@@ -27,8 +24,3 @@ def move_data(settings: core.Negatives, distribution: EnergyBased, value: Tensor
     """Draws started at the values, of their shape."""
     sampler, num_steps = core.sampler_and_steps(settings, distribution)
     return move_values(sampler, distribution, value, num_steps)
-
-
-def detached_metrics(energies: Any) -> Metrics:
-    """Metrics of the energies of values and negatives, the first two entries."""
-    return core.energy_metrics(energies[0].detach(), energies[1].detach())

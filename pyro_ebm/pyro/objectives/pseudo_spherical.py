@@ -5,7 +5,6 @@ from torch import Tensor
 from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import evaluate_energies
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.negatives import draw_negatives
 
@@ -37,4 +36,4 @@ class PseudoSpherical(core.PseudoSpherical):
         check_one_law(distribution)
         value = value.detach()
         negatives = draw_negatives(self, distribution, value, chains)
-        return self._loss(evaluate_energies(distribution, value, negatives), weights)
+        return self._loss(distribution, value, negatives, weights)

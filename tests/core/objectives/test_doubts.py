@@ -10,6 +10,7 @@ SOUND = {
     "effective_values": 5.0,
     "effective_negatives": 5.0,
     "effective_sample_size": 5.0,
+    "effective_normalizer_samples": 50.0,
 }
 BAD = {
     "energy_gap": math.nan,
@@ -17,6 +18,7 @@ BAD = {
     "effective_values": 1.5,
     "effective_negatives": 1.5,
     "effective_sample_size": 1.5,
+    "effective_normalizer_samples": 9.0,
 }
 
 
@@ -36,6 +38,6 @@ def test_message_names_metric_and_site(name):
 
 
 def test_few_values_may_have_few_weights():
-    few = {name: 1.0 for name in BAD if name.startswith("effective")}
+    few = {name: 1.0 for name, number in BAD.items() if number == 1.5}
     assert list(doubts("x", few, 7)) == []
     assert len(list(doubts("x", few, 8))) == 3
