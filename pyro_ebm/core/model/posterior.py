@@ -48,8 +48,8 @@ class Posterior(ABC):
     _find_energy: ClassVar[Any]
     _map_energy: ClassVar[Any]
     _log_density: ClassVar[Any]
-    _log_volume: ClassVar[Any]
-    _unconstrained_value: ClassVar[Any]
+    _biject_to: ClassVar[Any]
+    _constant: ClassVar[Any]
 
     sites: dict[str, Any]
     plate_dims: list[int]
@@ -120,8 +120,22 @@ class Posterior(ABC):
         """Size of a plate without subsampling."""
 
     def _position(self, met: Mapping[str, Site]) -> Any:
-        values = {name: self._unconstrained_value(met[name]) for name in self.latents}
-        return self.layout.pack(values)
+        return self.layout.pack(self._unconstrained(met))
+
+    def _unconstrained(self, met: Mapping[str, Site]) -> dict[str, Any]:
+        """Unconstrained values of the latents, as constants."""
+        values = {}
+        for name in self.latents:
+            bijection = self._biject_to(met[name]["fn"].support)
+            values[name] = self._constant(bijection.inv(met[name]["value"]))
+        return values
+
+    def _log_volume(self, site: Site, unconstrained: Any) -> Any:
+        """Log-determinant of the map from unconstrained space, for each batch element."""
+        fn, value = site["fn"], site["value"]
+        log_volume = self._biject_to(fn.support).log_abs_det_jacobian(unconstrained, value)
+        axes = tuple(range(value.ndim - fn.event_dim, log_volume.ndim))
+        return array_namespace(log_volume).sum(log_volume, axis=axes) if axes else log_volume
 
     def _joint(self, met: Mapping[str, Site]) -> Any:
         """Sum the log-densities of messages."""

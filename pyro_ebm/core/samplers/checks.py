@@ -38,7 +38,11 @@ def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any,
             normal in unconstrained space.
 
     Raises:
-        ValueError: If a count is out of range, or ``num_chains`` differs from that of ``init``.
+        ValueError: If a count is out of range, ``num_chains`` differs from that of ``init``, the
+            support does not map to unconstrained space, or a density is not finite at a start.
+
+    Warns:
+        UserWarning: If chains diverged or never moved; the draws are returned all the same.
     """
     check_positive_integer("num_samples", num_samples)
     check_positive_integer("num_warmup", num_warmup, minimum=0)

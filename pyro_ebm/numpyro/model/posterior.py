@@ -22,10 +22,8 @@ from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import (
     find_energy,
     log_density,
-    log_volume,
     map_energy,
     spread_over_value,
-    unconstrained_value,
 )
 from pyro_ebm.numpyro.samplers.target import initial_values
 
@@ -36,8 +34,8 @@ class Posterior(core.Posterior):
     _find_energy = staticmethod(find_energy)
     _map_energy = staticmethod(map_energy)
     _log_density = staticmethod(log_density)
-    _log_volume = staticmethod(log_volume)
-    _unconstrained_value = staticmethod(unconstrained_value)
+    _biject_to = staticmethod(biject_to)
+    _constant = staticmethod(lax.stop_gradient)
 
     def __init__(
         self,
@@ -64,7 +62,7 @@ class Posterior(core.Posterior):
         self._constants = lax.stop_gradient(parameters) | self._subsamples
         self.sites = {name: site for name, site in met.items() if site["type"] == "sample"}
         check_latents(self.latents, Delta)
-        unconstrained = {name: unconstrained_value(site) for name, site in self.latents.items()}
+        unconstrained = self._unconstrained(self.sites)
         self._remove_constants(unconstrained)
         self._arrange(unconstrained)
 

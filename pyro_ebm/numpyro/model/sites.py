@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
     TransformedDistribution,
-    biject_to,
 )
 from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
@@ -98,19 +97,6 @@ def spread_over_value(site: Site) -> Any:
 def log_density(site: Site) -> Array:
     """Log-density of each batch element; masks are a part of it, scales are not."""
     return site["fn"].log_prob(site["value"])
-
-
-def unconstrained_value(site: Site) -> Array:
-    """Value in unconstrained space, as a constant."""
-    return lax.stop_gradient(biject_to(site["fn"].support).inv(site["value"]))
-
-
-def log_volume(site: Site, unconstrained: Array) -> Array:
-    """Log-determinant of the map to the support, summed over events."""
-    bijection = biject_to(site["fn"].support)
-    log_volume = bijection.log_abs_det_jacobian(unconstrained, site["value"])
-    num_batch_dims = jnp.ndim(site["value"]) - site["fn"].event_dim
-    return sum_rightmost(log_volume, log_volume.ndim - num_batch_dims)
 
 
 # --- dependencies: a second, abstract run of the model ---

@@ -24,10 +24,8 @@ from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
     find_energy,
     log_density,
-    log_volume,
     map_energy,
     spread_over_value,
-    unconstrained_value,
 )
 from pyro_ebm.pyro.samplers.target import initial_values
 
@@ -38,8 +36,8 @@ class Posterior(core.Posterior):
     _find_energy = staticmethod(find_energy)
     _map_energy = staticmethod(map_energy)
     _log_density = staticmethod(log_density)
-    _log_volume = staticmethod(log_volume)
-    _unconstrained_value = staticmethod(unconstrained_value)
+    _biject_to = staticmethod(biject_to)
+    _constant = staticmethod(Tensor.detach)
 
     def __init__(
         self, model: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -52,7 +50,7 @@ class Posterior(core.Posterior):
         self._subsamples = {n: s["value"] for n, s in met.items() if site_is_subsample(s)}
         self.sites = {name: site for name, site in met.items() if name not in self._subsamples}
         check_latents(self.latents, Delta)
-        unconstrained = {name: unconstrained_value(site) for name, site in self.latents.items()}
+        unconstrained = self._unconstrained(self.sites)
         self._remove_constants(unconstrained)
         self._arrange(unconstrained)
 

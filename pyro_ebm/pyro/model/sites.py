@@ -7,7 +7,7 @@ from pyro.distributions import Independent, MaskedDistribution, TransformedDistr
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
 from torch import Tensor, nn
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution
 
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
@@ -89,19 +89,6 @@ def spread_over_value(site: Site) -> Any:
 def log_density(site: Site) -> Tensor:
     """Log-density of each batch element, without the scales and masks of handlers."""
     return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-
-
-def unconstrained_value(site: Site) -> Tensor:
-    """Value in unconstrained space, detached."""
-    return biject_to(site["fn"].support).inv(site["value"]).detach()
-
-
-def log_volume(site: Site, unconstrained: Tensor) -> Tensor:
-    """Log-determinant of the map from unconstrained space, for each batch element."""
-    bijection = biject_to(site["fn"].support)
-    log_volume = bijection.log_abs_det_jacobian(unconstrained, site["value"])
-    num_batch_dims = site["value"].ndim - site["fn"].event_dim
-    return cast(Tensor, sum_rightmost(log_volume, log_volume.ndim - num_batch_dims))
 
 
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---

@@ -62,13 +62,6 @@ def run_chains(
     With ``compile_steps``, ``torch.compile`` compiles each step: many seconds at first, worth it
     in runs of thousands of steps.
 
-    Raises:
-        ValueError: If an argument is out of range, the support cannot be mapped to unconstrained
-            space, or the density is not finite at the start of a chain.
-
-    Warns:
-        UserWarning: If chains diverged or never moved; the draws are returned all the same.
-
     Example:
         >>> import pyro.distributions as dist
         >>> from pyro_ebm.pyro import MALA, run_chains
