@@ -55,6 +55,9 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
     among it: they stay as they are. The same function with other arrays compiles nothing anew. A
     flow of flowjax may be the base.
 
+    In a guide NumPyro's stock ELBOs cannot see that it is unnormalized: ``EnergyELBO`` refuses it
+    there, and ``check_model(model, guide)`` lists it.
+
     Example:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> double_well = EnergyBased(lambda x: (x**2 - 1) ** 2, event_shape=())
