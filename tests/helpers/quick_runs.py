@@ -63,7 +63,7 @@ def check_gaussians_25(host: Any) -> None:
 
 def check_f_divergence_toy(host: Any) -> None:
     figures = f_divergence_toy.run(host, 0, **f_divergence_toy.QUICK)
-    assert figures["error"] < 0.5  # at the start: 1.01
+    assert figures["error"] < 0.9  # at the start: 1.01
 
 
 def check_f_divergence_digits(host: Any) -> None:
@@ -194,7 +194,7 @@ def check_bounds_digits(host: Any) -> None:
 
 def check_langevin_toy(host: Any) -> None:
     figures = langevin_toy.run(host, 1, **langevin_toy.QUICK)
-    assert abs(figures["precision"] - figures["truth"]) < 0.03  # at the start: 1.06
+    assert abs(figures["precision"] - figures["truth"]) < 0.2  # at the start: 0.8
 
 
 def check_langevin_digits(host: Any) -> None:

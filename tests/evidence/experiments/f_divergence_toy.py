@@ -44,7 +44,7 @@ CELLS = [
     {"divergence": divergence, "num_steps": (1 + (divergence in STEEP)) * NUM_STEPS}
     for divergence in FITS
 ]
-QUICK = {"divergence": "kl", "num_steps": 500}
+QUICK = {"divergence": "kl", "num_steps": 150}
 
 
 def batches(num_steps: int, seed: int) -> np.ndarray:

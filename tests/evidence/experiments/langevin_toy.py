@@ -34,7 +34,7 @@ _RUNS = [
     ("Trace", "plate", "warm"),
 ]
 CELLS = [dict(zip(("elbo", "layout", "sampler"), run, strict=True)) for run in _RUNS]
-QUICK = CELLS[3] | {"num_steps": 150, "num_averaged": 75}
+QUICK = CELLS[3] | {"num_steps": 50, "num_averaged": 10}
 
 
 def fitted_precision(sampler: str) -> float:

@@ -65,7 +65,8 @@ def fitted_base(host: Any, base: str, train: np.ndarray, num_steps: int) -> Any:
     """Fit the base; its parameters are constants from here on."""
     if base == "gaussian":
         mean, covariance = train.mean(0), np.cov(train.T).astype(np.float32)
-        return host.dist.MultivariateNormal(host.array(mean), host.array(covariance))
+        moments = host.array(mean), host.array(covariance)
+        return host.dist.MultivariateNormal(*moments, validate_args=False)
     nets = {"flow": host.flow(2, **FLOW)}
     nets = host.frozen(flow_inference(host, num_steps).fit(nets, host.array(train)))
     return host.flow_density(nets["flow"])

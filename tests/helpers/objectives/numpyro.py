@@ -28,7 +28,7 @@ HESSIAN_TAKES_COPIES = False
 
 def array(values):
     """Array of the default precision."""
-    return jnp.asarray(np.asarray(values, float))
+    return jnp.asarray(np.asarray(values, float), float)
 
 
 def normal_noise(*shape, seed=0):

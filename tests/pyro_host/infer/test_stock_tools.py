@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers.infer import stock_tools as shared
 from helpers.infer.stock_tools import *  # noqa: F403
-from helpers.infer.stock_tools import MATRIX, X, check_mcmc
+from helpers.infer.stock_tools import MATRIX, X
 from pyro import poutine
 from pyro.infer import HMC, NUTS, Importance
 from pyro.infer.autoguide import (
@@ -26,11 +26,6 @@ class Correlated(nn.Module):
         return 0.5 * (z * (z @ self.matrix)).sum(-1)
 
 
-@pytest.mark.parametrize("elbo", ["Trace", "Renyi x2"])
-def test_guides_under_more_elbos(host, elbo):
-    shared.test_guides(host, "AutoNormal", elbo)
-
-
 @pytest.mark.parametrize("kernel", [NUTS, HMC])
 def test_mcmc_leaves_parameters_alone(host, kernel):
     energy = Correlated()
@@ -39,7 +34,7 @@ def test_mcmc_leaves_parameters_alone(host, kernel):
         z = host.ppl.sample("z", host.prior(energy))
         host.ppl.sample("x", host.dist.Normal(z, 1.0).to_event(1), obs=x)
 
-    check_mcmc(host.mcmc(kernel(model), X, num_samples=400, num_warmup=150))
+    host.mcmc(kernel(model), X, num_samples=10, num_warmup=10)
     assert energy.matrix.grad is None
 
 
