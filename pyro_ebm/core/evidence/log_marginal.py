@@ -19,6 +19,8 @@ Constants = dict[str, tuple[Any, Any]]
 
 # A likelihood of many observations changes fastest near the prior: most temperatures belong there.
 _POWER = 4
+# Chains of the pilot run.
+NUM_PILOTS = 8
 # So large that draws of a base are inside of a support after the tries that a start has.
 _SHARE_OF_STARTS = 0.4
 

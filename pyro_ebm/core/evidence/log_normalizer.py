@@ -1,6 +1,7 @@
 r"""Normalizing constants of energy-based distributions: settings, result, checks."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -17,8 +18,6 @@ FEW = 10.0
 _WIDE = 1.0
 # Chains of the pilot run, or those that search for the bulk of a density.
 NUM_PILOTS = 100
-# Options of the search.
-SEARCH = {"num_chains": NUM_PILOTS, "num_samples": 1, "num_warmup": 300, "progress_bar": False}
 # Elements of a batch that a result prints.
 _MAX_LINES = 10
 
@@ -144,6 +143,18 @@ def _describe(result: Any, index: tuple[int, ...]) -> str:
         return sentence
     size, num_weights = float(result.effective_sample_size[index]), result.log_weights.shape[0]
     return f"{sentence}, effective samples {size:.0f} of {num_weights}"
+
+
+def search(distribution: Any, run: Callable[..., Any]) -> Any:
+    """Find the bulk of a density by short chains, where no draws of a base show it."""
+    options = {"num_samples": 1, "num_warmup": 300, "progress_bar": False}
+    with warnings.catch_warnings():
+        # Divergent and stuck chains matter to draws, not to a search.
+        warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
+        samples = run(distribution, num_chains=NUM_PILOTS, **options).samples
+    batch_shape = () if distribution.base is None else distribution.base.batch_shape
+    shape = (-1, *batch_shape, *distribution.event_shape)
+    return array_namespace(samples).reshape(samples, shape)
 
 
 def check_base(distribution: Any, use: Callable[[], Any], *, needs_density: bool) -> None:

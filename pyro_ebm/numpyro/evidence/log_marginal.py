@@ -29,9 +29,6 @@ from pyro_ebm.numpyro.samplers.mala import MALA
 
 LogWeight = Callable[[Array], Array]
 
-# Chains of the pilot run.
-_NUM_PILOTS = 8
-
 register_dataclass(core.LogMarginal)
 
 
@@ -182,7 +179,7 @@ def _weight_of_chain(
     schedule = Schedule(inverse_temperatures, None)
     if sampler.target_accept_prob is not None:
         start_key, step_key = random.split(rng_key)
-        pilots = posterior.starts(start_key, _NUM_PILOTS)
+        pilots = posterior.starts(start_key, core.NUM_PILOTS)
         _, log_step_sizes = pilot_run(step_key, sampler, path, inverse_temperatures, pilots)
         schedule = core.schedule_of_pilot(inverse_temperatures, log_step_sizes)
 

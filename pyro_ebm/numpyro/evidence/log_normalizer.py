@@ -98,7 +98,7 @@ def _grid(
         core.check_draws(distribution, settings.draws)
         values = settings.draws
     elif distribution.base is None or distribution._is_truncated:
-        values = _search(rng_key, distribution, settings.sampler)
+        values = core.search(distribution, partial(run_chains, rng_key, settings.sampler))
     else:
         _check(rng_key, distribution, settings, needs_density=True)
         values = _base_values(rng_key, distribution, settings.num_samples)
@@ -138,16 +138,6 @@ def _annealed(
 
 def _with_density(distribution: EnergyBased) -> EnergyBased:
     return distribution.latent if isinstance(distribution.base, Pushforward) else distribution
-
-
-def _search(rng_key: Array, distribution: EnergyBased, sampler: Sampler) -> Array:
-    """Find the bulk of a density by short chains, where no draws of a base show it."""
-    with warnings.catch_warnings():
-        # Divergent and stuck chains matter to draws, not to a search.
-        warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
-        chains = run_chains(rng_key, sampler, distribution, **core.SEARCH)
-    batch_shape = () if distribution.base is None else distribution.base.batch_shape
-    return chains.samples.reshape((-1, *batch_shape, *distribution.event_shape))
 
 
 def _bracket(

@@ -8,12 +8,23 @@ from jax import Array, lax, random
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.objectives import score_matching as core
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import Loss, Objective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.samplers.target import Potential, Target, value_and_gradient
 
 
-class ScoreMatching(core.ScoreMatching):
+class _BySecondDerivatives(Objective):
+    def check_energy(
+        self, distribution: EnergyBased, value: Array, counts: Array, site: str
+    ) -> None:
+        # Numbers are compared where they are known, outside of `jit`.
+        if all(map(not_jax_tracer, jax.tree.leaves((distribution, value, counts)))):
+            target = Target.of(distribution)
+            products = jax.jit(_hessian_products, static_argnums=0)
+            core.check_slope(distribution, target, value, counts, products, _fixed_signs, site)
+
+
+class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
     """Score matching with the whole Hessian's trace; the key is not used.
 
     The base class has the formula.
@@ -34,13 +45,8 @@ class ScoreMatching(core.ScoreMatching):
         directions = jnp.broadcast_to(directions, (len(identity), *x.shape))
         return _along(directions, target, x, event_ndim)
 
-    def check_energy(
-        self, distribution: EnergyBased, value: Array, counts: Array, site: str
-    ) -> None:
-        _check_slope(distribution, value, counts, site)
 
-
-class SlicedScoreMatching(core.SlicedScoreMatching):
+class SlicedScoreMatching(_BySecondDerivatives, core.SlicedScoreMatching):
     """Score matching along random signs, a vector for each value and projection.
 
     The base class has formula and settings.
@@ -57,11 +63,6 @@ class SlicedScoreMatching(core.SlicedScoreMatching):
         target, x, event_ndim = _unconstrained_rows(distribution, value)
         directions = random.rademacher(rng_key, (self.num_projections, *x.shape), x.dtype)
         return _along(directions, target, x, event_ndim)
-
-    def check_energy(
-        self, distribution: EnergyBased, value: Array, counts: Array, site: str
-    ) -> None:
-        _check_slope(distribution, value, counts, site)
 
 
 class DenoisingScoreMatching(core.DenoisingScoreMatching):
@@ -99,14 +100,6 @@ def _unconstrained_rows(distribution: EnergyBased, value: Array) -> tuple[Target
 def _along(directions: Array, target: Target, x: Array, event_ndim: int) -> Loss:
     gradient, products = _hessian_products(target.potential, x, directions)
     return Loss(core.score_matching(gradient, directions, products, event_ndim), {})
-
-
-def _check_slope(distribution: EnergyBased, value: Array, counts: Array, site: str) -> None:
-    # Numbers are compared where they are known, outside of `jit`.
-    if all(map(not_jax_tracer, jax.tree.leaves((distribution, value, counts)))):
-        target = Target.of(distribution)
-        products = jax.jit(_hessian_products, static_argnums=0)
-        core.check_slope(distribution, target, value, counts, products, _fixed_signs, site)
 
 
 def _fixed_signs(shape: tuple[int, ...], like: Array) -> Array:

@@ -38,26 +38,27 @@ def bind(energy: Callable[..., Any]) -> Callable[..., Any]:
     return energy if isinstance(energy, nn.Module) else capture(energy)
 
 
-def drawn_weights(energy: Function) -> Weights:
-    """Weights of a module that are sampled (``PyroSample``), as this run of the model drew them."""
+def drawn_weights(energy: Function, log_normalizer: Any) -> Weights:
+    """Weights of a module that are sampled (``PyroSample``), as this run of the model drew them.
+
+    Raises:
+        ValueError: If there are any, and the log-normalizer is unknown.
+    """
     modules = energy.modules() if isinstance(energy, nn.Module) else ()
     # Each read of such an attribute is a sample site, once in a run.
-    return {
+    weights = {
         module: {name: getattr(module, name) for name in samples}
         for module in modules
         if (samples := getattr(module, "_pyro_samples", None))
     }
-
-
-def check_drawn(weights: Weights, log_normalizer: Any) -> None:
-    """Raise if weights of an energy are sampled and its log-normalizer is unknown."""
-    names = [name for values in weights.values() for name in values]
-    if names and log_normalizer is None:
+    if weights and log_normalizer is None:
+        names = [name for values in weights.values() for name in values]
         raise ValueError(
             f"Expected an energy without PyroSample, got sampled {names}: the log-normalizer "
             "depends on them (the model is doubly intractable). Give `log_normalizer`, or make "
             "them parameters."
         )
+    return weights
 
 
 @contextmanager

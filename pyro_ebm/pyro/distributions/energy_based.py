@@ -25,7 +25,6 @@ from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
 from pyro_ebm.pyro.distributions.bound_energy import (
     bind,
-    check_drawn,
     drawn_weights,
     frozen_in_parameters,
     held,
@@ -112,9 +111,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             # Whatever draws from the base draws for each context.
             base = None if base is None else base.expand(batch_shape)
         self.energy = bind(energy)
-        self._drawn = drawn_weights(energy)
+        self._drawn = drawn_weights(energy, log_normalizer)
         self._latents = {} if log_normalizer is not None else latents_so_far()
-        check_drawn(self._drawn, log_normalizer)
         self.base: Any = base
         self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)

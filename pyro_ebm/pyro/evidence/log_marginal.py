@@ -24,9 +24,6 @@ from pyro_ebm.pyro.model.sites import log_density
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 
-# Chains of the pilot run.
-_NUM_PILOTS = 8
-
 
 def log_marginal(
     model: Callable[..., Any],
@@ -131,7 +128,7 @@ def _weigh_chains(
     temperatures = core.power_inverse_temperatures(settings.num_temperatures)
     schedule = Schedule(posterior.start.new_tensor(temperatures), None)
     if sampler.target_accept_prob is not None:
-        pilots = posterior.starts(_NUM_PILOTS)
+        pilots = posterior.starts(core.NUM_PILOTS)
         _, log_step_sizes = pilot_run(sampler, path, schedule.inverse_temperatures, pilots)
         schedule = core.schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
     runs = [anneal(sampler, path, schedule, posterior.starts(size)) for size in _batches(settings)]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
 
 import pyro
 import torch
@@ -82,7 +83,7 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
         core.check_draws(distribution, settings.draws)
         values = settings.draws
     elif distribution.base is None or distribution._is_truncated:
-        values = _search(distribution, settings.sampler)
+        values = core.search(distribution, partial(run_chains, settings.sampler))
     else:
         _check(distribution, settings, needs_density=True)
         values = distribution.base.sample((settings.num_samples,))
@@ -133,16 +134,6 @@ def _starts(distribution: EnergyBased, num_starts: int) -> tuple[Tensor, tuple[T
 
 def _with_density(distribution: EnergyBased) -> EnergyBased:
     return distribution.latent if isinstance(distribution.base, Pushforward) else distribution
-
-
-def _search(distribution: EnergyBased, sampler: Sampler) -> Tensor:
-    """Find the bulk of a density by short chains, where no draws of a base show it."""
-    with warnings.catch_warnings():
-        # Divergent and stuck chains matter to draws, not to a search.
-        warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
-        chains = run_chains(sampler, distribution, **core.SEARCH)
-    batch_shape = () if distribution.base is None else distribution.base.batch_shape
-    return chains.samples.reshape((-1, *batch_shape, *distribution.event_shape))
 
 
 def _check(

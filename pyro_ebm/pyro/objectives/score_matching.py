@@ -7,13 +7,25 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 
 from pyro_ebm.core.objectives import score_matching as core
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import Loss, Objective
 from pyro_ebm.pyro.distributions.bound_energy import graph_nodes, kept_buffers, shadowed
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.samplers.target import Potential, Target
 
 
-class ScoreMatching(core.ScoreMatching):
+class _BySecondDerivatives(Objective):
+    @torch.no_grad()
+    def check_energy(
+        self, distribution: EnergyBased, value: Tensor, counts: Tensor, site: str
+    ) -> None:
+        with kept_buffers(distribution.energy), shadowed(distribution._drawn):
+            target = Target.of(distribution)
+            core.check_slope(
+                distribution, target, value, counts, _hessian_products, _fixed_signs, site
+            )
+
+
+class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
     """Exact score matching; one call of the energy on D copies of each value.
 
     The first step raises for energies with LayerNorm or InstanceNorm: torch has their third
@@ -34,13 +46,8 @@ class ScoreMatching(core.ScoreMatching):
         directions = core.coordinate_directions(identity, x.ndim - event_ndim, event_shape)
         return _along(directions.expand(len(identity), *x.shape), target, x, event_ndim)
 
-    def check_energy(
-        self, distribution: EnergyBased, value: Tensor, counts: Tensor, site: str
-    ) -> None:
-        _check_slope(distribution, value, counts, site)
 
-
-class SlicedScoreMatching(core.SlicedScoreMatching):
+class SlicedScoreMatching(_BySecondDerivatives, core.SlicedScoreMatching):
     """Sliced score matching; one call of the energy on K copies of each value.
 
     The same layers are refused as by exact score matching.
@@ -58,11 +65,6 @@ class SlicedScoreMatching(core.SlicedScoreMatching):
         target, x, event_ndim = _unconstrained_rows(distribution, value)
         coins = torch.randint(2, (self.num_projections, *x.shape), device=x.device)
         return _along((2 * coins - 1).to(x.dtype), target, x, event_ndim)
-
-    def check_energy(
-        self, distribution: EnergyBased, value: Tensor, counts: Tensor, site: str
-    ) -> None:
-        _check_slope(distribution, value, counts, site)
 
 
 class DenoisingScoreMatching(core.DenoisingScoreMatching):
@@ -125,13 +127,6 @@ def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tu
     # With torch.func, because a leaf of autograd would stay in the loss as one more parameter.
     products, gradient = torch.func.grad(slope, has_aux=True)(x.expand(directions.shape))
     return gradient[0], products
-
-
-@torch.no_grad()
-def _check_slope(distribution: EnergyBased, value: Tensor, counts: Tensor, site: str) -> None:
-    with kept_buffers(distribution.energy), shadowed(distribution._drawn):
-        target = Target.of(distribution)
-        core.check_slope(distribution, target, value, counts, _hessian_products, _fixed_signs, site)
 
 
 def _fixed_signs(shape: tuple[int, ...], like: Tensor) -> Tensor:
