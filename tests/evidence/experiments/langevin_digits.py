@@ -56,7 +56,8 @@ def train(host: Any, nets: Nets, images: Any, num_training: int, num_langevin: i
 def normals(host: Any, loc: Any, scale_tril: Any) -> Any:
     """Sample latents, each image's from a normal of its own."""
     with host.plate("images", len(loc)):
-        return host.sample("z", host.dist.MultivariateNormal(loc, scale_tril=scale_tril))
+        options = {"scale_tril": scale_tril, "validate_args": False}
+        return host.sample("z", host.dist.MultivariateNormal(loc, **options))
 
 
 def fitted_posteriors(

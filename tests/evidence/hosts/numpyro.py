@@ -224,12 +224,12 @@ class Inference(InferenceSettings):
             yield _trained(nets, average), int(jnp.sum(~jnp.isfinite(losses)))
 
     def fit(self, nets, *args, **kwargs):
-        key, state = _next_key(), _started(self.svi, _next_key(), nets, *args, **kwargs)
-        options = {"progress_bar": False, "init_state": state, **kwargs}
-        result = self.svi.run(key, self.num_steps, nets, *args, **options)
+        _next_key()  # Spent in the runs that are on record.
+        state = _started(self.svi, _next_key(), nets, *args, **kwargs)
+        state, params = _run(self.svi, state, self.num_steps, nets, *args, **kwargs)
         # Frozen, but for this record of the last run.
-        self.__dict__["params"] = result.params | (result.state.mutable_state or {})
-        return _trained(nets, result.params)
+        self.__dict__["params"] = params | (state.mutable_state or {})
+        return _trained(nets, params)
 
     def metrics(self, nets, *args):
         model, guide = registering(self.model), registering(self.guide)
@@ -247,6 +247,17 @@ def _optimizer(adam: Adam, num_steps: int) -> optax.GradientTransformation:
 @eqx.filter_jit
 def _started(svi: infer.SVI, key: Array, nets: Any, *args: Any, **kwargs: Any) -> Any:
     return svi.init(key, nets, *args, **kwargs)
+
+
+@eqx.filter_jit
+def _run(
+    svi: infer.SVI, state: Any, num_steps: int, nets: Any, *args: Any, **kwargs: Any
+) -> tuple[Any, Any]:
+    def step(state: Any, _: None) -> tuple[Any, None]:
+        return svi.update(state, nets, *args, **kwargs)[0], None
+
+    state, _ = lax.scan(step, state, length=num_steps)
+    return state, svi.get_params(state)
 
 
 @eqx.filter_jit
