@@ -60,12 +60,6 @@ class EnergySite(core.EnergySite):
         site.check()
         return site
 
-    def check_finite(self, loss: Array) -> None:
-        """Raise unless a loss is finite; inside ``jit``, where nothing can raise, it is NaN."""
-        constant = lax.stop_gradient(loss)
-        if not_jax_tracer(constant) and not jnp.isfinite(constant).all():
-            raise core.not_finite(self.name)
-
     def log_normalizer(self, rng_key: Array, num_samples: int) -> Array:
         """Sum of estimates for all batch elements, from draws of the base; zero without one."""
         if self.energy.base is None:
@@ -230,9 +224,12 @@ class FactorEmitter(Messenger):
         if site.objective is not None:
             # NumPyro scales and masks the factor as it does the site itself.
             loss = site.loss(numpyro.prng_key()).value
-            if site.energy._validate_args:
-                site.check_finite(loss)
-            numpyro.factor(f"{site.name}$energy", lax.stop_gradient(loss) - loss)
+            constant = lax.stop_gradient(loss)
+            # Inside of `jit`, where nothing can raise, it is NaN.
+            if site.energy._validate_args and not_jax_tracer(constant):
+                if not jnp.isfinite(constant).all():
+                    raise core.not_finite(site.name)
+            numpyro.factor(f"{site.name}$energy", constant - loss)
 
 
 class _GuideSites(Messenger):
