@@ -43,7 +43,7 @@ class Gamma:
 
 
 class EnergyBased(Gamma):
-    base = energy = None
+    base = energy = _validate_args = _is_probed = None
 
     def potential(self, value):
         return -Gamma.log_prob(self, value)
