@@ -47,7 +47,9 @@ format: $(STAMP)
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
-test: lint doctest suites
+test: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint doctest
+	@$(MAKE) --no-print-directory suites
 
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 suites: $(STAMP)

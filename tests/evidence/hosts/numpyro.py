@@ -137,8 +137,7 @@ def flow(
     num_dims: int, *, num_layers: int, width: int, depth: int = 1, activation: str = "relu"
 ) -> Transformed:
     layers = {"flow_layers": num_layers, "nn_width": width, "nn_depth": depth}
-    return _made(
-        coupling_flow,
+    return coupling_flow(
         _next_key(),
         base_dist=StandardNormal((num_dims,)),
         nn_activation=getattr(jax.nn, activation),
@@ -150,8 +149,7 @@ def generator_flow(
     num_dims: int, *, num_layers: int, width: int, knots: int | None = None, interval: float = 5.0
 ) -> Transformed:
     transformer = knots and RationalQuadraticSpline(knots=knots, interval=interval)
-    return _made(
-        coupling_flow,
+    return coupling_flow(
         _next_key(),
         base_dist=StandardNormal((num_dims,)),
         flow_layers=num_layers,
