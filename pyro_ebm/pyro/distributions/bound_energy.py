@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -92,9 +92,13 @@ def _replace(tensors: Any, function: Callable[[Tensor], Tensor]) -> None:
     tensors.update({n: function(tensor) for n, tensor in tensors.items() if tensor is not None})
 
 
-@contextmanager
-def shadowed(weights: Weights) -> Iterator[None]:
+def shadowed(weights: Weights) -> AbstractContextManager[None]:
     """Give attributes of modules other values."""
+    return _shadowed(weights) if weights else nullcontext()
+
+
+@contextmanager
+def _shadowed(weights: Weights) -> Iterator[None]:
     for module, values in weights.items():
         module.__dict__.update(values)
     try:

@@ -16,9 +16,9 @@ from pyro_ebm.core.infer import mcmc as settings
 from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
 from pyro_ebm.core.samplers.checks import describe_trouble
 from pyro_ebm.core.samplers.dynamics import TransitionInfo
+from pyro_ebm.core.samplers.run import kept_draw
 from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.run import kept_draw
 from pyro_ebm.pyro.samplers.warmup import Warmup
 
 
@@ -74,7 +74,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
             state = self._warmup.adapt(self._index, state, info)
             count = self._index + 1
         else:
-            self._kept.append(kept_draw(self._potential, state, info)[1:])
+            self._kept.append(kept_draw(torch.no_grad()(self._potential), state, info)[1:])
             count = len(self._kept)
         self._state, self._index = state, self._index + 1
         self._mean_rate += (float(info.acceptance_rate) - self._mean_rate) / count

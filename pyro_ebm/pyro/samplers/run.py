@@ -24,8 +24,6 @@ from pyro_ebm.pyro.samplers.target import (
 )
 from pyro_ebm.pyro.samplers.warmup import Warmup
 
-kept_draw = torch.no_grad()(core.kept_draw)
-
 
 def short_run(sampler: Sampler, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
     """Run some steps from a position; detached."""
@@ -75,7 +73,7 @@ def run_chains(
     init = init if isinstance(init, ChainState | None) else real_array("init", init)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     target, validates = Target.of(distribution), distribution._validate_args
-    draws = []
+    draws, frozen = [], torch.no_grad()(target.potential)
     with pyro.validation_enabled(is_validate=False), compiled_steps(enabled=compile_steps):
         state = _start(sampler, distribution, target, num_chains, init, probes=validates)
         warmup = Warmup(sampler, state, num_warmup)
@@ -85,7 +83,7 @@ def run_chains(
             if index < num_warmup:
                 state = warmup.adapt(index, state, info)
             elif (index - num_warmup + 1) % thinning == 0:
-                draws.append(kept_draw(target.potential, state, info))
+                draws.append(core.kept_draw(frozen, state, info))
         chains = _chains(distribution, target, draws, state)
     rate, diverging = (chains.statistics[name] for name in ("acceptance_rate", "diverging"))
     for trouble in checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging):

@@ -22,6 +22,8 @@ class Warmup:
 
     def braked(self, state: ChainState) -> ChainState:
         """State with the step sizes that its chains can take now."""
+        if not torch.is_tensor(self.brakes):
+            return state
         return state._replace(step_size=state.step_size * self.brakes)
 
     def adapt(self, index: int, state: ChainState, info: TransitionInfo) -> ChainState:
