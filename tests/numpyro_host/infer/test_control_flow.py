@@ -126,3 +126,20 @@ def test_a_context_inside_of_a_scan_is_refused():
 
     with pytest.raises(NotImplementedError, match="without `context` inside of `scan`"):
         handlers.trace(handlers.seed(model, 0)).get_trace(None)
+
+
+def test_the_reported_number_of_a_plate_inside_of_a_scan_leaves_out_log_z():
+    x = random.normal(random.key(1), (4, 3))
+
+    def model(x):
+        energy = register("energy", Bowl())
+
+        def step(carry, row):
+            with numpyro.plate("rows", 3):
+                numpyro.sample("x", ebm.EnergyBased(energy, dist.Normal(0.0, 2.0)), obs=row)
+            return carry, None
+
+        scan(step, None, x)
+
+    with pytest.warns(UserWarning, match="leaves out the log-normalizer .* that can be drawn from"):
+        fit(model, empty_guide, LOSS, x)
