@@ -13,6 +13,8 @@ from evidence.experiments import (
     bounds_planes,
     bounds_sandwich,
     brackets,
+    conditional_digits,
+    conditional_normal,
     density,
     f_divergence_digits,
     f_divergence_toy,
@@ -210,6 +212,15 @@ def check_brackets(host: Any) -> None:
     slack = 4 * figures["standard error"]
     assert figures["lower"] - slack < figures["truth"] < figures["upper"] + slack
     assert figures["upper"] - figures["lower"] < 0.3
+
+
+def check_conditional_normal(host: Any) -> None:
+    assert conditional_normal.run(host, 0, **conditional_normal.QUICK)["off"] < 3
+
+
+def check_conditional_digits(host: Any) -> None:
+    figures = conditional_digits.run(host, 0, **conditional_digits.QUICK)
+    assert 0 <= figures["recognized"] < 0.5 < figures["classifier"]  # three steps
 
 
 CHECKS: dict[str, Check] = {
