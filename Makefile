@@ -47,9 +47,7 @@ format: $(STAMP)
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
-test: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint doctest
-	@$(MAKE) --no-print-directory suites
+test: lint doctest suites
 
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 suites: $(STAMP)

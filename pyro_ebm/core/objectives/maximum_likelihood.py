@@ -6,7 +6,7 @@ from typing import Any
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.loss import Loss, Objective
-from pyro_ebm.core.objectives.negatives import evaluate_energies, weight_metrics
+from pyro_ebm.core.objectives.negatives import draw_from_base, evaluate_energies, weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -47,10 +47,8 @@ class MaximumLikelihood(Objective):
 
     def _draw(self, base: Any, *rng_key: Any) -> tuple[Any, Any]:
         """Draws of the base with their log-densities, as constants."""
-        if base is None:
-            raise ValueError("Expected a base to draw from, got base=None.")
         try:
-            draws = self._constant(base.sample(*rng_key, (self.num_samples,)))
+            draws = draw_from_base(self, base, *rng_key)
             return draws, self._constant(base.log_prob(draws))
         except NotImplementedError as error:
             raise ValueError(f"Expected a base with sample and log_prob, got {base}.") from error

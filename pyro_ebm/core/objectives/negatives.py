@@ -68,6 +68,13 @@ def number_of_draws(settings: Negatives, value: Any, model: Any) -> int:
     return settings.num_samples or max(2, num_values // prod(model.batch_shape))
 
 
+def draw_from_base(objective: Any, base: Any, *rng_key: Any) -> Any:
+    """Draw ``num_samples`` constants for each element of the batch of a base."""
+    if base is None:
+        raise ValueError("Expected a base to draw from, got base=None.")
+    return objective._constant(base.sample(*rng_key, (objective.num_samples,)))
+
+
 class Energies(NamedTuple):
     """Energies of values and of negatives.
 

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.objectives.loss import Loss, Objective
-from pyro_ebm.core.objectives.negatives import energy_metrics, scaled_energies
+from pyro_ebm.core.objectives.negatives import draw_from_base, energy_metrics, scaled_energies
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -46,8 +46,11 @@ class NoiseContrastive(Objective):
     def __post_init__(self) -> None:
         convert_fields(self, num_samples=check_positive_integer)
 
-    def _loss(self, distribution: Any, value: Any, draws: Any, log_normalizer: Any) -> Loss:
-        energies = scaled_energies(distribution, value, draws)
+    def _loss(self, distribution: Any, value: Any, log_normalizer: Any, *rng_key: Any) -> Loss:
+        draws = draw_from_base(self, distribution.base, *rng_key)
+        if log_normalizer is not None:
+            _check_shape(distribution, log_normalizer)
+        energies = scaled_energies(distribution, self._constant(value), draws)
         constants = [self._constant(energy) for energy in energies]
         shift = 0.0 if log_normalizer is None else log_normalizer
         positive, negative = (energy + shift for energy in energies)
@@ -81,13 +84,10 @@ def accuracy(positive: Any, negative: Any) -> Any:
     return 0.5 * (shares[0] + shares[1])
 
 
-def check_attached(distribution: Any, log_normalizer: Any) -> None:
-    """Raise unless there is a base, and the attached log-normalizer fits it."""
-    if distribution.base is None:
-        raise ValueError("Expected a base to draw from, got base=None.")
-    expected = own_shape(distribution)
-    if log_normalizer is not None and tuple(log_normalizer.shape) not in ((), expected):
+def _check_shape(distribution: Any, log_normalizer: Any) -> None:
+    shape, expected = tuple(log_normalizer.shape), own_shape(distribution)
+    if shape not in ((), expected):
         raise ValueError(
             "Expected a scalar `log_normalizer`, or one of the batch shape of base and context, "
-            f"{expected}, got shape {tuple(log_normalizer.shape)}."
+            f"{expected}, got shape {shape}."
         )

@@ -32,6 +32,4 @@ class NoiseContrastive(core.NoiseContrastive):
         *,
         log_normalizer: Array | None = None,
     ) -> Loss:
-        core.check_attached(distribution, log_normalizer)
-        draws = lax.stop_gradient(distribution.base.sample(rng_key, (self.num_samples,)))
-        return self._loss(distribution, lax.stop_gradient(value), draws, log_normalizer)
+        return self._loss(distribution, value, log_normalizer, rng_key)

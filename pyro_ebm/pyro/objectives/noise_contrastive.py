@@ -1,6 +1,5 @@
 """Noise-contrastive estimation with Pyro."""
 
-import torch
 from torch import Tensor
 
 from pyro_ebm.core.objectives import noise_contrastive as core
@@ -26,7 +25,4 @@ class NoiseContrastive(core.NoiseContrastive):
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, log_normalizer: Tensor | None = None
     ) -> Loss:
-        core.check_attached(distribution, log_normalizer)
-        with torch.no_grad():
-            draws = distribution.base.sample((self.num_samples,))
-        return self._loss(distribution, value.detach(), draws, log_normalizer)
+        return self._loss(distribution, value, log_normalizer)
