@@ -235,11 +235,11 @@ def not_finite(site: str) -> ValueError:
     )
 
 
-def without_base(site: str, kind: str = "to estimate it from") -> str:
+def without_base(site: str) -> str:
     """Warning about a reported loss without log-normalizer."""
     return (
-        f"The reported loss leaves out the log-normalizer of site {site!r}, which has no base "
-        f"{kind}; num_normalizer_samples=0 turns this warning off."
+        f"The reported loss leaves out the log-normalizer of site {site!r}, which has no base to "
+        "estimate it from; num_normalizer_samples=0 turns this warning off."
     )
 
 

@@ -184,22 +184,24 @@ def bind(energy: Any) -> Any:
 class ScannedEnergy:
     """Energies of all steps of a ``scan``, each for its own slice of the values.
 
-    Values come flat, shape ``(sample * num_steps * size, *event)``, ``size`` being the batch of
-    one step.
+    Values, and their contexts, come flat, shape ``(sample * num_steps * size, *event)``, ``size``
+    being the batch of one step.
     """
 
     def __init__(self, energies: BoundFunction, size: int) -> None:
         self.energies = energies
         self.size = size
 
-    def __call__(self, value: Array) -> Array:
+    def __call__(self, *rows: Any) -> Array:
         num_steps = jax.tree.leaves(self.energies)[0].shape[0]
-        rows = value.reshape((-1, num_steps, self.size, *value.shape[1:]))
-        num_samples = rows.shape[0]
-        by_step = jnp.moveaxis(rows, 1, 0).reshape((num_steps, -1, *value.shape[1:]))
-        energies = jax.vmap(BoundFunction.__call__)(self.energies, by_step)
-        energies = energies.reshape((num_steps, num_samples, self.size))
-        return jnp.moveaxis(energies, 0, 1).reshape(value.shape[0])
+
+        def by_step(leaf: Array) -> Array:
+            leaf = leaf.reshape((-1, num_steps, self.size, *leaf.shape[1:]))
+            return jnp.moveaxis(leaf, 1, 0).reshape((num_steps, -1, *leaf.shape[3:]))
+
+        energies = jax.vmap(BoundFunction.__call__)(self.energies, *jax.tree.map(by_step, rows))
+        energies = energies.reshape((num_steps, -1, self.size))
+        return jnp.moveaxis(energies, 0, 1).reshape(-1)
 
     def tree_flatten(self) -> tuple[Any, Any]:
         return (self.energies,), self.size

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from typing import Any, cast
 
 import jax
@@ -40,6 +39,7 @@ from pyro_ebm.numpyro.distributions.bound_energy import (
 )
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward, as_pushforward, latent_energy
+from pyro_ebm.numpyro.distributions.scanned import promote_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.run import move_values
@@ -281,20 +281,4 @@ def _vmap_over_energy_based(
     return axes
 
 
-@promote_batch_shape.register
-def _promote_energy_based(dist: EnergyBased) -> EnergyBased:
-    if dist.context is not None:
-        raise NotImplementedError(
-            "Expected an energy without `context` inside of `scan`, got one: write the steps as a "
-            "plate, or as a loop of Python."
-        )
-    # A scan has stacked every array, so that each step comes with an energy of its own.
-    new = copy.copy(dist)
-    arrays = jax.tree.leaves(dist.energy)
-    if arrays:
-        new.energy = ScannedEnergy(dist.energy, prod(dist.batch_shape))
-        new._batch_shape = (arrays[0].shape[0], *dist.batch_shape)
-    if dist.base is not None:
-        new.base = promote_batch_shape(dist.base.expand(dist.batch_shape))
-        new._batch_shape = new.base.batch_shape
-    return new
+promote_batch_shape.register(EnergyBased, promote_energy_based)

@@ -66,10 +66,6 @@ class EnergySite(core.EnergySite):
             warnings.warn(core.without_base(self.name), stacklevel=2)
             return self.total(jnp.zeros(()))
         log_weights = self._log_weights(num_samples, rng_key)
-        if log_weights.shape[1:] != self.energy.base.batch_shape:
-            # NumPyro draws wrong shapes from what a scan has stacked inside of a plate.
-            warnings.warn(core.without_base(self.name, "that can be drawn from"), stacklevel=2)
-            return self.total(jnp.zeros(()))
         return self.total(self._map(lambda energy, value: log_mean_exp(log_weights)))
 
     def _log_weights(self, num_samples: int, rng_key: Array) -> Array:

@@ -1,8 +1,11 @@
 """Energies inside of `scan` and `cond`."""
 
+from contextlib import nullcontext
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 from helpers.hosts.numpyro import Bowl, empty_guide, fit, register
 from helpers.issues import is_only
@@ -116,30 +119,97 @@ def test_a_branch_has_the_loss_of_its_base():
         assert losses[0].losses == pytest.approx(losses[1].losses, rel=1e-5)
 
 
-def test_a_context_inside_of_a_scan_is_refused():
-    def model(y):
-        def step(_, c):
-            prior = ebm.EnergyBased(lambda x, c: c * x**2, dist.Normal(0.0, 1.0), context=c)
-            return _, numpyro.sample("x", prior)
+# --- contexts and plates inside of a scan, against closed forms ---
 
-        scan(step, None, jnp.ones((3, 2)))
-
-    with pytest.raises(NotImplementedError, match="without `context` inside of `scan`"):
-        handlers.trace(handlers.seed(model, 0)).get_trace(None)
+WEIGHT, SCALE = 0.5, 2.0
+DATA = random.normal(random.key(1), (4, 3))
+CONTEXT = jnp.linspace(-1.0, 1.0, 4)[:, None] + jnp.arange(3) / 4
 
 
-def test_the_reported_number_of_a_plate_inside_of_a_scan_leaves_out_log_z():
-    x = random.normal(random.key(1), (4, 3))
+def tilted(base, **kwargs):
+    """A step with E(x, c) = weight e^c x^2 in a plate, the weight once more an array of it."""
 
     def model(x):
-        energy = register("energy", Bowl())
+        weight = numpyro.param("weight", WEIGHT)
+        weights = jnp.ones(len(x)) * weight
 
-        def step(carry, row):
-            with numpyro.plate("rows", 3):
-                numpyro.sample("x", ebm.EnergyBased(energy, dist.Normal(0.0, 2.0)), obs=row)
-            return carry, None
+        def step(carry, at):
+            x, c, w = at
+            context = {"c": c} if x.ndim else {"c": c[0]}
+            energy = ebm.EnergyBased(
+                lambda x, c: w * jnp.exp(c["c"]) * x**2,
+                base(),
+                context=context,
+                context_batch_ndims=x.ndim,
+                **kwargs,
+            )
+            with numpyro.plate("rows", 3) if x.ndim else nullcontext():
+                return carry, numpyro.sample("x", energy, obs=x)
 
-        scan(step, None, x)
+        scan(step, 0.0, (x, CONTEXT, weights))
 
-    with pytest.warns(UserWarning, match="leaves out the log-normalizer .* that can be drawn from"):
-        fit(model, empty_guide, LOSS, x)
+    return model
+
+
+@pytest.mark.parametrize("plate", [True, False], ids=["plate", "steps"])
+def test_contexts_and_plates_inside_of_a_scan(plate):
+    x, c = (DATA, CONTEXT) if plate else (DATA[:, 0], CONTEXT[:, 0])
+    loss = ebm.EnergyELBO(ebm.MaximumLikelihood(num_samples=4000))
+    model = tilted(lambda: dist.Normal(0.0, SCALE))
+    path = fit(model, empty_guide, loss, x, num_steps=1, optimizer=optax.sgd(1.0))
+    precision = 1 / SCALE**2 + 2 * WEIGHT * jnp.exp(c)
+    exact = -dist.Normal(0.0, precision**-0.5).log_prob(x).sum()
+    assert path.losses[0] == pytest.approx(float(exact), abs=0.01)
+    gradient = (jnp.exp(c) * (x**2 - 1 / precision)).sum()
+    assert WEIGHT - path.params["weight"] == pytest.approx(float(gradient), abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        (lambda: dist.LogNormal(0.0, 1.0), {}),
+        (lambda: dist.Uniform(0.0, 9.0), {}),
+        (lambda: dist.Normal(0.0, 1.0), {"support": dist.constraints.interval(0.0, 9.0)}),
+        (
+            lambda: dist.Normal(0.0, 1.0),
+            {"log_normalizer": (lambda shift: lambda: shift * jnp.arange(3.0))(jnp.array(0.5))},
+        ),
+        (lambda: None, {"event_shape": ()}),
+        (
+            lambda: dist.MixtureSameFamily(
+                dist.Categorical(logits=jnp.zeros(2)), dist.Normal(jnp.array([-1.0, 1.0]), 1.0)
+            ),
+            {},
+        ),
+    ],
+    ids=["transformed", "bounded", "truncated", "normalized", "no base", "mixture"],
+)
+def test_log_densities_and_draws_are_those_of_the_steps(base, options):
+    x = jnp.abs(DATA)
+    site = handlers.trace(handlers.seed(tilted(base, **options), 0)).get_trace(x)["x"]
+    fn = site["fn"]
+    plain = ebm.EnergyBased(
+        lambda x, c: WEIGHT * jnp.exp(c) * x**2,
+        base(),
+        context=CONTEXT,
+        context_batch_ndims=2,
+        **options,
+    )
+    assert fn.batch_shape == plain.batch_shape == (4, 3)
+    for values in (x, jnp.stack([x, 2 * x])):
+        assert jnp.allclose(fn.log_prob(values), plain.log_prob(values), rtol=1e-5)
+    assert fn.support(x).tolist() == [[True] * 3] * 4
+    if fn.base is not None:
+        draws = fn.base.sample(random.key(0), (5,))
+        assert draws.shape == (5, 4, 3)
+        assert len(jnp.unique(draws)) == draws.size
+
+
+def test_a_pushforward_inside_of_a_scan_is_refused():
+    base = ebm.Pushforward(dist.Normal(jnp.zeros(1), 1.0).to_event(1), lambda z: z)
+
+    def step(carry, x):
+        return carry, numpyro.sample("x", ebm.EnergyBased(Bowl(), base), obs=x)
+
+    with pytest.raises(NotImplementedError, match="other than a Pushforward inside of `scan`"):
+        handlers.trace(handlers.seed(scan, 0)).get_trace(step, 0.0, jnp.ones((3, 1)))
