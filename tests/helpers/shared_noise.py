@@ -29,6 +29,13 @@ def losses() -> np.ndarray:
     return np.log((STABILIZATION + weights.sum(0)) / NUM_SAMPLES)
 
 
+def metrics() -> dict[str, float]:
+    """Gap and scale of the potentials."""
+    values, copies = _potential(X), _potential(NEGATIVES)
+    scale = np.concatenate([values, copies.ravel()]).std()
+    return {"energy_gap": copies.mean() - values.mean(), "energy_scale": scale}
+
+
 def gradients() -> dict[str, np.ndarray]:
     """Gradients of the mean loss: the weighted differences of the energy's own gradients."""
     weights = np.exp(_potential(X) - _potential(NEGATIVES))

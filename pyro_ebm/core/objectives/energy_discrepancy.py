@@ -8,7 +8,8 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_nonnegative, check_positive, check_positive_integer
 from pyro_ebm.core.numerics import logsumexp
-from pyro_ebm.core.objectives.loss import Objective
+from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.negatives import energy_metrics
 from pyro_ebm.core.objectives.perturbations import check_perturbation
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 
@@ -61,6 +62,12 @@ class EnergyDiscrepancy(Objective):
             num_samples=check_positive_integer,
             stabilization=check_nonnegative,
         )
+
+    def _loss(self, potential: Any) -> Loss:
+        """Loss from potentials of values, first, and of their copies, shape ``(1 + M, *batch)``."""
+        positive, negative = potential[0, ...], potential[1:, ...]
+        loss = energy_discrepancy(positive, negative, self.stabilization)
+        return Loss(loss, energy_metrics(self._constant(positive), self._constant(negative)))
 
 
 def energy_discrepancy(positive: Any, negative: Any, stabilization: float) -> Any:

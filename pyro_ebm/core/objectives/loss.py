@@ -16,8 +16,9 @@ class Loss(NamedTuple):
             how often each value counts, by default once. They run only when someone reads them.
             Names in use:
 
-            | ``energy_gap``: mean energy of negatives minus mean energy of values.
-            | ``energy_scale``: standard deviation of all energies in the loss.
+            | ``energy_gap``: mean energy of negatives minus mean energy of values; in energy
+              discrepancy and bidirectional bounds of potentials, which include the base.
+            | ``energy_scale``: standard deviation of all of these energies.
             | ``effective_sample_size``: of weighted draws, the smallest over the batch.
     """
 

@@ -25,12 +25,12 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         [1.25 1.25 1.25]
     """
 
+    _constant = staticmethod(lax.stop_gradient)
+
     def loss(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Loss:
         target, variance = Target.of(distribution), self.variance
         kernel = self.perturbation if variance is None else GaussianPerturbation(variance)
         forward_key, backward_key = random.split(rng_key)
         x = target.position(value)
         copies = kernel.backward(backward_key, kernel.forward(forward_key, x), self.num_samples)
-        potential = target.potential(lax.stop_gradient(jnp.concatenate([x[None], copies])))
-        loss = core.energy_discrepancy(potential[0], potential[1:], self.stabilization)
-        return Loss(loss, {})
+        return self._loss(target.potential(lax.stop_gradient(jnp.concatenate([x[None], copies]))))

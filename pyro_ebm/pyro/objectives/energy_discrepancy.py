@@ -24,6 +24,8 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         tensor([1.3333, 1.3333])
     """
 
+    _constant = staticmethod(Tensor.detach)
+
     def loss(self, distribution: EnergyBased, value: Tensor) -> Loss:
         target = Target.of(distribution)
         x = target.position(value).detach()
@@ -31,6 +33,4 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         kernel = self.perturbation if variance is None else GaussianPerturbation(variance)
         with torch.no_grad():
             copies = kernel.backward(kernel.forward(x), self.num_samples)
-        potential = target.potential(torch.cat([x[None], copies]))
-        loss = core.energy_discrepancy(potential[0], potential[1:], self.stabilization)
-        return Loss(loss, {})
+        return self._loss(target.potential(torch.cat([x[None], copies])))

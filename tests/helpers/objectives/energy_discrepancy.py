@@ -149,6 +149,7 @@ def check_shared_noise(host, tolerance):
     found = host.step(objective, prior, params, shared_noise.X)
     tolerances = {"atol": tolerance, "rtol": tolerance}
     np.testing.assert_allclose(found.loss, shared_noise.losses(), **tolerances)
+    assert found.metrics == pytest.approx(shared_noise.metrics(), rel=10 * tolerance)
     for name, expected in shared_noise.gradients().items():
         np.testing.assert_allclose(found.gradients[name], expected, **tolerances)
     return found

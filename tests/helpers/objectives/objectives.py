@@ -25,7 +25,7 @@ OBJECTIVES = {
         lambda ebm: ebm.EnergyDiscrepancy(variance=0.5, num_samples=3),
         [],
         lambda host: [4 * 6],
-        set(),
+        ENERGIES,
     ),
     "contrastive": (
         lambda ebm: ebm.ContrastiveDivergence(),
