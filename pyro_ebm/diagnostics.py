@@ -51,13 +51,13 @@ def to_arviz(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, list[str]] | None = None,
     sample_stats: Group | None = None,
+    log_likelihood: Group | bool | None = None,
     **groups: Group,
 ) -> Any:
     """Convert posterior draws to the data structure of the installed ArviZ.
 
     R-hat and effective sample sizes are about Markov chains, not about independent draws from a
-    guide. The log-likelihood of an observed energy-based site is known up to a constant only: leave
-    it out of `log_likelihood`, or put in that of `distribution.normalized(log_normalizer)`.
+    guide.
 
     Args:
         draws: :class:`Chains`; an `MCMC` object of Pyro or NumPyro that has run; or a dictionary
@@ -70,6 +70,10 @@ def to_arviz(
         sample_stats: Statistics of the sampler under ArviZ's names, shape `(chain, draw, *batch)`
             or flat, in addition to those of `draws`. A draw is `diverging` if it diverged in any
             batch element.
+        log_likelihood: With an `MCMC` object, True evaluates that of each observed value in its
+            model, for `az.loo` and `az.compare`; masked values count as zero. An energy-based site
+            is refused, unless its density is `distribution.normalized(log_normalizer)`. Or the
+            group itself, a dictionary.
         **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
             `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
             them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
@@ -80,8 +84,9 @@ def to_arviz(
 
     Raises:
         TypeError: If `draws` has another type.
-        ValueError: If shapes disagree, a group has an unknown name, or a statistic of an
-            energy-based model is called `energy`, which in ArviZ is that of the Hamiltonian.
+        ValueError: If shapes disagree, a group has an unknown name, a statistic of an
+            energy-based model is called `energy`, which in ArviZ is that of the Hamiltonian, or a
+            log-likelihood is not known.
 
     Example:
         >>> draws = {"z": np.random.default_rng(0).normal(size=(4, 100, 2))}
@@ -96,6 +101,8 @@ def to_arviz(
             "Expected the energy of an energy-based model under the name 'ebm_energy', got "
             "'energy', which in ArviZ is the energy of the sampler's Hamiltonian."
         )
+    if log_likelihood:
+        groups["log_likelihood"] = _given(draws, log_likelihood)
     contents = {"posterior": posterior, "sample_stats": _statistics(statistics, chain, draw)}
     contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
@@ -193,6 +200,15 @@ def _shaped(group: str, arrays: Group, chain: int, draw: int) -> dict[str, np.nd
         return {name: to_numpy(value) for name, value in arrays.items()}
     known = ", ".join(_PER_DRAW + _PRIOR + _DATA)
     raise ValueError(f"Expected groups out of {known}, got {group!r}.")
+
+
+def _given(draws: Any, log_likelihood: Any) -> Group:
+    if isinstance(log_likelihood, Mapping):
+        return log_likelihood
+    raise ValueError(
+        "Expected an MCMC object, and to_arviz of pyro_ebm.pyro or pyro_ebm.numpyro, with "
+        f"`log_likelihood={log_likelihood}`, got {_kind(draws)}: give the group itself."
+    )
 
 
 def _statistics(statistics: Group, chain: int, draw: int) -> dict[str, np.ndarray]:

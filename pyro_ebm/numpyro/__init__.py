@@ -6,15 +6,17 @@ with require_extra("numpyro"):
     import jax as _jax  # noqa: F401
     import numpyro as _numpyro  # noqa: F401
 
+from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
-from pyro_ebm.diagnostics import to_arviz
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
+from pyro_ebm.numpyro.distributions.run_smc import run_smc
 from pyro_ebm.numpyro.evidence.bounds import generator_bounds
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.numpyro.infer.langevin_guide import LangevinGuide
+from pyro_ebm.numpyro.infer.log_likelihood import to_arviz
 from pyro_ebm.numpyro.infer.mcmc import SamplerKernel
 from pyro_ebm.numpyro.infer.persistent_chains import PersistentChains
 from pyro_ebm.numpyro.model.check import check_model
@@ -39,6 +41,7 @@ from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
+from pyro_ebm.numpyro.samplers.smc import SMC
 
 __all__ = [
     "BidirectionalBounds",
@@ -60,6 +63,7 @@ __all__ = [
     "PersistentChains",
     "PseudoSpherical",
     "Pushforward",
+    "SMC",
     "SamplerKernel",
     "ScoreMatching",
     "SlicedScoreMatching",
@@ -67,10 +71,12 @@ __all__ = [
     "attach",
     "generator_bounds",
     "check_model",
+    "log_density",
     "log_det_jtj",
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "run_smc",
     "site_distribution",
     "to_arviz",
 ]

@@ -6,15 +6,17 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
+from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
-from pyro_ebm.diagnostics import to_arviz
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
+from pyro_ebm.pyro.distributions.run_smc import run_smc
 from pyro_ebm.pyro.evidence.bounds import generator_bounds
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
+from pyro_ebm.pyro.infer.log_likelihood import to_arviz
 from pyro_ebm.pyro.infer.mcmc import SamplerKernel
 from pyro_ebm.pyro.infer.persistent_chains import PersistentChains
 from pyro_ebm.pyro.model.check import check_model
@@ -40,6 +42,7 @@ from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
+from pyro_ebm.pyro.samplers.smc import SMC
 
 __all__ = [
     "BidirectionalBounds",
@@ -61,6 +64,7 @@ __all__ = [
     "PersistentChains",
     "PseudoSpherical",
     "Pushforward",
+    "SMC",
     "SamplerKernel",
     "ScoreMatching",
     "SlicedScoreMatching",
@@ -68,10 +72,12 @@ __all__ = [
     "attach",
     "generator_bounds",
     "check_model",
+    "log_density",
     "log_det_jtj",
     "log_marginal",
     "log_normalizer",
     "run_chains",
+    "run_smc",
     "site_distribution",
     "to_arviz",
     "step_when",

@@ -214,6 +214,8 @@ def test_energies_of_models_have_their_own_name(convert):
 
 
 def test_errors():
+    with pytest.raises(ValueError, match="an MCMC object, and to_arviz of .*=True`, got dict"):
+        to_arviz({"z": draws()}, log_likelihood=True)
     with pytest.raises(TypeError, match="an MCMC object of Pyro or NumPyro, got ndarray"):
         to_arviz(draws())
     with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got .*\(2, 49, 3\)"):

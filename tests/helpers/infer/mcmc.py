@@ -77,6 +77,15 @@ def test_summary_and_arviz(host, capsys):
     assert set(data.sample_stats) == {"lp", "acceptance_rate", "step_size", "diverging"}
 
 
+def test_log_likelihood_of_a_run(host):
+    data = host.ebm.to_arviz(finished(host), log_likelihood=True)
+    draws = {site: data.posterior[site].values[..., None] for site in ("z", "rate")}
+    expected = stats.expon(0, 1 / draws["rate"]).logpdf(TIMES)
+    np.testing.assert_allclose(data.log_likelihood["times"], expected, atol=1e-5)
+    expected = stats.norm(draws["z"][..., 0]).logpdf(X)
+    np.testing.assert_allclose(data.log_likelihood["x"], expected, atol=1e-5)
+
+
 def test_lp_is_the_unconstrained_density(host):
     data = to_arviz(finished(host))
     z, rate = (data.posterior[site].values[-1, -1] for site in ("z", "rate"))

@@ -1,0 +1,54 @@
+"""Sites of a model whose pointwise log-likelihood ArviZ compares."""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from pyro_ebm.core.model.posterior import Site
+
+
+def model_of(kernel: Any) -> Any:
+    """Return the model behind a kernel of MCMC."""
+    model = getattr(kernel, "model", None)
+    if model is None:
+        raise ValueError(
+            "Expected an MCMC object with a model for `log_likelihood=True`, got "
+            f"{type(kernel).__name__} without one: give the group, log_likelihood={{...}}."
+        )
+    return model
+
+
+def pointwise_sites(
+    sites: Iterable[Site], draws: Collection[str], is_unnormalized: Callable[[Any], bool]
+) -> list[str]:
+    """Return the names of the observed sites, without factors.
+
+    Args:
+        sites: Messages of all sample sites of a run of the model.
+        draws: Names of the variables with posterior draws.
+        is_unnormalized: Whether the density of a distribution is known up to a constant only.
+
+    Raises:
+        ValueError: If an observed site is unnormalized, a latent variable has no draws, or nothing
+            is observed.
+    """
+    names = []
+    for site in sites:
+        name = site["name"]
+        if name in draws or tuple(site["fn"].event_shape) == (0,):
+            continue
+        if not site["is_observed"]:
+            raise ValueError(
+                f"Expected draws of every latent variable for `log_likelihood=True`, got none of "
+                f"{name!r}: what MCMC sums over, the log-likelihood has to sum over too."
+            )
+        if is_unnormalized(site["fn"]):
+            raise ValueError(
+                "Expected a log-likelihood in full for `log_likelihood=True`, got energy-based "
+                f"site {name!r}, whose density is known up to its log-normalizer: observe "
+                "`distribution.normalized(log_normalizer)` there, or give the other sites alone, "
+                "log_likelihood={...}."
+            )
+        names.append(name)
+    if not names:
+        raise ValueError("Expected observed sites for `log_likelihood=True`, got none.")
+    return names

@@ -1,0 +1,55 @@
+"""Pointwise log-likelihoods of a Pyro model, for ArviZ."""
+
+from functools import wraps
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import MCMC
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyro_ebm import diagnostics
+from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
+from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.pyro.model.sites import find_mixture, is_unnormalized, log_density
+
+
+@wraps(diagnostics.to_arviz)
+def to_arviz(draws: Any, *, log_likelihood: Any = None, **options: Any) -> Any:
+    if log_likelihood is True and isinstance(draws, MCMC):
+        log_likelihood = _log_likelihood(draws)
+    return diagnostics.to_arviz(draws, log_likelihood=log_likelihood, **options)
+
+
+@torch.no_grad()
+def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
+    """Log-likelihoods by observed site, shape ``(chain * draw, *batch)``."""
+    model, samples = model_of(mcmc.kernel), mcmc.get_samples()
+    densities: dict[str, list[Tensor]] = {}
+    # One by one: a model need not be vectorized over draws.
+    for index in range(len(next(iter(samples.values())))):
+        draw = {name: values[index] for name, values in samples.items()}
+        with poutine.block(), poutine.trace() as met, poutine.condition(data=draw):
+            model(*mcmc._args, **mcmc._kwargs)
+        sites = {name: site for name, site in met.trace.nodes.items() if _is_sample(site)}
+        if not densities:
+            names = pointwise_sites(sites.values(), samples, _is_unnormalized)
+            densities = {name: [] for name in names}
+        for name, values in densities.items():
+            values.append(_masked_density(sites[name]))
+    return {name: torch.stack(values) for name, values in densities.items()}
+
+
+def _is_sample(site: Any) -> bool:
+    is_random = site["type"] == "sample" and not site_is_subsample(site)
+    return is_random and "_deterministic" not in site["infer"]
+
+
+def _is_unnormalized(fn: Any) -> bool:
+    return is_unnormalized(fn) or find_mixture(fn) is not None
+
+
+def _masked_density(site: Site) -> Tensor:
+    density, mask = log_density(site), site["mask"]
+    return density if mask is None else torch.where(torch.as_tensor(mask), density, 0.0)

@@ -1,0 +1,1 @@
+from helpers.evidence.log_density import *  # noqa: F403

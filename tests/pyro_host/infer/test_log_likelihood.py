@@ -1,0 +1,1 @@
+from helpers.infer.log_likelihood import *  # noqa: F403
