@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from pyro_ebm.core.checks import check_positive_integer
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.checks import check_choice, check_positive_integer
 from pyro_ebm.core.samplers.settings import check_sampler
 
 
@@ -28,6 +30,13 @@ class LangevinGuide:
     final values: the guide's log-density is zero there, and its gradient that of
     :math:`-\log q(z)`. The reported number does not change.
 
+    With ``start="stored"`` every row of the data keeps chains of its own: it starts as above when
+    it is first met, and afterwards where it stopped. Few steps then suffice, as parameters move
+    slowly. Rows are the elements of the latents' plates, known by the indices of these: data that
+    come in batches need ``plate("data", size, subsample_size=...)``, or on Pyro ``subsample=``. A
+    plate of the size of a batch takes its rows for the same ones each time. Rows that are masked
+    out keep their place. Other data need another guide.
+
     Args:
         model: The model, vectorized over its plates.
         sampler: The kernel. Default: ``Langevin(0.005)``. Fit the step size to the scale of the
@@ -36,29 +45,63 @@ class LangevinGuide:
         num_steps: Steps of each chain.
         init: Guide of the same model that samples every latent from a distribution with a density.
             Default: none.
+        start: ``"fresh"`` or ``"stored"``.
 
     Raises:
         TypeError: If ``sampler`` is no sampler.
-        ValueError: When called: if a latent is discrete, ``init`` leaves a latent out or, while the
-            host validates, chains have diverged.
+        ValueError: If ``start`` is another word. When called: if a latent is discrete, ``init``
+            leaves a latent out or, while the host validates, chains have diverged. With stored
+            chains: if no plate is around the latents, or the number of rows changes.
 
     References:
         | Learning latent space energy-based prior model (Pang, Han, Nijkamp, Zhu and Wu, 2020)
           https://arxiv.org/abs/2006.08205
+        | Learning latent energy-based models via interacting particle Langevin dynamics (Marks,
+          Wang and Akyildiz, 2025), https://arxiv.org/abs/2510.12311
     """
 
     sampler: Any
     num_steps: int
+    start: str
 
-    def _configure(self, sampler: Any, num_steps: int) -> None:
+    def _configure(self, sampler: Any, num_steps: int, start: str) -> None:
         self.sampler = check_sampler(sampler)
         self.num_steps = check_positive_integer("num_steps", num_steps)
+        self.start = start
+        check_choice("start", start, ("fresh", "stored"))
 
     def _diverged(self, latents: Iterable[str]) -> ValueError:
         return ValueError(
             f"Expected {self.sampler} to give finite draws of {list(latents)}, got NaN or infinity:"
             " lower its `step_size`, or look at the model."
         )
+
+
+def stored_name(posterior: Any, around: Iterable[str]) -> str:
+    """Name of the stored positions of a posterior, which differ by the plates around the model."""
+    return "$".join([next(iter(posterior.latents)), "positions", *around])
+
+
+def resume(name: str, stored: Any, shape: tuple[int, ...], index: Any, start: Any) -> Any:
+    """Positions where chains stopped; ``start`` where they never ran, or diverged.
+
+    Args:
+        name: Name of the stored positions.
+        stored: Of all rows, shape ``(rows, size)``.
+        shape: What that shape should be.
+        index: Rows at hand, shape ``(*plate_shape,)``.
+        start: Other positions, shape ``(*plate_shape, size)``.
+    """
+    if tuple(stored.shape) != shape:
+        raise ValueError(
+            f"Expected stored positions {name!r} of shape {shape}, for each row of the data, got "
+            f"{tuple(stored.shape)}: batches of changing size need a plate of the size of all "
+            "data, which is subsampled; other data need another guide."
+        )
+    xp = array_namespace(start)
+    before = stored[index]
+    ran = xp.all(xp.isfinite(before), axis=-1, keepdims=True)
+    return xp.where(ran, before, start)
 
 
 def check_density(name: str, site: Any, point_mass: type) -> None:

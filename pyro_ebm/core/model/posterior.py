@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import partial
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from array_api_compat import array_namespace
 
@@ -13,6 +13,20 @@ from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, scaled
 from pyro_ebm.core.model.layout import PlateLayout
 
 Site = Mapping[str, Any]
+
+
+class Rows(NamedTuple):
+    """Rows of the data behind the elements of the latents' plates.
+
+    Attributes:
+        number: Rows in all: the elements of these plates without subsampling.
+        index: Of each element at hand, shape ``plate_shape``.
+        around: Names of the plates that are open around the model, for example for particles.
+    """
+
+    number: int
+    index: Any
+    around: list[str]
 
 
 class Posterior(ABC):
@@ -50,6 +64,8 @@ class Posterior(ABC):
     _log_density: ClassVar[Any]
     _biject_to: ClassVar[Any]
     _constant: ClassVar[Any]
+    # Indices in the plates of the model, by name.
+    _subsamples: dict[str, Any]
 
     sites: dict[str, Any]
     plate_dims: list[int]
@@ -90,6 +106,28 @@ class Posterior(ABC):
         They are scaled and masked as the host does with log-densities, but for subsampling.
         """
 
+    def rows(self) -> Rows:
+        """Find the rows of the data that the elements of the plates are.
+
+        Raises:
+            ValueError: If no plate of the model is around all latents and their observations.
+        """
+        frames = {f.dim: f for site in self.latents.values() for f in site["cond_indep_stack"]}
+        own = [frames[dim] for dim in self.plate_dims]
+        around = [frame.name for frame in own if frame.name not in self._subsamples]
+        if len(around) == len(own):
+            raise ValueError(
+                f"Expected the latent variables {list(self.latents)} in a plate of the data, as "
+                "rows whose chains can be kept apart, got none around all of them."
+            )
+        number, index = 1, 0
+        for frame in own:
+            indices, size = self._index(frame), self._full_size(frame)
+            xp = array_namespace(indices)
+            number *= size
+            index = index * size + xp.reshape(indices, (-1, *(1 for _ in range(-frame.dim - 1))))
+        return Rows(number, xp.reshape(index, self.layout.plate_shape), around)
+
     def per_data_point(self, name: str, number: Any, plate_dims: list[int]) -> Any:
         """Give a number to each batch element of a site, and sum it in each element of plates."""
         site = self.sites[name]
@@ -118,6 +156,10 @@ class Posterior(ABC):
     @abstractmethod
     def _full_size(self, frame: Any) -> int:
         """Size of a plate without subsampling."""
+
+    @abstractmethod
+    def _index(self, frame: Any) -> Any:
+        """Return the indices of the elements of a plate among all."""
 
     def _position(self, met: Mapping[str, Site]) -> Any:
         return self.layout.pack(self._unconstrained(met))

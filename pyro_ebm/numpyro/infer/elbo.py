@@ -135,6 +135,8 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         # Not every stock ELBO knows mutable sites, and some only with one particle.
         stock = with_state and (not states or recorder.mutables > states.keys())
         elbo = self.elbo.loss_with_mutable_state if stock else self.elbo.loss
+        if stock:
+            self._check_particles(recorder.mutables - states.keys())
         with TrainedByObjective():
             result = elbo(rng_key, params, model, guide, *args, **kwargs)
         result = result if stock else {"loss": result, "mutable_state": None}
@@ -144,6 +146,13 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
             total = self._log_normalizer(normalizer_key, list(recorder.sites.values()))
             result = {**result, "loss": result["loss"] + total}
         return result
+
+    def _check_particles(self, mutables: set[str]) -> None:
+        if mutables and self.num_particles > 1:
+            raise ValueError(
+                f"Expected one particle with mutable sites, got {self.num_particles}: NumPyro "
+                f"drops the state of {sorted(mutables)} with more."
+            )
 
     def _log_normalizer(self, rng_key: Array, sites: list[EnergySite]) -> Array:
         keys = random.split(rng_key, len(sites))

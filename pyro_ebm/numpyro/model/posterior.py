@@ -137,6 +137,9 @@ class Posterior(core.Posterior):
     def _full_size(self, frame: Any) -> int:
         return self._plates[frame.name]["args"][0]
 
+    def _index(self, frame: Any) -> Array:
+        return self._subsamples[frame.name]
+
     def _remove_constants(self, unconstrained: Mapping[str, Array]) -> None:
         """Remove observed sites outside of the latents' plates that depend on no latent."""
         outside = self._outside_of_plates()

@@ -125,6 +125,11 @@ class Posterior(core.Posterior):
     def _full_size(self, frame: Any) -> int:
         return frame.full_size or frame.size
 
+    def _index(self, frame: Any) -> Tensor:
+        # A list, if the user gave one; none for a plate around the model.
+        indices = self._subsamples.get(frame.name, range(frame.size))
+        return torch.as_tensor(indices, device=self.start.device)
+
     def _remove_constants(self, unconstrained: Mapping[str, Tensor]) -> None:
         """Remove observed sites outside of the latents' plates that depend on no latent."""
         outside = self._outside_of_plates()

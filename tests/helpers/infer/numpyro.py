@@ -208,7 +208,8 @@ class Training:
         return flatten(self.svi.get_params(self.state))[name]
 
     def chains(self, name):
-        return np.asarray(self.state.mutable_state[name])
+        (values,) = jax.tree.leaves(self.state.mutable_state[name])
+        return np.asarray(values)
 
     def save(self, folder):
         # A key of JAX's new kind cannot be pickled; its numbers can.
