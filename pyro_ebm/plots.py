@@ -152,12 +152,9 @@ def plot_log_weights(
     samples = {"forward": _element(result.log_weights, element)}
     if result.reverse_log_weights is not None:
         samples["reverse"] = _element(result.reverse_log_weights, element)
-    marks = {
-        name: float(to_numpy(getattr(result, name))[element])
-        for name in ("lower", "estimate", "upper")
-    }
+    numbers = {name: to_numpy(getattr(result, name)) for name in ("lower", "estimate", "upper")}
+    marks = {name: float(number[element]) for name, number in numbers.items()}
     size = float(to_numpy(result.effective_sample_size)[element])
-    num_weights = min(len(sample) for sample in samples.values())
     ax = _axes(ax)
     if kind == "sorted":
         _draw_sorted(ax, samples)
@@ -166,9 +163,27 @@ def plot_log_weights(
     figures = ", ".join(f"{name} {value:.3f}" for name, value in marks.items())
     ax.set_title(
         f"log Z (nats): {figures}\n"
-        f"effective sample size {size:.{0 if size >= 10 else 1}f} of {num_weights}",
+        f"effective sample size {size:.{size < 10:d}f} of {min(map(len, samples.values()))}",
         fontsize="medium",
     )
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_metric(recorder: Any, name: str = "energy_gap", *, ax: "Axes | None" = None) -> "Axes":
+    """Plot a metric of a ``MetricsRecorder`` over training, with a line for each site.
+
+    Raises:
+        ValueError: If no site has a metric of this name.
+    """
+    lines = {site: found[name] for site, found in recorder.metrics.items() if name in found}
+    if not lines:
+        known = sorted({metric for found in recorder.metrics.values() for metric in found})
+        raise ValueError(f"Expected one of the metrics {known}, got {name!r}.")
+    ax = _axes(ax)
+    for (site, values), color in zip(lines.items(), _CHAIN_COLORS, strict=False):
+        ax.plot(recorder.steps, to_numpy(values), color=color, label=site)
+    ax.set(xlabel="step", ylabel=name.replace("_", " "))
     ax.legend(frameon=False)
     return ax
 
@@ -257,8 +272,7 @@ def _draw_histogram(
 def _element(log_weights: Array, element: tuple[int, ...]) -> np.ndarray:
     array = to_numpy(log_weights)
     if array.ndim != 1 + len(element):
-        shape = array.shape[1:]
-        raise ValueError(f"Expected `element` to be an index of {shape}, got {element}.")
+        raise ValueError(f"Expected `element` to be an index of {array.shape[1:]}, got {element}.")
     return array[(slice(None), *element)]
 
 

@@ -18,6 +18,7 @@ from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.numpyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.numpyro.infer.log_likelihood import to_arviz
 from pyro_ebm.numpyro.infer.mcmc import SamplerKernel
+from pyro_ebm.numpyro.infer.metrics_recorder import MetricsRecorder
 from pyro_ebm.numpyro.infer.persistent_chains import PersistentChains
 from pyro_ebm.numpyro.model.check import check_model
 from pyro_ebm.numpyro.model.site_distribution import site_distribution
@@ -59,6 +60,7 @@ __all__ = [
     "LangevinGuide",
     "MALA",
     "MaximumLikelihood",
+    "MetricsRecorder",
     "NoiseContrastive",
     "PersistentChains",
     "PseudoSpherical",

@@ -18,6 +18,7 @@ from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.pyro.infer.log_likelihood import to_arviz
 from pyro_ebm.pyro.infer.mcmc import SamplerKernel
+from pyro_ebm.pyro.infer.metrics_recorder import MetricsRecorder
 from pyro_ebm.pyro.infer.persistent_chains import PersistentChains
 from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.model.site_distribution import site_distribution
@@ -60,6 +61,7 @@ __all__ = [
     "LangevinGuide",
     "MALA",
     "MaximumLikelihood",
+    "MetricsRecorder",
     "NoiseContrastive",
     "PersistentChains",
     "PseudoSpherical",

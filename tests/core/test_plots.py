@@ -12,7 +12,12 @@ from matplotlib.contour import QuadContourSet
 
 from pyro_ebm.core.evidence.weights import bracket
 from pyro_ebm.diagnostics import Chains
-from pyro_ebm.plots import plot_energy_histogram, plot_energy_landscape, plot_log_weights
+from pyro_ebm.plots import (
+    plot_energy_histogram,
+    plot_energy_landscape,
+    plot_log_weights,
+    plot_metric,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +233,21 @@ def test_one_element_of_a_batch(kind):
 
 
 # --- all of them ---
+
+
+def recorder():
+    gaps = {"x": {"energy_gap": normal(3)}, "z": {"energy_gap": normal(3, seed=1)}, "y": {}}
+    return SimpleNamespace(steps=[10, 20, 30], metrics=gaps)
+
+
+def test_metric_over_training():
+    ax = plot_metric(recorder())
+    assert legend(ax) == ["x", "z"]
+    for line, seed in zip(ax.lines, (0, 1), strict=True):
+        np.testing.assert_array_equal(line.get_xydata().T, [[10, 20, 30], normal(3, seed=seed)])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "energy gap")
+    with pytest.raises(ValueError, match=r"one of the metrics \['energy_gap'\], got 'clipped'"):
+        plot_metric(recorder(), "clipped")
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,9 @@ class Training:
         params = self.svi.get_params(self.state) | (self.state.mutable_state or {})
         return self.read(random.key(seed), params, *args)
 
+    def record(self, recorder, *args):
+        recorder(self.state, *map(array, args))
+
     def first_step(self, *args):
         """Evaluate the loss outside of ``jit``, where numbers are known."""
         self.loss.loss(KEY, {}, self.model, self.guide, *map(array, args))

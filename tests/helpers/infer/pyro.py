@@ -195,6 +195,9 @@ class Training:
         assert not any(value.requires_grad for site in found.values() for value in site.values())
         return found
 
+    def record(self, recorder, *args):
+        recorder(*map(array, args))
+
     def param(self, name):
         return to_numpy(ppl.get_param_store()[name.replace(".", "$$$")])
 

@@ -1,0 +1,1 @@
+from helpers.infer.metrics_recorder import *  # noqa: F403
