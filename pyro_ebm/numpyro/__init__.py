@@ -9,6 +9,7 @@ with require_extra("numpyro"):
 from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.run_smc import run_smc
 from pyro_ebm.numpyro.evidence.bounds import generator_bounds
@@ -54,6 +55,7 @@ __all__ = [
     "FDivergence",
     "GaussianPerturbation",
     "HMC",
+    "Joint",
     "KALE",
     "KineticLangevin",
     "Langevin",

@@ -9,6 +9,7 @@ with require_extra("pyro"):
 from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.joint import Joint
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.run_smc import run_smc
 from pyro_ebm.pyro.evidence.bounds import generator_bounds
@@ -55,6 +56,7 @@ __all__ = [
     "FDivergence",
     "GaussianPerturbation",
     "HMC",
+    "Joint",
     "KALE",
     "KineticLangevin",
     "Langevin",

@@ -1,7 +1,13 @@
 """What `check_model` should find, for both hosts."""
 
 WORDS = {
-    "doubly_intractable": ("latent variable", "silently wrong", "Give `log_normalizer`"),
+    "doubly_intractable": (
+        "latent variable",
+        "silently wrong",
+        "Give `log_normalizer`",
+        "Joint(",
+        ".conditional(",
+    ),
     "mixture": ("`log_normalizer`",),
     "guide": ("of the guide", "Use it in the model"),
     "unregistered": ("No optimizer will update", "if they are meant to stay as they are, say so"),

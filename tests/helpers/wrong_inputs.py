@@ -87,6 +87,59 @@ DISTRIBUTIONS = {
         "`noise_scale`",
     ),
 }
+
+
+def pairs(host, energy=lambda theta, x: theta * x, base=None, **options):
+    normal = host.dist.Normal(host.array(0.0), 1.0)
+    base = host.ebm.Joint(theta=normal, x=normal) if base is None else base
+    return host.ebm.EnergyBased(energy, base, **options)
+
+
+def part(host):
+    return host.dist.Normal(host.array(0.0), 1.0)
+
+
+JOINTS = {
+    "one part": (lambda h: h.ebm.Joint(theta=part(h)), "two parts"),
+    "part is no distribution": (lambda h: h.ebm.Joint(theta=part(h), x=1.0), "`x`"),
+    "discrete part": (lambda h: h.ebm.Joint(theta=part(h), x=h.dist.Poisson(1.0)), "continuous"),
+    "part without a density": (
+        lambda h: h.ebm.Joint(theta=part(h), x=h.ebm.Pushforward(part(h), lambda z: z)),
+        "maps to unconstrained space",
+    ),
+    "batches of parts": (
+        lambda h: h.ebm.Joint(theta=part(h).expand((2,)), x=part(h).expand((3,))),
+        "batch shapes",
+    ),
+    "missing value": (lambda h: pairs(h).base.join(x=h.array(1.0)), "['theta', 'x']"),
+    "value of another shape": (
+        lambda h: h.ebm.Joint(a=vector(h)["base"], x=part(h)).join(
+            a=h.array([1.0]), x=h.array(1.0)
+        ),
+        "for 'a'",
+    ),
+    "energy of one vector": (lambda h: pairs(h, bowl), "function of theta and x alone"),
+    "condition without parts": (
+        lambda h: energy_based(h).conditional(theta=h.array(1.0)),
+        "on a Joint",
+    ),
+    "condition on nothing": (lambda h: pairs(h).conditional(), "some to be left"),
+    "condition on all": (
+        lambda h: pairs(h).conditional(theta=h.array(1.0), x=h.array(1.0)),
+        "some to be left",
+    ),
+    "condition on another part": (lambda h: pairs(h).conditional(phi=h.array(1.0)), "['phi']"),
+    "condition of another shape": (
+        lambda h: h.ebm.EnergyBased(
+            lambda a, x: x, h.ebm.Joint(a=vector(h)["base"], x=part(h))
+        ).conditional(a=h.array([1.0])),
+        "for 'a'",
+    ),
+    "condition beside a context": (
+        lambda h: pairs(h, lambda t, x, c: t, context=h.array([1.0])).conditional(x=h.array(1.0)),
+        "without `context`",
+    ),
+}
 OBJECTIVES = {
     "neither variance nor kernel": (lambda h: h.ebm.EnergyDiscrepancy(), "`variance`"),
     "no variance": (lambda h: h.ebm.EnergyDiscrepancy(variance=0.0), "`variance`"),
@@ -344,11 +397,11 @@ EVIDENCE = {
         "`num_temperatures`",
     ),
 }
-CASES = {**DISTRIBUTIONS, **OBJECTIVES, **KERNELS, **TRAINING, **EVIDENCE}
+CASES = {**DISTRIBUTIONS, **JOINTS, **OBJECTIVES, **KERNELS, **TRAINING, **EVIDENCE}
 
 
 def test_number_of_cases():
-    parts = (DISTRIBUTIONS, OBJECTIVES, KERNELS, TRAINING, EVIDENCE)
+    parts = (DISTRIBUTIONS, JOINTS, OBJECTIVES, KERNELS, TRAINING, EVIDENCE)
     print(f"{len(CASES)} wrong inputs")
     assert 100 <= len(CASES) == sum(map(len, parts))
 

@@ -1,7 +1,7 @@
 """Checks of energies, bases and generators."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -53,7 +53,7 @@ def check_ingredients(
 ) -> None:
     """Raise unless these make an energy-based distribution."""
     check_callable("energy", energy)
-    _check_arguments(energy, has_context=has_context)
+    _check_arguments(energy, getattr(base, "parts", ("the value",)), has_context=has_context)
     if base is None and event_shape is None:
         raise ValueError("Expected a `base` or an `event_shape`, got neither.")
     check_instance("base", base)
@@ -67,16 +67,18 @@ def check_ingredients(
         check_callable("log_normalizer", log_normalizer)
 
 
-def _check_arguments(energy: Any, *, has_context: bool) -> None:
+def _check_arguments(energy: Any, parts: Iterable[str], *, has_context: bool) -> None:
     try:
         # A module of torch says in its `forward` what it takes.
         signature = inspect.signature(getattr(energy, "forward", energy))
     except ValueError:
         return
+    names = [*parts]
     try:
-        signature.bind(*range(1 + has_context))
+        signature.bind(*range(len(names) + has_context))
     except TypeError as error:
-        wanted = "the value and its context" if has_context else "the value alone (no `context`)"
+        wanted = " and ".join(names)
+        wanted += " and its context" if has_context else " alone (no `context`)"
         raise TypeError(
             f"Expected `energy` to be a function of {wanted}, got one of {signature}."
         ) from error
@@ -158,6 +160,14 @@ def check_one_law(distribution: Any, where: str = "") -> None:
         )
 
 
+# Of a log-normalizer that depends on a latent variable.
+REMEDY = (
+    "Give `log_normalizer` if it is known. For a likelihood that is learned, train pairs with "
+    "joint = EnergyBased(energy, Joint(theta=prior, x=base)), and write "
+    "joint.conditional(theta=theta)."
+)
+
+
 def depends_on_latent(latent: str, site: str | None = None, *, is_discrete: bool = False) -> str:
     """Describe a log-normalizer that depends on a latent variable, perhaps on that of its site."""
     of = f"site {site!r}" if site else "an energy-based site"
@@ -167,7 +177,7 @@ def depends_on_latent(latent: str, site: str | None = None, *, is_discrete: bool
         f"Expected the energy and base of {of} to depend on parameters and data only, got a "
         f"dependence on the latent variable {latent!r}{itself}: the log-normalizer depends on it "
         f"too (the model is doubly intractable), and {wrong} would be silently wrong under MCMC "
-        "and with every guide. Give `log_normalizer` if it is known."
+        f"and with every guide. {REMEDY}"
     )
 
 

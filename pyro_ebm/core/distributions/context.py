@@ -8,6 +8,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import check_energies, check_value_shape
+from pyro_ebm.core.distributions.joint import part_names
 
 Shape = tuple[int, ...]
 
@@ -58,24 +59,28 @@ def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shap
     """Flatten values, and the context of each, to the arguments of an energy.
 
     Returns:
-        ``(x,)`` or ``(x, c)``, with N rows each, and their batch shape, which has N elements.
+        ``(x,)`` or ``(x, c)``, with N rows each, and their batch shape, which has N elements. On a
+        ``Joint`` base each part of it stands in place of ``x``.
     """
-    event_shape, shape = tuple(distribution.event_shape), _shape_of_rows(distribution, value)
+    shape, base = _shape_of_rows(distribution, value), distribution.base
     xp = array_namespace(value)
 
-    def flatten(x: Any, event_shape: Shape) -> Any:
+    def spread(x: Any, event_shape: Shape) -> Any:
         # Not -1: a batch of no values has no shape to infer it from.
-        return xp.reshape(x, (prod(shape), *event_shape))
+        flat = (prod(shape), *event_shape)
+        return xp.reshape(xp.broadcast_to(x, (*shape, *event_shape)), flat)
 
+    def spread_context(leaf: Any) -> Any:
+        return spread(leaf, tuple(leaf.shape[distribution.context_batch_ndims :]))
+
+    if part_names(base):
+        parts = [(x, base.parts[name].event_shape) for name, x in base.split(value).items()]
+    else:
+        parts = [(value, distribution.event_shape)]
+    rows = tuple(spread(part, tuple(event_shape)) for part, event_shape in parts)
     if distribution.context is None:
-        return (flatten(value, event_shape),), shape
-
-    def spread(leaf: Any) -> Any:
-        context_event = tuple(leaf.shape[distribution.context_batch_ndims :])
-        return flatten(xp.broadcast_to(leaf, (*shape, *context_event)), context_event)
-
-    rows = flatten(xp.broadcast_to(value, (*shape, *event_shape)), event_shape)
-    return (rows, distribution._map_context(spread, distribution.context)), shape
+        return rows, shape
+    return (*rows, distribution._map_context(spread_context, distribution.context)), shape
 
 
 def own_shape(distribution: HasContext) -> Shape:
@@ -91,7 +96,7 @@ def own_shape(distribution: HasContext) -> Shape:
 
 def _shape_of_rows(distribution: HasContext, value: Any) -> Shape:
     batch_shape = check_value_shape(value.shape, distribution.event_shape)
-    if distribution.context is None:
+    if distribution.context is None and not part_names(distribution.base):
         return batch_shape
     own = own_shape(distribution)
     try:
@@ -108,8 +113,8 @@ def evaluate(distribution: HasContext, function: Callable[..., Any], value: Any)
 
     Args:
         distribution: An energy-based distribution.
-        function: Maps ``(N, *event_shape)``, and ``(N, *context_event)`` where the distribution
-            has a context, to ``(N,)``.
+        function: Maps ``(N, *event_shape)``, or parts of a ``Joint``, and ``(N, *context_event)``
+            where the distribution has a context, to ``(N,)``.
         value: Shape ``(*batch, *event_shape)``.
 
     Returns:
@@ -131,10 +136,9 @@ def evaluate_both(
         rows_of(distribution, x) for x in (value, negatives)
     )
     xp = array_namespace(value, negatives)
-    rows = [xp.concat([first[0], second[0]])]
-    if distribution.context is not None:
-        rows.append(distribution._map_context(lambda *x: xp.concat(x), first[1], second[1]))
-    results = _call(function, tuple(rows), (prod(shape) + prod(negative_shape),))
+    both = zip(first, second, strict=True)
+    rows = tuple(distribution._map_context(lambda *x: xp.concat(x), *pair) for pair in both)
+    results = _call(function, rows, (prod(shape) + prod(negative_shape),))
     return (
         xp.reshape(results[: prod(shape)], shape),
         xp.reshape(results[prod(shape) :], negative_shape),

@@ -1,11 +1,15 @@
 """Energy-based distributions: definition, arguments, and what needs no host."""
 
+import copy
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import evaluate, own_shape
+from pyro_ebm.core.distributions.joint import check_given, context_of
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 
@@ -71,9 +75,13 @@ class AbstractEnergyBased:
     _is_truncated: bool = False
     # Whether a run of chains has evaluated its rows.
     _is_probed: bool = False
+    # Whether parameters are constants, although the log-normalizer is known.
+    _is_held: bool = False
+    # Whether the log-normalizer is declared to be the same for every context.
+    _is_conditional: bool = False
 
     energy: Any
-    base: Any
+    base: Any = None
     context: Any = None
     context_batch_ndims: int
     _map_context: Any
@@ -146,6 +154,32 @@ class AbstractEnergyBased:
         """
         raise NotImplementedError
 
+    def conditional(self, **given: Any) -> Any:
+        r"""Condition an energy on a ``Joint`` base on values of some of its parts.
+
+        .. math:: p(x \mid \theta) \propto e^{-\beta E(\theta, x)} p_0(x)
+
+        ``log_prob`` is differentiable in the value and in the given parts, which may be latent
+        variables: it *declares* that :math:`\log Z` does not depend on them. That is so where the
+        energy was trained on pairs, and the given parts of the pairs follow the base's (a prior
+        that they were drawn from); ``check_conditional`` checks it. Parameters are held constant,
+        and a constant is missing, unless the joint distribution has its ``log_normalizer``.
+
+        With data given it is a posterior, up to a constant: draws by ``run_chains`` need no model.
+
+        Args:
+            **given: Values of parts, shapes ``(*batch, *event_shape)`` of each.
+
+        Returns:
+            Distribution of the other part, or of a ``Joint`` of the others, with the broadcast
+            batch shape of what is given.
+
+        Raises:
+            ValueError: If the base is no ``Joint``, a part is unknown or has another event shape,
+                or no part is left.
+        """
+        raise NotImplementedError
+
     def _settings(self) -> dict[str, Any]:
         """Arguments for a distribution like this one, with another energy and base."""
         names = ("context", "context_batch_ndims", "sampler", "num_sampler_steps")
@@ -180,6 +214,27 @@ class AbstractEnergyBased:
 
     def _base_log_prob(self, value: Any) -> Any:
         return self.base.log_prob(value)
+
+
+def conditioned(
+    distribution: AbstractEnergyBased, given: Mapping[str, Any], joint: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return base and settings of the parts that are left; ``joint`` is the host's class."""
+    check_given(distribution, given)
+    parts = distribution.base.parts
+    left = {name: part for name, part in parts.items() if name not in given}
+    (base,) = left.values() if len(left) == 1 else (joint(**left),)
+    settings = distribution._settings() | context_of(distribution, given)
+    if distribution.log_normalizer is None:
+        settings["log_normalizer"] = partial(itself, 0.0)
+    return base, settings
+
+
+def with_context(distribution: AbstractEnergyBased, context: Any) -> Any:
+    """Copy a distribution with another context of the same shape."""
+    new = copy.copy(distribution)
+    new.context = context
+    return new
 
 
 def check_log_normalizer(distribution: AbstractEnergyBased, number: Any) -> None:

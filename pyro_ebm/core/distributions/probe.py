@@ -69,7 +69,7 @@ def _take(distribution: Any, parts: list[slice], rows: tuple[Any, ...]) -> list[
     def take(leaf: Any) -> Any:
         return xp.concat([leaf[part] for part in parts])
 
-    return [take(rows[0]), *(distribution._map_context(take, c) for c in rows[1:])]
+    return [distribution._map_context(take, row) for row in rows]
 
 
 def _explain(
@@ -91,12 +91,12 @@ def _explain(
     def note(leaf: Any) -> None:
         kinds.append(f"shape {tuple(leaf.shape)} and {leaf.dtype}")
 
-    note(rows[0])
-    for context in rows[1:]:
-        distribution._map_context(note, context)
+    for row in rows:
+        distribution._map_context(note, row)
+    num_parts = len(rows) - (distribution.context is not None)
+    given = ", and context of ".join([", ".join(kinds[:num_parts]), *kinds[num_parts:]])
     return ValueError(
-        f"Expected {of} to take values of {', and context of '.join(kinds)}, got "
-        f"{type(error).__name__}: {error}"
+        f"Expected {of} to take values of {given}, got {type(error).__name__}: {error}"
     )
 
 

@@ -16,13 +16,14 @@ from numpyro.distributions import Delta
 from numpyro.handlers import trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
+from pyro_ebm.core.distributions.checks import REMEDY
 from pyro_ebm.numpyro.distributions.closures import capture, release
 
 Function = Callable[..., Array]
 
 
-def frozen_in_parameters(function: Function, value: Array) -> tuple[Array, list[Array]]:
-    """Evaluate a function, differentiable in ``value`` to every order and in nothing else.
+def frozen_in_parameters(function: Function, *values: Any) -> tuple[Array, list[Array]]:
+    """Evaluate a function, differentiable in ``values`` to every order and in nothing else.
 
     All other arrays that it uses, at any depth of closures, are held constant.
 
@@ -31,10 +32,15 @@ def frozen_in_parameters(function: Function, value: Array) -> tuple[Array, list[
     """
     # A fresh function each time: JAX would answer an old one from its cache, old parameters
     # and all. (closure_convert does the same, but its cache keeps the parameters alive.)
-    traced = jax.make_jaxpr(lambda argument: function(argument))(value)
+    traced = jax.make_jaxpr(lambda *arguments: function(*arguments))(*values)
     constants = [lax.stop_gradient(c) if _is_inexact(c) else c for c in traced.consts]
-    (result,) = jaxpr_as_fun(traced.replace(consts=constants))(value)
+    (result,) = jaxpr_as_fun(traced.replace(consts=constants))(*jax.tree.leaves(values))
     return result, [constant for constant in traced.consts if _is_inexact(constant)]
+
+
+def held(tree: Any) -> Any:
+    """Hold the arrays of a pytree constant; those of NumPy stay, or they could not be pickled."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if isinstance(x, Array) else x, tree)
 
 
 class TrainedByObjective(Messenger):
@@ -79,8 +85,7 @@ def _gradient_in_constants(latents: tuple[str, ...]) -> str:
     suspicion = (
         "Inference is silently wrong if the energy or base of an energy-based site depends on a "
         f"latent variable, here perhaps on one of {list(latents)}: the log-normalizer depends on "
-        "it too (the model is doubly intractable). Give `log_normalizer` if it is known. If it "
-        "depends on none: "
+        f"it too (the model is doubly intractable). {REMEDY} If it depends on none: "
     )
     return (suspicion if latents else "") + (
         "Nothing trains the parameters of an EnergyBased distribution: its log_prob holds those of "
@@ -178,6 +183,16 @@ def bind(energy: Any) -> Any:
     if isinstance(energy, BoundFunction | ScannedEnergy):
         return energy
     return BoundFunction.pack(capture(energy))
+
+
+def as_context(leaf: Any) -> Array:
+    """Convert a leaf of a context; raise if it is no array."""
+    try:
+        return jnp.asarray(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"Expected `context` to be a pytree of arrays, got {type(leaf).__name__} in it."
+        ) from error
 
 
 @tree_util.register_pytree_node_class

@@ -27,17 +27,21 @@ from pyro_ebm.core.distributions.context import (
     own_shape,
     rows_of,
 )
+from pyro_ebm.core.distributions.joint import conditional_energy, part_names
 from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, single_value
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
+    as_context,
     bind,
     frozen_in_parameters,
+    held,
     latents_so_far,
     warn_if_untrained,
 )
 from pyro_ebm.numpyro.distributions.flows import as_distribution
+from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward, as_pushforward, latent_energy
 from pyro_ebm.numpyro.distributions.scanned import promote_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
@@ -73,6 +77,8 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         "num_sampler_steps",
         "inverse_temperature",
         "_is_truncated",
+        "_is_held",
+        "_is_conditional",
     )
     has_rsample = False
     _latents_before: tuple[str, ...] = ()
@@ -101,7 +107,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         if base is not None:
             check_distribution("base", base, Distribution)
             batch_shape, event_shape = base.batch_shape, base.event_shape
-        self.context = jax.tree.map(_as_array, context)
+        self.context = jax.tree.map(as_context, context)
         self.context_batch_ndims = number_of_batch_dims(context_batch_ndims, base)
         if context is not None:
             batch_shape = context_shape(
@@ -155,11 +161,10 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
 
     def log_prob(self, value: Array) -> Array:
         given, value = value, jnp.asarray(value)
-        if self.log_normalizer is not None:
-            log_prob = -self.potential(value) - self.log_normalizer()
+        if self.log_normalizer is None or self._is_conditional:
+            log_prob = self._frozen(value)
         else:
-            potential, held = frozen_in_parameters(self.potential, value)
-            log_prob = -warn_if_untrained(potential, held, self._latents_before)
+            log_prob = -self.potential(value) - self.log_normalizer()
         if not self._validate_args:
             return log_prob
         # Inside of `jit` what comes from NumPy is still known, and the host warns of it.
@@ -174,8 +179,17 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         constant = lax.stop_gradient(jnp.asarray(estimate))
         if not_jax_tracer(constant):
             core.check_log_normalizer(self, constant)
-        new = copy.copy(lax.stop_gradient(self))
-        new.log_normalizer = tree_util.Partial(core.itself, constant)
+        new = copy.copy(held(self))
+        new.log_normalizer, new._is_held = tree_util.Partial(core.itself, constant), True
+        return new
+
+    def conditional(self, **given: Any) -> "EnergyBased":
+        given = {name: jnp.asarray(value) for name, value in given.items()}
+        base, settings = core.conditioned(self, given, Joint)
+        energy = tree_util.Partial(conditional_energy, self.energy, part_names(self.base))
+        new = EnergyBased(energy, base, **settings)
+        new._is_held, new._is_conditional = True, True
+        new._latents_before = self._latents_before
         return new
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -183,6 +197,15 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
             raise ValueError(core.describe_divergence(self.sampler))
         return lax.stop_gradient(draws)
+
+    def _frozen(self, value: Array) -> Array:
+        def potential(value: Array, *given: Any) -> Array:
+            return (core.with_context(self, *given) if given else self).potential(value)
+
+        free = (value, self.context) if self._is_conditional else (value,)
+        found, constants = frozen_in_parameters(potential, *free)
+        log_prob = -warn_if_untrained(found, constants, self._latents_before)
+        return log_prob if self.log_normalizer is None else log_prob - self.log_normalizer()
 
     _map_context = staticmethod(jax.tree.map)
 
@@ -254,15 +277,6 @@ def without_plates(distribution: EnergyBased) -> EnergyBased:
     if distribution.base is not None or not isinstance(distribution.energy, ScannedEnergy):
         new._batch_shape = own_shape(distribution)
     return new
-
-
-def _as_array(leaf: Any) -> Array:
-    try:
-        return jnp.asarray(leaf)
-    except TypeError as error:
-        raise TypeError(
-            f"Expected `context` to be a pytree of arrays, got {type(leaf).__name__} in it."
-        ) from error
 
 
 @partial(jax.jit, static_argnames="sample_shape")

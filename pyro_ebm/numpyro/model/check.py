@@ -73,7 +73,7 @@ def _check_sites(model: Callable[[], Any]) -> list[ModelIssue]:
     found = find_dependencies(energies, inputs, model) if energies else {}
     for name, has_normalizer in energies.items():
         if not has_normalizer:
-            issues += issues_of_latents(name, found[name].potential, sites.latents)
+            issues += issues_of_latents(name, found[name].normalizer, sites.latents)
         issues += issues_of_arrays(name, found[name])
     return issues
 
@@ -137,7 +137,7 @@ class ModelSites(Messenger):
         energy = find_energy(fn)
         self.issues += issues_of_site(msg, energy, find_mixture(fn))
         if energy is not None:
-            self.energies[name] = energy.log_normalizer is not None
+            self.energies[name] = energy.log_normalizer is not None and not energy._is_conditional
         if not msg["is_observed"] and not isinstance(fn, Delta):
             self.latents[name] = fn.support.is_discrete
             self.inputs[name] = msg["value"]

@@ -16,7 +16,7 @@ from numpyro.distributions import (
 from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.energy_based import scaled_energy, with_context
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.posterior import Site
 from pyro_ebm.numpyro.distributions.bound_energy import trainable_arrays
@@ -107,13 +107,15 @@ class Dependencies(NamedTuple):
 
     Attributes:
         energy: Behind the energy.
-        potential: Behind the log-normalizer and its factors: energy and base, support, masks and
-            scale.
+        potential: Behind energy and base, support, masks and scale.
+        normalizer: Behind the log-normalizer and its factors: the same, but for what is given to
+            a conditional.
         arrays: Behind each trainable array of the energy, by its path.
     """
 
     energy: frozenset[str]
     potential: frozenset[str]
+    normalizer: frozenset[str]
     arrays: dict[str, frozenset[str]]
 
 
@@ -135,8 +137,8 @@ def find_dependencies(
 
     found = find_provenance(run, **inputs)
     return {
-        name: Dependencies(_union(energy), _union(potential), arrays)
-        for name, (energy, potential, arrays) in found.items()
+        name: Dependencies(_union(energy), _union(potential), _union(normalizer), arrays)
+        for name, (energy, potential, normalizer, arrays) in found.items()
     }
 
 
@@ -146,8 +148,17 @@ def _tracked(site: Any) -> list[Any]:
     # At a constant value: one that a latent variable transforms is no harm.
     energies = map_energy(fn, value, lambda fn, x: scaled_energy(fn, jnp.zeros_like(x)))
     potential = map_energy(fn, value, lambda fn, x: fn.potential(jnp.zeros_like(x)))
-    weighted = scale_and_mask(potential, site["scale"])
-    return [energies, [weighted, energy.support], trainable_arrays(energy.energy)]
+    normalizer = map_energy(fn, value, lambda fn, x: _at_constants(fn).potential(jnp.zeros_like(x)))
+    weighted = [scale_and_mask(factor, site["scale"]) for factor in (potential, normalizer)]
+    arrays = {} if energy._is_held else trainable_arrays(energy.energy)
+    return [energies, *([factor, energy.support] for factor in weighted), arrays]
+
+
+def _at_constants(energy: EnergyBased) -> EnergyBased:
+    """Conditional at constant values of what is given; any other distribution as it is."""
+    if not energy._is_conditional:
+        return energy
+    return with_context(energy, jax.tree.map(jnp.zeros_like, energy.context))
 
 
 def _union(names: Any) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Energies bound to their parameters, which can be held constant."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_ebm.core.distributions.checks import depends_on_latent
+from pyro_ebm.core.distributions.checks import REMEDY, depends_on_latent
 from pyro_ebm.pyro.distributions.closures import capture
 
 Function = Callable[..., Tensor]
@@ -55,8 +55,7 @@ def drawn_weights(energy: Function, log_normalizer: Any) -> Weights:
         names = [name for values in weights.values() for name in values]
         raise ValueError(
             f"Expected an energy without PyroSample, got sampled {names}: the log-normalizer "
-            "depends on them (the model is doubly intractable). Give `log_normalizer`, or make "
-            "them parameters."
+            f"depends on them (the model is doubly intractable). {REMEDY} Or make them parameters."
         )
     return weights
 
@@ -133,9 +132,9 @@ def latents_so_far() -> dict[str, Tensor]:
 
 
 def frozen_in_parameters(
-    function: Function, value: Tensor, latents: Mapping[str, Tensor] | None = None
+    function: Function, *values: Tensor, latents: Mapping[str, Tensor] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Evaluate a function so that derivatives of any order exist in ``value`` alone.
+    """Evaluate a function so that derivatives of any order exist in ``values`` alone.
 
     ``latents`` are values of other variables, which the function may not depend on.
 
@@ -148,36 +147,36 @@ def frozen_in_parameters(
             depends too.
     """
     if not torch.is_grad_enabled():
-        return function(value), []
-    # A node of its own marks where the graph leaves the function and enters the value's past.
-    inside = value.view_as(value) if value.requires_grad else value
-    result = function(inside)
+        return function(*values), []
+    # A node of its own marks where the graph leaves the function and enters a value's past.
+    inside = [value.view_as(value) if value.requires_grad else value for value in values]
+    result = function(*inside)
     _check_latents(result, inside, latents or {})
-    leaves = list(graph_leaves(result, until=inside))
+    leaves = list(graph_leaves(result, inside))
     if not leaves:
         return result, []
     for leaf in leaves:
         _check_is_parameter(leaf)
     constant = result.detach()
-    if not value.requires_grad:
+    if not any(value.requires_grad for value in values):
         return constant, leaves
     # TraceGraph_ELBO tracks which latents a term depends on; the operation alone would lose it.
-    plain = _Frozen.apply(function, detach_provenance(constant), detach_provenance(value))
+    plain = _Frozen.apply(function, *map(detach_provenance, (constant, *values)))
     return track_provenance(plain, get_provenance(constant)), leaves
 
 
-def graph_leaves(result: Tensor, until: Tensor | None = None) -> Iterator[Tensor]:
+def graph_leaves(result: Tensor, until: Iterable[Tensor] = ()) -> Iterator[Tensor]:
     """Tensors that a backward pass from ``result`` reaches, without those behind ``until``."""
-    stop = until.grad_fn if until is not None else None
-    for node in graph_nodes(result, stop):
+    until = list(until)
+    for node in graph_nodes(result, until):
         variable = getattr(node, "variable", None)
-        if variable is not None and variable is not until:
+        if variable is not None and not any(variable is value for value in until):
             yield variable
 
 
-def graph_nodes(result: Tensor, stop: Node | None = None) -> Iterator[Node]:
-    """Nodes of the autograd graph of ``result``, without those behind ``stop``."""
-    seen = {stop}
+def graph_nodes(result: Tensor, until: Iterable[Tensor] = ()) -> Iterator[Node]:
+    """Nodes of the autograd graph of ``result``, without those behind ``until``."""
+    seen = {value.grad_fn for value in until}
     waiting = [result.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -260,11 +259,11 @@ def _vjp(
     return _Frozen.apply(vjp, product, gradient, *inputs)
 
 
-def _check_latents(result: Tensor, inside: Tensor, latents: Mapping[str, Tensor]) -> None:
+def _check_latents(result: Tensor, inside: Iterable[Tensor], latents: Mapping[str, Tensor]) -> None:
     behind = {value.grad_fn: name for name, value in latents.items() if value.grad_fn is not None}
     if not behind:
         return
-    for node in graph_nodes(result, inside.grad_fn):
+    for node in graph_nodes(result, inside):
         if node in behind:
             raise ValueError(depends_on_latent(behind[node]))
 
@@ -276,6 +275,6 @@ def _check_is_parameter(leaf: Tensor) -> None:
         "Expected an energy and its base to depend on the value and on parameters only "
         f"(`nn.Parameter` or `pyro.param`), got a differentiable tensor of shape "
         f"{tuple(leaf.shape)}. If it is a latent variable, the density's log-normalizer depends "
-        "on it (the model is doubly intractable) and inference would be silently wrong: give "
-        "`log_normalizer` if it is known. If it is meant to be a parameter, make it one."
+        "on it (the model is doubly intractable) and inference would be silently wrong. "
+        f"{REMEDY} If it is meant to be a parameter, make it one."
     )

@@ -20,6 +20,7 @@ from pyro_ebm.core.distributions.checks import (
     no_inverse,
 )
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
+from pyro_ebm.core.distributions.joint import part_names
 from pyro_ebm.core.distributions.probe import check_rows
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
@@ -34,7 +35,8 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     trainable_parameters,
     warn_if_untrained,
 )
-from pyro_ebm.pyro.distributions.flows import as_distribution
+from pyro_ebm.pyro.distributions.flows import as_distribution, real_space, support_of
+from pyro_ebm.pyro.distributions.joint import ConditionalEnergy, Joint
 from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, Pushforward, as_pushforward
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.langevin import Langevin
@@ -52,6 +54,7 @@ _SETTINGS = (
     "_support",
     "_is_truncated",
     "_is_held",
+    "_is_conditional",
     "_drawn",
     "_latents",
 )
@@ -75,8 +78,6 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     arg_constraints: ClassVar[Any] = {}
     has_rsample = False
-    # Whether parameters are constants, although the log-normalizer is known.
-    _is_held = False
     _target_class = Target
 
     def __init__(
@@ -134,14 +135,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def support(self) -> Any:
         if self._support is not None:
             return self._support
-        try:
-            if self.base is not None:
-                return self.base.support
-        except NotImplementedError:  # Flows of zuko have none: all real numbers.
-            pass
-        if not self.event_shape:
-            return constraints.real
-        return constraints.independent(constraints.real, len(self.event_shape))
+        return real_space(len(self.event_shape)) if self.base is None else support_of(self.base)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "EnergyBased":
         check_expansion(self.batch_shape, batch_shape, torch.broadcast_shapes)
@@ -176,6 +170,15 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         core.check_log_normalizer(self, constant)
         new = self.expand(self.batch_shape)
         new.log_normalizer, new._is_held = partial(core.itself, constant), True
+        return new
+
+    def conditional(self, **given: Any) -> "EnergyBased":
+        given = {name: torch.as_tensor(value) for name, value in given.items()}
+        base, settings = core.conditioned(self, given, Joint)
+        energy = ConditionalEnergy(self.energy, part_names(self.base))
+        new = EnergyBased(energy, base, **settings)
+        new._is_held, new._is_conditional = True, True
+        new._drawn, new._latents = self._drawn, self._latents
         return new
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -216,15 +219,21 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             return -self._broadcast(self._potential(self.energy, value)) - log_normalizer()
 
     def _frozen(self, value: Tensor) -> Tensor:
-        potential, found = frozen_in_parameters(self._frozen_potential, value, self._latents)
+        free = [value, *(self.context.values() if self._is_conditional else ())]
+        potential, found = frozen_in_parameters(
+            self._frozen_potential, *free, latents=self._latents
+        )
         if self.log_normalizer is not None:
             return -potential - self.log_normalizer()
         warn_if_untrained(self, found + trainable_parameters(self.energy))
         return -potential
 
-    def _frozen_potential(self, value: Tensor) -> Tensor:
+    def _frozen_potential(self, value: Tensor, *given: Tensor) -> Tensor:
+        new = self
+        if given:
+            new = core.with_context(self, dict(zip(self.context, given, strict=True)))
         with held(self.energy):
-            return self._broadcast(self._potential(self.energy, value))
+            return self._broadcast(new._potential(self.energy, value))
 
     def _broadcast(self, potential: Tensor) -> Tensor:
         return potential.expand(broadcast_shape(potential.shape, self.batch_shape))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import ComposeTransform, Transform, TransformedDistribution
 
@@ -14,6 +15,19 @@ def as_distribution(base: Any) -> Any:
     """Unwrap a flow of zuko; any other base is unchanged."""
     # The wrapped distribution can be sampled outside of a model too.
     return base.dist if isinstance(base, ZukoToPyro) else base
+
+
+def support_of(base: Any) -> Any:
+    """Support of a distribution; those of zuko have none: all real numbers."""
+    try:
+        return base.support
+    except NotImplementedError:
+        return real_space(len(base.event_shape))
+
+
+def real_space(num_dims: int) -> Any:
+    """Constraint to arrays of real numbers with a number of event dimensions."""
+    return constraints.independent(constraints.real, num_dims) if num_dims else constraints.real
 
 
 def latent_and_generator(base: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:

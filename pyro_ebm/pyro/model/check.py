@@ -16,6 +16,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
+from pyro_ebm.core.distributions.energy_based import with_context
 from pyro_ebm.core.model.issues import (
     ModelIssue,
     in_guide,
@@ -146,16 +147,27 @@ class ModelSites(_GuideSites):
             # At a constant value: one that a latent variable transforms is no harm.
             with torch.enable_grad(), kept_buffers(energy.energy):
                 potential = energy.potential(detach_provenance(value).detach())
-            self.leaves[name] = energy, list(graph_leaves(potential))
+            self.leaves[name] = energy, [] if energy._is_held else list(graph_leaves(potential))
             return potential
 
-        weighted = scale_and_mask(
-            map_energy(msg["fn"], msg["value"], potential), msg["scale"], msg["mask"]
-        )
-        tracked = [weighted, *_bounds(energy.support)]
-        self.behind[name] = get_provenance(tracked)
-        if energy.log_normalizer is None:
+        self.behind[name] = _marks(msg, energy, potential)
+        if energy._is_conditional:
+            fixed = _marks(msg, energy, lambda it, value: potential(_at_constants(it), value))
+            self.issues += issues_of_latents(name, fixed, self.latents)
+        elif energy.log_normalizer is None:
             self.issues += issues_of_latents(name, self.behind[name], self.latents)
+
+
+def _marks(msg: Any, energy: EnergyBased, potential: Callable[..., Tensor]) -> frozenset[str]:
+    """Names of latent variables behind the potential, support, mask and scale of a site."""
+    found = map_energy(msg["fn"], msg["value"], potential)
+    weighted = scale_and_mask(found, msg["scale"], msg["mask"])
+    return get_provenance([weighted, *_bounds(energy.support)])
+
+
+def _at_constants(energy: EnergyBased) -> EnergyBased:
+    """Conditional at constant values of what is given."""
+    return with_context(energy, detach_provenance(energy.context))
 
 
 def _bounds(support: Any) -> Iterator[Any]:

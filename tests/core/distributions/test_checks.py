@@ -79,7 +79,8 @@ def test_noise_scale(scale, message):
 
 
 def evaluate_rows(energy, value, event_shape):
-    return evaluate(SimpleNamespace(event_shape=event_shape, context=None), energy, value)
+    distribution = SimpleNamespace(event_shape=event_shape, base=None, context=None)
+    return evaluate(distribution, energy, value)
 
 
 def test_energy_sees_one_batch_dimension():

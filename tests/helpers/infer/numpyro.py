@@ -252,9 +252,10 @@ def print_summary(mcmc):
 stock_to_arviz = az.from_numpyro
 
 
-def refused_gradient():
+def refused_gradient(latent="scale"):
     """Context in which the gradient of an unknown log-normalizer is warned of."""
-    return pytest.warns(UserWarning, match=r"one of \['scale'\]: .* doubly intractable")
+    match = rf"one of \['{latent}'.*\]: .* doubly intractable"
+    return pytest.warns(UserWarning, match=match)
 
 
 # A kernel of ours has named the latent variable before, once.

@@ -248,8 +248,9 @@ def stock_to_arviz(mcmc):
     return az.from_pyro(mcmc, log_likelihood=False)
 
 
-def refused_gradient():
+def refused_gradient(latent="scale"):
     """Context in which the gradient of an unknown log-normalizer is refused."""
+    del latent
     return pytest.raises(ValueError, match="doubly intractable")
 
 

@@ -1,0 +1,1 @@
+from helpers.distributions.joint import *  # noqa: F403

@@ -1,0 +1,1 @@
+from helpers.infer.conditional import *  # noqa: F403
