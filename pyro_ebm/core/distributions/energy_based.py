@@ -52,9 +52,9 @@ class AbstractEnergyBased:
         support: Constraint on the values. Default: that of the base, else all real numbers. Where
             it is narrower than the base's, energies outside count as infinite, and the energy is
             called inside alone.
-        sampler: Kernel that ``sample`` runs from draws of the base. Default: ``Langevin(0.05)``,
-            an approximation.
-        num_sampler_steps: Number of steps that ``sample`` runs it for.
+        sampler: What ``sample`` draws by: ``SMC()``, the default, or a kernel, for a short run from
+            draws of the base.
+        num_sampler_steps: Number of steps of a kernel.
         inverse_temperature: :math:`\beta`, a number that multiplies the energy. Above 1 it
             sharpens what was trained at 1. (The images of Arbel et al. were drawn at 100, and
             hardly differ from the base's at 1.)
@@ -119,7 +119,11 @@ class AbstractEnergyBased:
         """Draws by the sampler, started at draws from the base; detached.
 
         Raises:
-            ValueError: If arguments are validated and the chains diverged.
+            ValueError: If arguments are validated and draws are not finite.
+
+        Warns:
+            UserWarning: If the record of ``SMC`` shows that weights of modes are uncertain; see
+                ``run_smc``.
         """
         raise NotImplementedError
 
@@ -258,11 +262,3 @@ def itself(value: Any) -> Any:
 def scaled_energy(distribution: AbstractEnergyBased, value: Any) -> Any:
     """Evaluate the energy times the inverse temperature, shape ``(*sample, *batch)``."""
     return distribution._scaled(distribution.energy, value)
-
-
-def describe_divergence(sampler: Any) -> str:
-    """Error message for draws that are not finite."""
-    return (
-        f"Expected {sampler} to give finite draws, got NaN or infinity: lower its `step_size`, or "
-        "look at the energy."
-    )

@@ -9,20 +9,17 @@ weights are unbiased.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.tempered import tempered
 from pyro_ebm.core.samplers.dynamics import ChainState
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
 # Share of the temperatures that is spread evenly whatever the pilot run measured.
 _EVEN_SHARE = 0.1
-# Draws of a base at least, to see which share of them is inside of a narrower support.
-NUM_SHARE_DRAWS = 10_000
 # With a lower acceptance rate, no affordable number of moves separates copies of a draw.
 _STUCK = 0.02
 
@@ -36,36 +33,6 @@ class Path(Protocol):
 
 
 @dataclass(frozen=True)
-class TemperedTarget:
-    r"""Path :math:`e^{-\beta E} p_0` from the base of a distribution to it."""
-
-    # The host's class of targets.
-    target_class: ClassVar[Any]
-
-    distribution: Any
-
-    @cached_property
-    def target(self) -> Any:
-        """Bijection to the support."""
-        return self.target_class.of(self.distribution)
-
-    def at(self, inverse_temperature: Any) -> Callable[[Any], Any]:
-        """Potential over unconstrained space."""
-        target = self.target
-
-        def potential(position: Any) -> Any:
-            value = target.value(position)
-            result = _tempered(inverse_temperature, scaled_energy(self.distribution, value))
-            if self.distribution.base is not None:
-                result = result - self.distribution._base_log_prob(value)
-            if target.is_unconstrained:
-                return result
-            return result - target.log_volume(position, value)
-
-        return potential
-
-
-@dataclass(frozen=True)
 class TemperedPosterior:
     """Path from the priors, or the bases of energy priors, to the posterior."""
 
@@ -76,7 +43,7 @@ class TemperedPosterior:
 
         def potential(position: Any) -> Any:
             prior, rest = self.posterior.log_densities(position)
-            return -(prior + _tempered(inverse_temperature, rest))
+            return -(prior + tempered(inverse_temperature, rest))
 
         return potential
 
@@ -181,12 +148,6 @@ def describe_stuck_draws(distribution: Any, sampler: Any, acceptance_rate: Any) 
             "upper end of the bracket is no better than the weights of the forward paths. Lower "
             "its `step_size`, or set a `target_accept_prob`."
         )
-
-
-def _tempered(inverse_temperature: Any, x: Any) -> Any:
-    # Not zero times infinity: at first, infinite energies do not count.
-    xp = array_namespace(x)
-    return xp.where(inverse_temperature > 0, inverse_temperature * x, xp.zeros_like(x))
 
 
 def _interpolate(at: Any, knots: Any, values: Any) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_positive_integer
-from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, Schedule
+from pyro_ebm.core.evidence.annealing import Schedule
 from pyro_ebm.core.evidence.log_normalizer import FEW, LogNormalizer
-from pyro_ebm.core.evidence.weights import log_of_share, summarize_log_weights
+from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.core.samplers.settings import check_exact, check_sampler
-from pyro_ebm.core.samplers.truncation import is_inside
+from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, is_inside, log_of_share
 
 # Logs of numbers, by site, with their standard errors.
 Constants = dict[str, tuple[Any, Any]]

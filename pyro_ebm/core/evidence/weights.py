@@ -12,6 +12,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.evidence.log_normalizer import FEW, LogNormalizer
 from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
+from pyro_ebm.core.samplers.truncation import log_of_share
 
 # Standard errors between a mean and its bound.
 MARGIN = 2.0
@@ -100,13 +101,6 @@ def bracket(
         upper=xp.where(few, never, both.upper),
         standard_error=xp.where(few, never, both.standard_error),
     )
-
-
-def log_of_share(share: Any, num_draws: int) -> tuple[Any, Any]:
-    r"""Compute the log of a share of independent draws, and its standard error."""
-    xp = array_namespace(share)
-    some = xp.where(share > 0, share, xp.ones_like(share))
-    return xp.log(share), xp.sqrt((1.0 - some) / (some * num_draws))
 
 
 def times_share(result: LogNormalizer, share: Any, num_draws: int) -> LogNormalizer:

@@ -24,7 +24,8 @@ class PersistentChains:
     Args:
         num_chains: Chains that move in a step.
         event_shape: Shape of one value of the site.
-        sampler: Moves them. Default: ``Langevin(0.05)``.
+        sampler: Moves them. Default: ``MALA()``, whose step size follows its
+            acceptance within each training step.
         num_steps: Steps in each training step.
         buffer_size: Chains in all (a replay buffer), at least ``num_chains``, the default.
         restart_probability: Probability that a chain starts again when it is taken; 0.05 in Du and

@@ -7,8 +7,15 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative
 from pyro_ebm.core.objectives.loss import Loss
-from pyro_ebm.core.objectives.negatives import Negatives, check_negatives, evaluate_energies
+from pyro_ebm.core.objectives.negatives import (
+    Negatives,
+    acceptance_metrics,
+    check_negatives,
+    evaluate_energies,
+)
 from pyro_ebm.core.objectives.settings import convert_fields
+from pyro_ebm.core.samplers.run import ShortRun
+from pyro_ebm.core.samplers.settings import check_sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +26,21 @@ class ContrastiveDivergence(Negatives):
         \ell(x) = U(x) - \frac1M \sum_{m=1}^M U(x^-_m), \qquad U = E - \log p_0
 
     The draws come from k steps of a sampler (CD-k) that starts at the values, which needs the
-    fewest steps and is the most biased, or at draws of the base. Energy and base are trained
-    together.
+    fewest steps and is the most biased, or at draws of the base. The default is MALA from the data,
+    right at any scale: a kernel without acceptance runs off where its step is too large, and the
+    energy with it. Energy and base are trained together.
 
     Attach ``chains=PersistentChains(...)`` to continue the chains of the last step (persistent
     contrastive divergence, and a replay buffer), or an array of draws of shape
     ``(num_chains, *event)`` to be used as they are.
 
     Args:
-        sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`.
-        num_steps: k, see there.
+        sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`; not ``SMC()`` from
+            data.
+        num_steps: k. Default: from data 20; from the base see there.
         init: Start of the draws, ``"data"`` or ``"base"``; attached chains ignore it.
-        num_samples: :math:`M`, see there. From data every value has one draw of its own.
+        num_samples: :math:`M`, see there; from the base alone. From data every value has one draw
+            of its own.
         energy_penalty: :math:`\lambda \ge 0` of :math:`\lambda (E(x)^2 + \overline{E(x^-)^2})`,
             which keeps energies near zero; Du and Mordatch use 1 for images.
 
@@ -48,20 +58,28 @@ class ContrastiveDivergence(Negatives):
 
     sampler: Any = None
     num_steps: int | None = None
-    init: str = "base"
+    init: str = "data"
     num_samples: int | None = None
     energy_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         check_negatives(self)
         check_choice("init", self.init, ("data", "base"))
+        if self.init == "data" and self.sampler is not None:
+            check_sampler(self.sampler)
+        if self.init == "data" and self.num_samples is not None:
+            raise ValueError(
+                "Expected `num_samples` with init='base', where draws have no values of their own, "
+                f"got {self.num_samples} with init='data'."
+            )
         convert_fields(self, energy_penalty=check_nonnegative)
 
-    def _loss(self, distribution: Any, value: Any, negatives: Any) -> Loss:
-        energies = evaluate_energies(distribution, value, negatives)
+    def _loss(self, distribution: Any, value: Any, draws: ShortRun) -> Loss:
+        energies = evaluate_energies(distribution, value, draws.samples)
         loss = contrastive_divergence(energies.positive, energies.negative)
         loss = loss + self.energy_penalty * energies.mean_square
-        return Loss(loss, energies.metrics(self._constant))
+        metrics = {**energies.metrics(self._constant), **acceptance_metrics(draws)}
+        return Loss(loss, metrics)
 
 
 def contrastive_divergence(positive: Any, negative: Any) -> Any:

@@ -19,6 +19,7 @@ _REPORTED = (
     "the reported loss is too low, by nats that nobody knows. Report the result of "
     "log_normalizer, or raise `num_normalizer_samples`"
 )
+_STUCK = "draws hardly move. Leave `sampler` to the default, or take more `num_steps`"
 _DIVERGED = "chains have diverged. Lower the `step_size` of the sampler or the learning rate"
 
 
@@ -29,6 +30,7 @@ def _few(size: float) -> bool:
 # By metric: when it is bad, how to say so, and what to do.
 _DOUBTS: dict[str, tuple[Callable[[float], bool], str, str]] = {
     "energy_gap": (lambda gap: not math.isfinite(gap), "is not finite", _DIVERGED),
+    "acceptance_rate": (lambda rate: rate < 0.1, "is below .1", _STUCK),
     "clipped": (lambda share: share > 0.5, "is above one half", _RUNAWAY),
     "effective_values": (_few, "is below 2", _UNEVEN),
     "effective_negatives": (_few, "is below 2", _UNEVEN),

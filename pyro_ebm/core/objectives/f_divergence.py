@@ -20,11 +20,13 @@ from pyro_ebm.core.objectives.loss import Loss, Metrics
 from pyro_ebm.core.objectives.negatives import (
     Energies,
     Negatives,
+    acceptance_metrics,
     check_negatives,
     evaluate_energies,
     mean_square,
 )
 from pyro_ebm.core.objectives.settings import convert_fields
+from pyro_ebm.core.samplers.run import ShortRun
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,9 @@ class FDivergence(Negatives):
         """Functions of the log-ratio; those of a user's function by derivatives of the host."""
         return find_divergence(self.f) or from_function(self.f, self._derivative)
 
-    def _loss(self, distribution: Any, value: Any, negatives: Any, critic: Any) -> Loss:
-        energies = evaluate_energies(distribution, value, negatives)
-        critics = evaluate_both(distribution, critic, value, negatives)
+    def _loss(self, distribution: Any, value: Any, draws: ShortRun, critic: Any) -> Loss:
+        energies = evaluate_energies(distribution, value, draws.samples)
+        critics = evaluate_both(distribution, critic, value, draws.samples)
         positive = self._constant(critics[0] + energies.positive_energy)
         negative = self._constant(critics[1] + energies.negative_energy)
         options = {"bound": self.log_ratio_bound, "gradient": self.gradient}
@@ -130,7 +132,7 @@ class FDivergence(Negatives):
         loss = loss + self.energy_penalty * energies.mean_square
         loss = loss + self.critic_penalty * mean_square(*critics)
         ratios = log_ratio_metrics(positive, negative, self.log_ratio_bound)
-        metrics = {**energies.metrics(self._constant), **ratios}
+        metrics = {**energies.metrics(self._constant), **ratios, **acceptance_metrics(draws)}
         return Loss(weights.value + loss - self._constant(loss), metrics)
 
 

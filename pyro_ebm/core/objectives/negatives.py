@@ -12,18 +12,22 @@ from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields, optional
-from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.run import ShortRun
+from pyro_ebm.core.samplers.settings import SMC, check_source
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
+
+# Steps from data by default.
+_STEPS_FROM_DATA = 20
 
 
 class Negatives(Objective):
     """Settings of an objective that draws from the model it trains.
 
     Attributes:
-        sampler: Kernel that moves the draws, by default the distribution's; its bias is the
-            model's.
-        num_steps: Steps from start to negative, by default the distribution's
-            ``num_sampler_steps``.
+        sampler: Kernel that moves the draws, or ``SMC()``. Default: the kernel of the
+            distribution, if it has one, else ``MALA()``, whose step size follows its acceptance
+            within the run (metric ``acceptance_rate``).
+        num_steps: Steps from start to negative. Default: ``num_sampler_steps`` of the distribution.
         num_samples: Draws for each element of the base's batch (usually there is one). By default
             as many in all as there are values, and at least 2.
     """
@@ -36,7 +40,7 @@ class Negatives(Objective):
 def check_negatives(settings: Negatives) -> None:
     """Raise unless the settings describe draws of the model."""
     if settings.sampler is not None:
-        check_sampler(settings.sampler)
+        check_source(settings.sampler)
     convert_fields(
         settings,
         num_steps=optional(check_positive_integer),
@@ -53,10 +57,27 @@ def check_attached_chains(chains: Any, event_shape: Any) -> None:
         )
 
 
-def sampler_and_steps(settings: Negatives, distribution: Any) -> tuple[Any, int]:
+def sampler_and_steps(
+    settings: Negatives, distribution: Any, default: Any, *, from_data: bool = False
+) -> tuple[Any, int]:
     """Return what moves the draws of an objective, and for how many steps."""
-    sampler = settings.sampler or distribution.sampler
-    return sampler, settings.num_steps or distribution.num_sampler_steps
+    own = default if isinstance(distribution.sampler, SMC) else distribution.sampler
+    num_steps = _STEPS_FROM_DATA if from_data else distribution.num_sampler_steps
+    return settings.sampler or own, settings.num_steps or num_steps
+
+
+def moved(sampler: Any, run: Any) -> ShortRun:
+    """Return the draws of a run, and their acceptance if there is a target of it."""
+    xp = array_namespace(run.samples)
+    has_target = getattr(sampler, "target_accept_prob", None) is not None
+    rate = xp.min(run.acceptance_rate) if has_target or isinstance(sampler, SMC) else None
+    return ShortRun(run.samples, rate)
+
+
+def acceptance_metrics(draws: ShortRun) -> dict[str, Callable[[], Any]]:
+    """Return the metric ``acceptance_rate``, if draws have one."""
+    rate = draws.acceptance_rate
+    return {} if rate is None else {"acceptance_rate": lambda: rate}
 
 
 def number_of_draws(settings: Negatives, value: Any, model: Any) -> int:

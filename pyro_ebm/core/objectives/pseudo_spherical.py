@@ -14,8 +14,14 @@ from pyro_ebm.core.numerics import (
     logsumexp,
 )
 from pyro_ebm.core.objectives.loss import Loss, Metrics
-from pyro_ebm.core.objectives.negatives import Negatives, check_negatives, evaluate_energies
+from pyro_ebm.core.objectives.negatives import (
+    Negatives,
+    acceptance_metrics,
+    check_negatives,
+    evaluate_energies,
+)
 from pyro_ebm.core.objectives.settings import convert_fields
+from pyro_ebm.core.samplers.run import ShortRun
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class PseudoSpherical(Negatives):
         check_negatives(self)
         convert_fields(self, gamma=_check_gamma, energy_penalty=check_nonnegative)
 
-    def _loss(self, distribution: Any, value: Any, negatives: Any, counts: Any) -> Loss:
-        energies = evaluate_energies(distribution, value, negatives)
+    def _loss(self, distribution: Any, value: Any, draws: ShortRun, counts: Any) -> Loss:
+        energies = evaluate_energies(distribution, value, draws.samples)
         potentials = self._constant(energies.positive), self._constant(energies.negative)
         counts = None if counts is None else self._constant(counts)
         weights = pseudo_spherical(self.gamma, *potentials, counts)
@@ -83,7 +89,9 @@ class PseudoSpherical(Negatives):
         loss = weights.value + loss - self._constant(loss)
         loss = loss + self.energy_penalty * energies.mean_square
         sizes = pseudo_spherical_metrics(self.gamma, *potentials)
-        return Loss(loss, {**energies.metrics(self._constant), **sizes})
+        return Loss(
+            loss, {**energies.metrics(self._constant), **sizes, **acceptance_metrics(draws)}
+        )
 
 
 class PseudoSphericalWeights(NamedTuple):

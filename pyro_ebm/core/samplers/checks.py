@@ -36,13 +36,18 @@ def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any,
             earlier run of the same sampler, which continues with the step size and the scales that
             it has learned. Default: draws from the base of an energy-based target, else standard
             normal in unconstrained space.
+        check: Whether to look for modes that no chain has seen, after a run of at least 1,000
+            draws of an energy-based distribution, by 512 draws of ``SMC`` in which at least 10
+            ancestors are effective; or values to look for, shape ``(M, *event)``. Only data find a
+            mode that a path from the base does not find.
 
     Raises:
         ValueError: If a count is out of range, ``num_chains`` differs from that of ``init``, the
             support does not map to unconstrained space, or a density is not finite at a start.
 
     Warns:
-        UserWarning: If chains diverged or never moved; the draws are returned all the same.
+        UserWarning: If chains diverged, never moved or missed a mode; the draws are returned all
+            the same.
     """
     check_positive_integer("num_samples", num_samples)
     check_positive_integer("num_warmup", num_warmup, minimum=0)
@@ -85,6 +90,20 @@ def check_init_shape(shape: Any, distribution: Any, num_chains: int) -> None:
         raise ValueError(
             f"Expected `init` of shape {expected} (chains, *batch, *event), got {tuple(shape)}."
         )
+
+
+def check_reference(distribution: Any, check: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return ``check`` of ``run_chains``, a Boolean or values of the event shape."""
+    if isinstance(check, bool):
+        return check
+    values, event_shape = real_array("check", check, convert), tuple(distribution.event_shape)
+    shapes = (event_shape, (*distribution.batch_shape, *event_shape))
+    if not values.ndim or not values.shape[0] or tuple(values.shape[1:]) not in shapes:
+        raise ValueError(
+            f"Expected `check` to be True, False or values of shape (M, *event) with event shape "
+            f"{event_shape}, got shape {tuple(values.shape)}."
+        )
+    return values
 
 
 def check_start(distribution: Any, potential: Any, gradient: Any) -> None:
@@ -133,3 +152,11 @@ def _remedy(sampler: Any, num_warmup: int) -> str:
     if num_warmup < _SHORT_WARMUP:
         return "let a longer warm-up tune its `step_size`, or lower it"
     return "raise its `target_accept_prob`: warm-up then finds a smaller `step_size`"
+
+
+def describe_divergence(sampler: Any) -> str:
+    """Error message for draws that are not finite."""
+    return (
+        f"Expected {sampler} to give finite draws, got NaN or infinity: lower its `step_size`, or "
+        "look at the energy."
+    )

@@ -1,6 +1,7 @@
 """Runs of chains: their start, the draws that are kept, and their statistics."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -10,6 +11,47 @@ from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential, check_rows_once
 
 Evaluated = tuple[ChainState, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class ShortRun:
+    """Last values of some chains, and their mean acceptance.
+
+    Attributes:
+        samples: Positions or values.
+        acceptance_rate: A scalar; 1 for kernels without acceptance, None without moves.
+    """
+
+    samples: Any
+    acceptance_rate: Any
+
+
+def with_step_sizes(sampler: Any, state: ChainState, num_laws: int) -> ChainState:
+    """Give each element of the last ``num_laws`` dimensions of chains a step size to be tuned."""
+    if not is_tuned(sampler):
+        return state
+    shape = state.potential.shape[state.potential.ndim - num_laws :]
+    xp = array_namespace(state.potential)
+    return state._replace(step_size=xp.broadcast_to(state.step_size, shape))
+
+
+def tuned(sampler: Any, state: ChainState, info: TransitionInfo) -> ChainState:
+    r"""Tune the step size of a short run after each step: :math:`\log h \mathrel{+}= a - a^*`.
+
+    Kernels with a step size of their own keep it.
+    """
+    if not is_tuned(sampler):
+        return state
+    xp, rate = array_namespace(info.acceptance_rate), info.acceptance_rate
+    rate = xp.mean(rate, axis=tuple(range(rate.ndim - state.step_size.ndim)))
+    factor = xp.exp(rate - sampler.target_accept_prob)
+    return state._replace(step_size=state.step_size * factor)
+
+
+def is_tuned(sampler: Any) -> bool:
+    """Whether a kernel has a target of acceptance, and no step size of its own."""
+    has_target = sampler.target_accept_prob is not None
+    return has_target and getattr(sampler, "step_size", None) is None
 
 
 def start_chains(

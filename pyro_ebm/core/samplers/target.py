@@ -22,6 +22,10 @@ class HasPotential(Protocol):
         """Raise unless rows of the energy are independent."""
         ...
 
+    def _reference(self, *rng_key: Any) -> Any:
+        """Draw by sequential Monte Carlo, to look for modes that chains have missed."""
+        ...
+
 
 def check_rows_once(distribution: HasPotential, value: Any) -> None:
     """Raise unless rows of the energy are independent; once for a distribution."""

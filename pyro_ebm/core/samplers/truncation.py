@@ -7,6 +7,8 @@ from array_api_compat import array_namespace
 
 # Times that draws of a base outside of the support are drawn again.
 NUM_TRIES = 20
+# Draws of a base at least, to see which share of them is inside of a narrower support.
+NUM_SHARE_DRAWS = 10_000
 
 
 def is_truncated(support: Any, base: Any, target_class: Any) -> bool:
@@ -80,6 +82,13 @@ def choose_inside(distribution: Any, draws: Any, number: int) -> tuple[Any, Any]
     chosen = rank % xp.where(counts > 0, counts, xp.ones_like(counts))
     index = _over_event(xp.take_along_axis(order, chosen, axis=0), draws)
     return xp.take_along_axis(draws, index, axis=0), xp.mean(xp.astype(inside, draws.dtype), axis=0)
+
+
+def log_of_share(share: Any, num_draws: int) -> tuple[Any, Any]:
+    r"""Compute the log of a share of independent draws, and its standard error."""
+    xp = array_namespace(share)
+    some = xp.where(share > 0, share, xp.ones_like(share))
+    return xp.log(share), xp.sqrt((1.0 - some) / (some * num_draws))
 
 
 def _where(inside: Any, value: Any, other: Any) -> Any:

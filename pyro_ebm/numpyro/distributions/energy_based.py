@@ -1,6 +1,7 @@
 """Energy-based distributions for NumPyro's sample sites."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -8,7 +9,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax, random, tree_util
+from jax import Array, lax, tree_util
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.util import not_jax_tracer
@@ -29,7 +30,13 @@ from pyro_ebm.core.distributions.context import (
 )
 from pyro_ebm.core.distributions.joint import conditional_energy, part_names
 from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, single_value
-from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.settings import check_source
+from pyro_ebm.core.samplers.smc_draws import (
+    NUM_REFERENCE_DRAWS,
+    arrange,
+    check_draws,
+    number_of_draws,
+)
 from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
@@ -40,14 +47,14 @@ from pyro_ebm.numpyro.distributions.bound_energy import (
     latents_so_far,
     warn_if_untrained,
 )
+from pyro_ebm.numpyro.distributions.draws import draw_values
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.distributions.joint import Joint
-from pyro_ebm.numpyro.distributions.pushforward import Pushforward, as_pushforward, latent_energy
+from pyro_ebm.numpyro.distributions.pushforward import as_pushforward, latent_energy
 from pyro_ebm.numpyro.distributions.scanned import promote_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
-from pyro_ebm.numpyro.samplers.langevin import Langevin
-from pyro_ebm.numpyro.samplers.run import move_values
-from pyro_ebm.numpyro.samplers.target import Target, initial_values
+from pyro_ebm.numpyro.samplers.smc import SMC
+from pyro_ebm.numpyro.samplers.target import Target
 
 
 class EnergyBased(core.AbstractEnergyBased, Distribution):
@@ -93,7 +100,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         context_batch_ndims: int | None = None,
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
-        sampler: Sampler | None = None,
+        sampler: Sampler | SMC | None = None,
         num_sampler_steps: int = 100,
         inverse_temperature: float = 1.0,
         log_normalizer: Callable[[], Array | float] | None = None,
@@ -117,7 +124,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
             base = None if base is None else base.expand(batch_shape)
         self.energy = bind(energy)
         self.base: Any = base
-        self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
+        self.sampler = check_source(SMC() if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
@@ -193,10 +200,17 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         return new
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        draws = _sample(lax.stop_gradient(self), key, tuple(sample_shape))
-        if self._validate_args and not_jax_tracer(draws) and not jnp.isfinite(draws).all():
-            raise ValueError(core.describe_divergence(self.sampler))
-        return lax.stop_gradient(draws)
+        model, shape = without_plates(lax.stop_gradient(self)), tuple(sample_shape)
+        number = number_of_draws(shape, self.batch_shape, model.batch_shape)
+        draws = _draw(key, model, self.sampler, number)
+        if self._validate_args and not_jax_tracer(draws.samples):
+            for doubt in check_draws(self, self.sampler, draws):
+                warnings.warn(doubt, stacklevel=2)
+        shapes = self.batch_shape, model.batch_shape, self.event_shape
+        return lax.stop_gradient(arrange(draws.samples, shape, *shapes))
+
+    def _reference(self, key: Array) -> Any:
+        return _draw(key, without_plates(lax.stop_gradient(self)), SMC(), NUM_REFERENCE_DRAWS)
 
     def _frozen(self, value: Array) -> Array:
         def potential(value: Array, *given: Any) -> Array:
@@ -255,22 +269,6 @@ def _restricted(distribution: EnergyBased, value: Array, *context: Any) -> Array
     return cast(Array, infinite_outside(inside, distribution.energy(value, *context)))
 
 
-def draw_values(
-    rng_key: Array,
-    distribution: EnergyBased,
-    sampler: Sampler,
-    sample_shape: tuple[int, ...],
-    num_steps: int,
-) -> Array:
-    frozen = lax.stop_gradient(distribution)
-    if isinstance(frozen.base, Pushforward):
-        latent = draw_values(rng_key, frozen.latent, sampler, sample_shape, num_steps)
-        return frozen.base.noiseless.generate(latent)
-    start_key, chain_key = random.split(rng_key)
-    values = initial_values(start_key, frozen, sample_shape)
-    return move_values(chain_key, sampler, frozen, values, num_steps)
-
-
 def without_plates(distribution: EnergyBased) -> EnergyBased:
     new = copy.copy(distribution)
     # Without a base that has the steps of a scan, its energy has them.
@@ -279,11 +277,9 @@ def without_plates(distribution: EnergyBased) -> EnergyBased:
     return new
 
 
-@partial(jax.jit, static_argnames="sample_shape")
-def _sample(distribution: EnergyBased, key: Array, sample_shape: tuple[int, ...]) -> Array:
-    return draw_values(
-        key, distribution, distribution.sampler, sample_shape, distribution.num_sampler_steps
-    )
+@partial(jax.jit, static_argnames=("sampler", "number"))
+def _draw(rng_key: Array, model: EnergyBased, sampler: Any, number: int) -> Any:
+    return draw_values(rng_key, model, sampler, number, model.num_sampler_steps)
 
 
 @vmap_over.register

@@ -1,26 +1,16 @@
 """Chains that anneal from the base of an energy-based distribution to it, and back."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from jax.tree_util import register_dataclass
 
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.numpyro.samplers.base import Sampler
-from pyro_ebm.numpyro.samplers.target import Target
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class TemperedTarget(core.TemperedTarget):
-    """Tempered densities of a NumPyro distribution; a pytree."""
-
-    target_class = Target
+from pyro_ebm.numpyro.samplers.smc import resample
 
 
 def schedule_from_pilot(
@@ -113,15 +103,3 @@ def resample_and_move(
     state = state._replace(step_size=step_size)
     state, rates = lax.scan(move, state, random.split(chain_key, num_moves))
     return state.position, rates.mean(0)
-
-
-def resample(rng_key: Array, log_weights: Array) -> Array:
-    """Draw as many indices as weights by stratified resampling."""
-    num_weights = len(log_weights)
-    flat = jax.nn.softmax(log_weights, axis=0).reshape((num_weights, -1))
-    shift = random.uniform(rng_key, flat.shape, flat.dtype)
-    points = (jnp.arange(num_weights)[:, None] + shift) / num_weights
-    search = partial(jnp.searchsorted, side="right")
-    chosen = jax.vmap(search, in_axes=1, out_axes=1)(jnp.cumsum(flat, axis=0), points)
-    # Rounding may leave the sum of all weights a hair below the last point.
-    return jnp.minimum(chosen, num_weights - 1).reshape(log_weights.shape)

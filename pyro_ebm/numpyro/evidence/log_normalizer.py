@@ -14,14 +14,14 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
-from pyro_ebm.core.evidence.annealing import NUM_SHARE_DRAWS, describe_stuck_draws
+from pyro_ebm.core.evidence.annealing import describe_stuck_draws
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.checks import real_array
-from pyro_ebm.core.samplers.truncation import choose_inside
+from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
+from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.evidence.annealing import (
-    TemperedTarget,
     anneal,
     resample_and_move,
     schedule_from_pilot,

@@ -12,7 +12,7 @@ from jax import Array
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.evidence.quadrature import Box, event_shape_of, first_box
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
-from pyro_ebm.numpyro.evidence.annealing import TemperedTarget
+from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
 # Points whose energies are evaluated at once.
 _CHUNK = 2**14

@@ -12,7 +12,7 @@ from numpyro.primitives import mutable
 
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.numpyro.samplers.langevin import Langevin
+from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import move_values
 from pyro_ebm.numpyro.samplers.target import initial_values
 
@@ -32,7 +32,7 @@ class PersistentChains(settings.PersistentChains):
     """
 
     _: KW_ONLY
-    sampler: Any = Langevin(0.05)
+    sampler: Any = MALA()
 
     def advance(
         self, rng_key: Array, distribution: EnergyBased, values: Array
@@ -88,6 +88,6 @@ def _advance(
     diverged = ~jnp.isfinite(values[taken]).reshape(chains.num_chains, -1).all(axis=1)
     again = (restarts | diverged).reshape(-1, *(1 for _ in chains.event_shape))
     start = jnp.where(again, fresh, values[taken])
-    moved = move_values(move_key, chains.sampler, distribution, start, chains.num_steps)
+    moved = move_values(move_key, chains.sampler, distribution, start, chains.num_steps).samples
     moved = moved.astype(values.dtype)
     return values.at[taken].set(moved), moved

@@ -34,7 +34,7 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
     ) -> Loss:
         value = lax.stop_gradient(value)
         if chains is None and self.init == "data":
-            negatives = move_data(rng_key, self, distribution, value)[None]
+            draws = move_data(rng_key, self, distribution, value)
         else:
-            negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        return self._loss(distribution, value, negatives)
+            draws = draw_negatives(rng_key, self, distribution, value, chains)
+        return self._loss(distribution, value, draws)

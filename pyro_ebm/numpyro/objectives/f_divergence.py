@@ -48,8 +48,8 @@ class FDivergence(core.FDivergence):
         chains: Array | None = None,
     ) -> Loss:
         value = lax.stop_gradient(value)
-        negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        return self._loss(distribution, value, negatives, critic)
+        draws = draw_negatives(rng_key, self, distribution, value, chains)
+        return self._loss(distribution, value, draws, critic)
 
     @staticmethod
     def _derivative(function: Function) -> Function:

@@ -1,9 +1,15 @@
 """Random draws of the model, evaluated together with the data."""
 
+from dataclasses import replace
+
 from jax import Array, lax
 
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.objectives import negatives as core
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, draw_values, without_plates
+from pyro_ebm.core.samplers.run import ShortRun
+from pyro_ebm.numpyro.distributions.draws import draw_values
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import move_values
 
 
@@ -13,20 +19,22 @@ def draw_negatives(
     distribution: EnergyBased,
     value: Array,
     chains: Array | None = None,
-) -> Array:
+) -> ShortRun:
     """Draw ``(num_samples, *base.batch_shape, *event)`` from the base on; or take ``chains``."""
     if chains is not None:
         core.check_attached_chains(chains, distribution.event_shape)
-        return lax.stop_gradient(chains)
+        return ShortRun(lax.stop_gradient(chains), None)
     model = without_plates(distribution)
-    sampler, num_steps = core.sampler_and_steps(settings, model)
+    sampler, num_steps = core.sampler_and_steps(settings, model, MALA())
     number = core.number_of_draws(settings, value, model)
-    return draw_values(rng_key, model, sampler, (number,), num_steps)
+    return core.moved(sampler, draw_values(rng_key, model, sampler, number, num_steps))
 
 
 def move_data(
     rng_key: Array, settings: core.Negatives, distribution: EnergyBased, value: Array
-) -> Array:
+) -> ShortRun:
     """Draw from the data on, one negative for each value."""
-    sampler, num_steps = core.sampler_and_steps(settings, distribution)
-    return move_values(rng_key, sampler, distribution, value, num_steps)
+    sampler, num_steps = core.sampler_and_steps(settings, distribution, MALA(), from_data=True)
+    num_laws = len(own_shape(distribution))
+    run = move_values(rng_key, sampler, distribution, value, num_steps, num_laws)
+    return core.moved(sampler, replace(run, samples=run.samples[None]))

@@ -36,5 +36,5 @@ class PseudoSpherical(core.PseudoSpherical):
     ) -> Loss:
         check_one_law(distribution)
         value = lax.stop_gradient(value)
-        negatives = draw_negatives(rng_key, self, distribution, value, chains)
-        return self._loss(distribution, value, negatives, weights)
+        draws = draw_negatives(rng_key, self, distribution, value, chains)
+        return self._loss(distribution, value, draws, weights)

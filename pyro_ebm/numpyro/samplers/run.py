@@ -1,20 +1,23 @@
 """Compiled runs of samplers: short runs, and chains with warm-up."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
+from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 from tqdm.auto import tqdm
 
 from pyro_ebm.core.samplers import checks
+from pyro_ebm.core.samplers import run as core
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.core.samplers.run import kept_draw, start_chains, summarize_draws
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
+from pyro_ebm.missing_modes import describe_missing_modes
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition, check_rng_key
 from pyro_ebm.numpyro.samplers.target import (
     Potential,
@@ -32,24 +35,40 @@ from pyro_ebm.numpyro.samplers.warmup import (
     schedule,
 )
 
+register_dataclass(core.ShortRun)
+
 
 def short_run(
-    rng_key: Array, sampler: Sampler, potential: Potential, position: Array, num_steps: int
-) -> Array:
-    def move(state: ChainState, key: Array) -> tuple[ChainState, None]:
-        return sampler.step(key, potential, state)[0], None
+    rng_key: Array,
+    sampler: Sampler,
+    potential: Potential,
+    position: Array,
+    num_steps: int,
+    num_laws: int = 0,
+) -> core.ShortRun:
+    def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
+        state, info = sampler.step(key, potential, state)
+        return core.tuned(sampler, state, info), info.acceptance_rate.mean()
 
     keys = random.split(rng_key, num_steps)
-    return lax.scan(move, sampler.init(potential, position), keys)[0].position
+    start = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
+    state, rates = lax.scan(move, start, keys)
+    return core.ShortRun(state.position, rates.mean())
 
 
 def move_values(
-    rng_key: Array, sampler: Sampler, distribution: Any, value: Array, num_steps: int
-) -> Array:
+    rng_key: Array,
+    sampler: Sampler,
+    distribution: Any,
+    value: Array,
+    num_steps: int,
+    num_laws: int = 0,
+) -> core.ShortRun:
     distribution, value = lax.stop_gradient((distribution, value))
     target = Target.of(distribution)
-    position = target.position(value)
-    return target.value(short_run(rng_key, sampler, target.potential, position, num_steps))
+    start = target.potential, target.position(value)
+    run = short_run(rng_key, sampler, *start, num_steps, num_laws)
+    return replace(run, samples=target.value(run.samples))
 
 
 def run_chains(
@@ -62,6 +81,7 @@ def run_chains(
     thinning: int = 1,
     num_chains: int | None = None,
     init: Array | ChainState | None = None,
+    check: bool | Array = True,
     progress_bar: bool = True,
 ) -> Chains:
     """Run many chains on a distribution at once.
@@ -86,8 +106,10 @@ def run_chains(
     progress_bar = progress_bar and all(map(not_jax_tracer, inputs))
     if not isinstance(init, ChainState | None):
         init = checks.real_array("init", init, jnp.asarray)
+    check = checks.check_reference(distribution, check, jnp.asarray)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     start_key, warmup_key, sample_key = random.split(rng_key, 3)
+    check_key = random.fold_in(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
     num_steps, draws = num_warmup + num_samples * thinning, []
     with tqdm(total=num_steps, disable=not progress_bar, desc=type(sampler).__name__) as bar:
@@ -106,7 +128,12 @@ def run_chains(
     samples, statistics = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *draws)
     rate, diverging = statistics["acceptance_rate"], statistics["diverging"]
     if not_jax_tracer(rate):
-        for trouble in checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging):
+        for trouble in (
+            *checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging),
+            *describe_missing_modes(
+                distribution, samples, check, lambda: distribution._reference(check_key)
+            ),
+        ):
             warnings.warn(trouble, stacklevel=2)
     return Chains(samples, statistics, state)
 
@@ -144,11 +171,11 @@ def _keep(
     def keep(state: ChainState, key: Array) -> tuple[ChainState, Any]:
         state, infos = lax.scan(step, state, random.split(key, thinning))
         info = jax.tree.map(lambda leaf: leaf[-1], infos)
-        return state, kept_draw(target.potential, state, info)
+        return state, core.kept_draw(target.potential, state, info)
 
     state, draws = lax.scan(keep, state, keys)
     draws = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), draws)
-    return state, summarize_draws(distribution, target, draws, state.step_size)
+    return state, core.summarize_draws(distribution, target, draws, state.step_size)
 
 
 @partial(jax.jit, static_argnames="sampler")
@@ -166,6 +193,6 @@ def _start(
     if init is None:
         init = initial_values(rng_key, distribution, (num_chains,))
     begin = partial(_initial_state, sampler, distribution)
-    return start_chains(
+    return core.start_chains(
         distribution, target, num_chains, init, begin, probes=True, is_known=not_jax_tracer
     )

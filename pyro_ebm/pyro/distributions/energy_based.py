@@ -1,5 +1,6 @@
 """Energy-based distributions for Pyro's sample sites."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -22,7 +23,13 @@ from pyro_ebm.core.distributions.checks import (
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
 from pyro_ebm.core.distributions.joint import part_names
 from pyro_ebm.core.distributions.probe import check_rows
-from pyro_ebm.core.samplers.settings import check_sampler
+from pyro_ebm.core.samplers.settings import check_source
+from pyro_ebm.core.samplers.smc_draws import (
+    NUM_REFERENCE_DRAWS,
+    arrange,
+    check_draws,
+    number_of_draws,
+)
 from pyro_ebm.core.samplers.truncation import infinite_outside, is_truncated, move_inside
 from pyro_ebm.pyro.distributions.bound_energy import (
     bind,
@@ -35,13 +42,13 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     trainable_parameters,
     warn_if_untrained,
 )
+from pyro_ebm.pyro.distributions.draws import draw_values
 from pyro_ebm.pyro.distributions.flows import as_distribution, real_space, support_of
 from pyro_ebm.pyro.distributions.joint import ConditionalEnergy, Joint
-from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, Pushforward, as_pushforward
+from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, as_pushforward
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.langevin import Langevin
-from pyro_ebm.pyro.samplers.run import move_values
-from pyro_ebm.pyro.samplers.target import Target, initial_values
+from pyro_ebm.pyro.samplers.smc import SMC
+from pyro_ebm.pyro.samplers.target import Target
 
 # Attributes that copies of a distribution share beside its energy and its base.
 _SETTINGS = (
@@ -89,7 +96,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         context_batch_ndims: int | None = None,
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
-        sampler: Sampler | None = None,
+        sampler: Sampler | SMC | None = None,
         num_sampler_steps: int = 100,
         inverse_temperature: float = 1.0,
         log_normalizer: Callable[[], Tensor | float] | None = None,
@@ -115,7 +122,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self._drawn = drawn_weights(energy, log_normalizer)
         self._latents = {} if log_normalizer is not None else latents_so_far()
         self.base: Any = base
-        self.sampler: Sampler = check_sampler(Langevin(0.05) if sampler is None else sampler)
+        self.sampler = check_source(SMC() if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
@@ -182,10 +189,17 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         return new
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        draws = draw_values(self, self.sampler, tuple(sample_shape), self.num_sampler_steps)
-        if self._validate_args and not bool(torch.isfinite(draws).all()):
-            raise ValueError(core.describe_divergence(self.sampler))
-        return draws
+        model, shape = without_plates(self), tuple(sample_shape)
+        number = number_of_draws(shape, self.batch_shape, model.batch_shape)
+        draws = draw_values(model, self.sampler, number, self.num_sampler_steps)
+        if self._validate_args:
+            for doubt in check_draws(self, self.sampler, draws):
+                warnings.warn(doubt, stacklevel=2)
+        shapes = self.batch_shape, model.batch_shape, self.event_shape
+        return arrange(draws.samples, shape, *shapes)
+
+    def _reference(self) -> Any:
+        return draw_values(without_plates(self), SMC(), NUM_REFERENCE_DRAWS, 0)
 
     def _map_context(self, function: Callable[..., Any], *contexts: Any) -> Any:
         if isinstance(contexts[0], Tensor):
@@ -256,18 +270,6 @@ class _Restricted(nn.Module):
     def forward(self, value: Tensor, *context: Any) -> Tensor:
         inside, value = move_inside(self.distribution, value)
         return cast(Tensor, infinite_outside(inside, self.energy(value, *context)))
-
-
-@torch.no_grad()
-def draw_values(
-    distribution: EnergyBased, sampler: Sampler, sample_shape: tuple[int, ...], num_steps: int
-) -> Tensor:
-    """Draw values by some steps from the base; detached."""
-    if isinstance(distribution.base, Pushforward):
-        latent = draw_values(distribution.latent, sampler, sample_shape, num_steps)
-        return distribution.base.noiseless.generate(latent)
-    values = initial_values(distribution, sample_shape)
-    return move_values(sampler, distribution, values, num_steps)
 
 
 def without_plates(distribution: EnergyBased) -> EnergyBased:

@@ -5,13 +5,7 @@ from torch import Tensor
 
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.target import Target
-
-
-class TemperedTarget(core.TemperedTarget):
-    """Tempered densities of a Pyro distribution."""
-
-    target_class = Target
+from pyro_ebm.pyro.samplers.smc import resample
 
 
 def schedule_from_pilot(
@@ -82,14 +76,3 @@ def resample_and_move(
         state, info = sampler.step(potential, state)
         rates.append(info.acceptance_rate.mean(0))
     return state.position, torch.stack(rates).mean(0)
-
-
-def resample(log_weights: Tensor) -> Tensor:
-    """Draw as many indices as weights by stratified resampling."""
-    num_weights = len(log_weights)
-    weights = log_weights.softmax(0).movedim(0, -1).contiguous()
-    steps = torch.arange(num_weights, device=weights.device)
-    points = (steps + torch.rand_like(weights)) / num_weights
-    chosen = torch.searchsorted(weights.cumsum(-1), points, right=True)
-    # Rounding may leave the sum of all weights a hair below the last point.
-    return chosen.clamp(max=num_weights - 1).movedim(-1, 0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.evidence.quadrature import Box, event_shape_of, first_box
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
-from pyro_ebm.pyro.evidence.annealing import TemperedTarget
+from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 
 # Points whose energies are evaluated at once.
 _CHUNK = 2**14

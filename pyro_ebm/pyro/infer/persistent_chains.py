@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.pyro.samplers.langevin import Langevin
+from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import move_values
 from pyro_ebm.pyro.samplers.target import initial_values
 
@@ -33,7 +33,7 @@ class PersistentChains(settings.PersistentChains):
     """
 
     _: KW_ONLY
-    sampler: Any = Langevin(0.05)
+    sampler: Any = MALA()
 
     def advance(self, distribution: EnergyBased, values: Tensor) -> tuple[Tensor, Tensor]:
         """Move some of all chains, ``values``, on a distribution without batch dimensions.
@@ -47,7 +47,7 @@ class PersistentChains(settings.PersistentChains):
         diverged = ~torch.isfinite(values[taken]).reshape(self.num_chains, -1).all(dim=1)
         again = (restarts | diverged).reshape(-1, *(1 for _ in self.event_shape))
         start = torch.where(again, fresh, values[taken])
-        moved = move_values(self.sampler, distribution, start, self.num_steps)
+        moved = move_values(self.sampler, distribution, start, self.num_steps).samples
         return values.index_copy(0, taken, moved), moved
 
 

@@ -29,7 +29,7 @@ class ContrastiveDivergence(core.ContrastiveDivergence):
     ) -> Loss:
         value = value.detach()
         if chains is None and self.init == "data":
-            negatives = move_data(self, distribution, value)[None]
+            draws = move_data(self, distribution, value)
         else:
-            negatives = draw_negatives(self, distribution, value, chains)
-        return self._loss(distribution, value, negatives)
+            draws = draw_negatives(self, distribution, value, chains)
+        return self._loss(distribution, value, draws)

@@ -46,8 +46,8 @@ class FDivergence(core.FDivergence):
         chains: Tensor | None = None,
     ) -> Loss:
         value = value.detach()
-        negatives = draw_negatives(self, distribution, value, chains)
-        return self._loss(distribution, value, negatives, critic)
+        draws = draw_negatives(self, distribution, value, chains)
+        return self._loss(distribution, value, draws, critic)
 
     @staticmethod
     def _derivative(function: Function) -> Function:

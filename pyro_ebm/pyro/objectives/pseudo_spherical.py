@@ -35,5 +35,5 @@ class PseudoSpherical(core.PseudoSpherical):
     ) -> Loss:
         check_one_law(distribution)
         value = value.detach()
-        negatives = draw_negatives(self, distribution, value, chains)
-        return self._loss(distribution, value, negatives, weights)
+        draws = draw_negatives(self, distribution, value, chains)
+        return self._loss(distribution, value, draws, weights)

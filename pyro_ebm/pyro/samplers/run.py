@@ -1,6 +1,7 @@
 """Runs of samplers: short runs, and chains with warm-up."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -13,6 +14,7 @@ from pyro_ebm.core.samplers import run as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
+from pyro_ebm.missing_modes import describe_missing_modes
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.target import (
     Potential,
@@ -25,21 +27,33 @@ from pyro_ebm.pyro.samplers.target import (
 from pyro_ebm.pyro.samplers.warmup import Warmup
 
 
-def short_run(sampler: Sampler, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
-    """Run some steps from a position; detached."""
+@torch.no_grad()
+def short_run(
+    sampler: Sampler, potential: Potential, position: Tensor, num_steps: int, num_laws: int = 0
+) -> core.ShortRun:
+    """Run some steps from a position; detached.
+
+    The last ``num_laws`` dimensions of chains have step sizes of their own to be tuned.
+    """
+    total = position.new_zeros(())
     with pyro.validation_enabled(is_validate=False):
-        state = sampler.init(potential, position)
+        state = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
         for _ in range(num_steps):
-            state, _ = sampler.step(potential, state)
-    return state.position
+            state, info = sampler.step(potential, state)
+            state = core.tuned(sampler, state, info)
+            total = total + info.acceptance_rate.mean()
+    return core.ShortRun(state.position, total / num_steps)
 
 
 @torch.no_grad()
-def move_values(sampler: Sampler, distribution: Any, value: Tensor, num_steps: int) -> Tensor:
-    """Run some steps from values in the support; detached."""
+def move_values(
+    sampler: Sampler, distribution: Any, value: Tensor, num_steps: int, num_laws: int = 0
+) -> core.ShortRun:
+    """Run some steps from values in the support; see :func:`short_run`."""
     target = Target.of(distribution)
-    position = target.position(value)
-    return target.value(short_run(sampler, target.potential, position, num_steps))
+    start = target.potential, target.position(value)
+    run = short_run(sampler, *start, num_steps, num_laws)
+    return replace(run, samples=target.value(run.samples))
 
 
 def run_chains(
@@ -51,14 +65,15 @@ def run_chains(
     thinning: int = 1,
     num_chains: int | None = None,
     init: Tensor | ChainState | None = None,
+    check: bool | Tensor = True,
     progress_bar: bool = True,
     compile_steps: bool = False,
 ) -> Chains:
     """Run many chains on a Pyro distribution with a continuous support, of any ``batch_shape``.
 
-    Counts, ``init``, defaults and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`.
-    With ``compile_steps``, ``torch.compile`` compiles each step: many seconds at first, worth it
-    in runs of thousands of steps.
+    Other arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. With
+    ``compile_steps``, ``torch.compile`` compiles each step: many seconds at first, worth it in runs
+    of thousands of steps.
 
     Example:
         >>> import pyro.distributions as dist
@@ -71,6 +86,7 @@ def run_chains(
     check_sampler(sampler)
     checks.check_target(distribution)
     init = init if isinstance(init, ChainState | None) else real_array("init", init)
+    check = checks.check_reference(distribution, check, torch.as_tensor)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
     target, validates = Target.of(distribution), distribution._validate_args
     draws, frozen = [], torch.no_grad()(target.potential)
@@ -86,7 +102,12 @@ def run_chains(
                 draws.append(core.kept_draw(frozen, state, info))
         chains = _chains(distribution, target, draws, state)
     rate, diverging = (chains.statistics[name] for name in ("acceptance_rate", "diverging"))
-    for trouble in checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging):
+    for trouble in (
+        *checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging),
+        *describe_missing_modes(
+            distribution, chains.samples, check, lambda: distribution._reference()
+        ),
+    ):
         warnings.warn(trouble, stacklevel=2)
     return chains
 

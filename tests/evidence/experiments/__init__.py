@@ -11,8 +11,8 @@ NAMES = (
     *("planes", "gaussians_25", "f_divergence_toy", "f_divergence_digits"),
     *("generalized", "tilts", "density", "generalized_digits"),
     *("bounds_planes", "bounds_sandwich", "mode_counting", "bounds_digits"),
-    *("langevin_toy", "langevin_digits", "brackets"),
-    *("conditional_normal", "conditional_digits"),
+    *("langevin_toy", "langevin_digits", "stored_digits", "brackets"),
+    *("conditional_normal", "conditional_digits", "mode_weights", "cd_scales"),
 )
 
 

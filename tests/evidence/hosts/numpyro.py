@@ -304,6 +304,10 @@ def log_normalizer(distribution: Any, **options: Any) -> Any:
     return ebm.log_normalizer(_next_key(), distribution, **options)
 
 
+def run_smc(sampler: Any, distribution: Any, **options: Any) -> Any:
+    return ebm.run_smc(_next_key(), sampler, distribution, **options)
+
+
 def log_marginal(model: Callable, guide: Any, *args: Any, **options: Any) -> Any:
     return ebm.log_marginal(model, guide, **options)(_next_key(), *args)
 

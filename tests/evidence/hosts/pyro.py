@@ -268,6 +268,10 @@ def log_normalizer(distribution: Any, **options: Any) -> Any:
     return ebm.log_normalizer(distribution, **options)
 
 
+def run_smc(sampler: Any, distribution: Any, **options: Any) -> Any:
+    return ebm.run_smc(sampler, distribution, **options)
+
+
 def log_marginal(model: Callable, guide: Any, *args: Any, **options: Any) -> Any:
     """Of a model and guide without networks to register."""
     return ebm.log_marginal(model, guide, **options)(*args)

@@ -217,7 +217,7 @@ def test_latent_site_without_a_density(host):
     "use",
     [
         lambda host, prior, x: host.run_chains(host.ebm.MALA(0.1), prior),
-        lambda host, prior, x: host.move_values(host.ebm.MALA(0.1), prior, x, 1),
+        lambda host, prior, x: host.move_values(host.ebm.MALA(0.1), prior, x, 1).samples,
         lambda host, prior, x: host.loss(host.ebm.EnergyDiscrepancy(variance=0.1), prior, x),
         lambda host, prior, x: host.loss(host.ebm.ScoreMatching(), prior, x),
     ],

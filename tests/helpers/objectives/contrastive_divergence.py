@@ -86,7 +86,7 @@ def test_no_gradient_flows_through_the_sampler(host):
 
 def test_each_element_of_a_batched_base_has_its_own_draws(host):
     loc, value = np.array([-2.0, 3.0]), X.reshape(4, 2)
-    objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(0.5), num_steps=2)
+    objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(0.5), num_steps=2, init="base")
     recorder = Recorder()
     host.loss_of(objective, over_normal(host, recorder, loc, 0.5).expand((4, 2)), value)
     draws = recorder.values[8:].reshape(4, 2)
@@ -127,15 +127,22 @@ def test_energy_penalty(host):
 def test_number_of_draws(host, num_samples, expected):
     """The energy of values and draws is called once; the other calls are the sampler's."""
     energy, sampler = Recorder(), host.ebm.MALA(0.1)
-    options = {"sampler": sampler, "num_steps": 5, "num_samples": num_samples}
+    options = {"sampler": sampler, "num_steps": 5, "num_samples": num_samples, "init": "base"}
     host.loss_of(host.ebm.ContrastiveDivergence(**options), over_normal(host, energy), X)
     assert energy.shapes[-1] == (8 + expected,)
     assert set(energy.shapes[:-1]) == {(expected,)}
 
 
-@pytest.mark.parametrize(("num_steps", "distance"), [(None, 2.0), (5, 5.0)])
-@pytest.mark.parametrize(("init", "at"), [("data", X), ("base", 100 + 0 * X)])
-def test_start_and_length_of_chains(host, num_steps, distance, init, at):
+@pytest.mark.parametrize(
+    ("init", "at", "num_steps", "distance"),
+    [
+        ("data", X, None, 20.0),
+        ("data", X, 5, 5.0),
+        ("base", 100 + 0 * X, None, 2.0),
+        ("base", 100 + 0 * X, 5, 5.0),
+    ],
+)
+def test_start_and_length_of_chains(host, init, at, num_steps, distance):
     energy = Recorder()
     objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(), num_steps=num_steps, init=init)
     host.loss_of(objective, over_normal(host, energy, 100.0, 1e-9, num_sampler_steps=2), X)
@@ -152,13 +159,13 @@ def test_sampler_of_the_distribution_is_the_default(host):
     energy = Recorder()
     options = {"sampler": host.Walk(7.0), "num_sampler_steps": 1}
     prior = over_normal(host, energy, 0.0, 1e-9, **options)
-    host.loss_of(host.ebm.ContrastiveDivergence(num_samples=2), prior, X)
+    host.loss_of(host.ebm.ContrastiveDivergence(num_samples=2, init="base"), prior, X)
     np.testing.assert_allclose(energy.values[8:], 7.0)
 
 
 def test_single_value_has_two_draws(host):
     energy = Recorder()
-    objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(), num_steps=1)
+    objective = host.ebm.ContrastiveDivergence(sampler=host.Walk(), num_steps=1, init="base")
     host.loss_of(objective, over_normal(host, energy), X[0])
     assert energy.last.shape == (3,)
 
@@ -177,7 +184,7 @@ def model_of(host):
 
 @pytest.mark.parametrize(
     ("options", "buffer_size"),
-    [({"init": "data", "num_steps": 1}, None), ({"num_steps": 3}, None), ({}, 256), ({}, 1024)],
+    [({"num_steps": 1}, None), ({"init": "base", "num_steps": 3}, None), ({}, 256), ({}, 1024)],
 )
 def test_gaussian_is_recovered(host, options, buffer_size):
     sampler = host.ebm.MALA(0.4)

@@ -39,6 +39,7 @@ short_run = seeded(run.short_run)
 move_values = seeded(run.move_values)
 initial_values = seeded(target.initial_values)
 importance_log_weights = seeded(importance.importance_log_weights)
+run_smc = seeded(ebm.run_smc)
 sample = seeded(lambda key, distribution, shape=(): distribution.sample(key, shape))
 log_normalizer = seeded(ebm.log_normalizer)
 

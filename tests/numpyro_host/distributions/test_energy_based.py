@@ -14,7 +14,7 @@ from numpyro.contrib.control_flow import scan
 from numpyro.distributions.batch_util import vmap_over
 
 import pyro_ebm.numpyro as ebm
-from pyro_ebm.numpyro.distributions.energy_based import _sample
+from pyro_ebm.numpyro.distributions.energy_based import _draw
 
 KEY = random.key(0)
 X = random.normal(random.key(5), (5, 2))
@@ -84,9 +84,9 @@ def test_sample_compiles_once_for_new_parameters(quartic):
         return prior.sample(KEY, (7,))
 
     first = draws(0.1)
-    compiled = _sample._cache_size()
+    compiled = _draw._cache_size()
     second = draws(1.0)
-    assert _sample._cache_size() == compiled
+    assert _draw._cache_size() == compiled
     assert jnp.abs(second).mean() < jnp.abs(first).mean()
 
 

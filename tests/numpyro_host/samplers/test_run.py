@@ -33,7 +33,7 @@ def test_short_run_is_a_run_of_steps():
     state = sampler.init(jnp.square, start)
     for key in random.split(KEY, 3):
         state, _ = sampler.step(key, jnp.square, state)
-    moved = short_run(KEY, sampler, jnp.square, start, 3)
+    moved = short_run(KEY, sampler, jnp.square, start, 3).samples
     assert jnp.allclose(moved, state.position, rtol=1e-5)
 
 

@@ -31,7 +31,7 @@ def test_short_run_is_a_run_of_steps():
     for _ in range(3):
         state, _ = sampler.step(potential, state)
     pyro.set_rng_seed(1)
-    torch.testing.assert_close(short_run(sampler, potential, start, 3), state.position)
+    torch.testing.assert_close(short_run(sampler, potential, start, 3).samples, state.position)
 
 
 def test_continued_run():

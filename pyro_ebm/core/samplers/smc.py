@@ -1,0 +1,203 @@
+r"""Sequential Monte Carlo along a tempered path: the arithmetic of a population.
+
+The path of densities is :math:`p_\beta \propto e^{-\beta E} p_0`, with :math:`\beta` from 0 to 1. A
+population of draws of :math:`p_0` is weighted, resampled and moved at each temperature. Its
+potential at :math:`\beta` is :math:`U_\beta = U_0 + \beta E`, of which both parts, and their
+gradients, are kept apart: a change of temperature evaluates nothing.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
+from pyro_ebm.core.samplers.dynamics import accept, langevin_move, mala_log_acceptance
+
+MAX_TEMPERATURES = 200
+# Halvings of the logarithm of an increment, from one in e^40.
+NUM_HALVINGS, _LOG_SMALLEST = 30, -40.0
+# Share of the population that is effective after a change of temperature.
+_EFFECTIVE = 0.5
+_TARGET_ACCEPT_PROB = 0.574
+
+
+class Particles(NamedTuple):
+    """Positions, shape ``(N, *batch, *event)``, and both parts of their potential.
+
+    Attributes:
+        position: Unconstrained values.
+        start: :math:`U_0`, shape ``(N, *batch)``.
+        tilt: :math:`E`, shape ``(N, *batch)``.
+        start_gradient: Gradient of ``start``, shape of ``position``.
+        tilt_gradient: Gradient of ``tilt``.
+    """
+
+    position: Any
+    start: Any
+    tilt: Any
+    start_gradient: Any
+    tilt_gradient: Any
+
+
+class Population(NamedTuple):
+    """Particles on their way; numbers have shape ``(*batch,)``.
+
+    Attributes:
+        particles: The particles.
+        ancestors: Index of the first ancestor of each, shape ``(N, *batch)``.
+        inverse_temperature: NaN where energies at the start are no numbers.
+        log_normalizer: Log of the mean weight so far.
+        log_step_size: Of the moves, in units of ``scale``.
+        scale: Standard deviations of the particles, shape ``(*batch, *event)``.
+        acceptance_rate: Of the moves at this temperature so far, summed and divided by
+            ``num_moves``.
+    """
+
+    particles: Particles
+    ancestors: Any
+    inverse_temperature: Any
+    log_normalizer: Any
+    log_step_size: Any
+    scale: Any
+    acceptance_rate: Any
+
+    @property
+    def is_cooling(self) -> Any:
+        """Whether the path has not reached 1."""
+        return self.inverse_temperature < 1
+
+    def finite_positions(self) -> Any:
+        """Return the positions, NaN where the path did not reach 1."""
+        position = self.particles.position
+        xp, reached = array_namespace(position), self.inverse_temperature == 1
+        reached = xp.broadcast_to(reached, self.ancestors.shape)
+        return accept(reached, position, xp.full_like(position, math.nan))
+
+
+def begin(particles: Particles) -> Population:
+    """Start a population at draws of the base."""
+    xp, tilt = array_namespace(particles.tilt), particles.tilt
+    is_number = xp.all(xp.isfinite(tilt) | (tilt == math.inf), axis=0)
+    usable = is_number & xp.any(xp.isfinite(tilt), axis=0)
+    zero = xp.zeros_like(tilt[0, ...])
+    num_coordinates = math.prod(particles.position.shape[tilt.ndim :])
+    return Population(
+        particles,
+        xp.cumulative_sum(xp.astype(xp.ones_like(tilt), xp.int32), axis=0) - 1,
+        xp.where(usable, zero, xp.full_like(zero, math.nan)),
+        zero,
+        zero + math.log(0.5 * num_coordinates ** (-1 / 3)),
+        xp.ones_like(particles.position[0, ...]),
+        zero,
+    )
+
+
+def log_weights(population: Population, increment: Any) -> Any:
+    """Log-weights for an increment of the inverse temperature; zero weight at infinite energy."""
+    tilt = population.particles.tilt
+    xp = array_namespace(tilt)
+    return xp.where(xp.isfinite(tilt), -increment * tilt, xp.full_like(tilt, -math.inf))
+
+
+def widest(population: Population) -> tuple[Any, Any]:
+    """Bounds of the logarithm of the next increment, relative to what is left."""
+    none = array_namespace(population.log_step_size).zeros_like(population.log_step_size)
+    return none + _LOG_SMALLEST, none
+
+
+def narrow(bounds: tuple[Any, Any], population: Population) -> tuple[Any, Any]:
+    """Halve the distance of bounds: the lower leaves enough of the population effective."""
+    xp, (low, high) = array_namespace(bounds[0]), bounds
+    middle = 0.5 * (low + high)
+    enough = _is_enough(population, middle)
+    return xp.where(enough, middle, low), xp.where(enough, high, middle)
+
+
+def next_increment(bounds: tuple[Any, Any], population: Population) -> Any:
+    """Return the next increment: all that is left, if that leaves enough effective."""
+    xp, (low, _) = array_namespace(bounds[0]), bounds
+    whole = xp.zeros_like(low)
+    share = xp.where(_is_enough(population, whole), whole, low)
+    return (1.0 - population.inverse_temperature) * xp.exp(share)
+
+
+def resampled(population: Population, increment: Any, chosen: Any) -> Population:
+    """Change the temperature, and replace the particles by those chosen by weight."""
+    weights = log_weights(population, increment)
+    xp, particles = array_namespace(weights), population.particles
+    left = 1.0 - population.inverse_temperature
+    reached = population.inverse_temperature + increment
+    return population._replace(
+        particles=Particles(*(_take(part, chosen) for part in particles)),
+        ancestors=_take(population.ancestors, chosen),
+        inverse_temperature=xp.where(increment >= left, xp.ones_like(reached), reached),
+        log_normalizer=population.log_normalizer + log_mean_exp(weights),
+        scale=_spread(particles.position, weights),
+        acceptance_rate=xp.zeros_like(population.acceptance_rate),
+    )
+
+
+def move(
+    population: Population,
+    evaluate: Callable[[Any], Particles],
+    noise: Any,
+    uniform: Any,
+    num_moves: int,
+) -> Population:
+    """Move all particles once by MALA, and adapt its step size.
+
+    ``noise`` has the shape of positions, ``uniform`` that of potentials.
+    """
+    here = population.particles
+    xp, beta = array_namespace(here.position), population.inverse_temperature
+    event = (1,) * (here.position.ndim - here.start.ndim)
+    # Numbers of each row, shaped to broadcast with positions.
+    wide_beta, log_step_size = (
+        xp.reshape(x, (*x.shape, *event)) for x in (beta, population.log_step_size)
+    )
+    step_size, scale = xp.exp(log_step_size), population.scale
+    gradient = here.start_gradient + wide_beta * here.tilt_gradient
+    proposal = langevin_move(here.position, gradient, noise, step_size, scale=scale)
+    there = evaluate(proposal)
+    log_ratio = mala_log_acceptance(
+        here.start + beta * here.tilt,
+        gradient,
+        there.start + beta * there.tilt,
+        there.start_gradient + wide_beta * there.tilt_gradient,
+        noise,
+        step_size,
+        scale=scale,
+    )
+    accepted = xp.log(uniform) < log_ratio
+    rate = xp.mean(xp.exp(xp.minimum(log_ratio, xp.zeros_like(log_ratio))), axis=0)
+    return population._replace(
+        particles=Particles(*(accept(accepted, *pair) for pair in zip(there, here, strict=True))),
+        log_step_size=population.log_step_size + rate - _TARGET_ACCEPT_PROB,
+        acceptance_rate=population.acceptance_rate + rate / num_moves,
+    )
+
+
+def _is_enough(population: Population, log_share: Any) -> Any:
+    xp, tilt = array_namespace(log_share), population.particles.tilt
+    increment = (1.0 - population.inverse_temperature) * xp.exp(log_share)
+    count = xp.sum(xp.astype(xp.isfinite(tilt), tilt.dtype), axis=0)
+    return effective_sample_size(log_weights(population, increment)) >= _EFFECTIVE * count
+
+
+def _spread(position: Any, log_weights: Any) -> Any:
+    """Weighted standard deviations of coordinates, 1 where there is no spread."""
+    xp = array_namespace(position)
+    shape = (*log_weights.shape, *(1,) * (position.ndim - log_weights.ndim))
+    weights = xp.reshape(xp.exp(log_weights - xp.max(log_weights, axis=0)), shape)
+    weights = weights / xp.sum(weights, axis=0)
+    mean = xp.sum(weights * position, axis=0)
+    variance = xp.sum(weights * (position - mean) ** 2, axis=0)
+    return xp.sqrt(xp.where(variance > 0, variance, xp.ones_like(variance)))
+
+
+def _take(x: Any, chosen: Any) -> Any:
+    xp = array_namespace(x)
+    index = xp.reshape(chosen, (*chosen.shape, *(1,) * (x.ndim - chosen.ndim)))
+    return xp.take_along_axis(x, xp.broadcast_to(index, x.shape), axis=0)

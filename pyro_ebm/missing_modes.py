@@ -1,0 +1,137 @@
+"""Mass of a density where no chain has been."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.cluster.vq import kmeans2, vq
+
+from pyro_ebm._arrays import to_numpy
+from pyro_ebm.core.samplers.target import HasPotential
+
+# Numbers of cells, and starts of k-means for each.
+_CELLS, _STARTS = (2, 4, 8), 4
+# A cell is missed if chains have less than this part of its share, and so many ancestors found it.
+_PART, _FEWEST_ANCESTORS = 0.1, 5
+# Share of the mass that is worth a warning: every mode that was missed in trials held more.
+_MUCH = 0.05
+# Shorter runs are not looked at, and fewer effective ancestors judge nobody.
+_FEWEST_DRAWS, _FEWEST_EFFECTIVE = 1000, 10
+# Elements of a batch, and draws of chains, that are looked at.
+_MOST_ELEMENTS, _MOST_DRAWS = 16, 4000
+
+
+class Reference(NamedTuple):
+    """Draws with the right weights of modes.
+
+    Attributes:
+        samples: Shape `(M, *own, *event)`.
+        ancestors: Numbers of the independent draws that they descend from, shape `(M, *own)`.
+        source: What they are.
+    """
+
+    samples: np.ndarray
+    ancestors: np.ndarray
+    source: str
+
+
+def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
+    """Estimate the share of a density's mass that draws of chains have missed.
+
+    Cells of the reference are found by k-means, for 2, 4 and 8 cells. Those count in which the
+    draws have less than a tenth of the reference's share; the largest sum of the three is returned.
+    It finds modes that are missing, not wrong weights of modes that were seen, which R-hat finds.
+
+    Args:
+        draws: Draws of chains, shape `(N, *event)`.
+        reference: Draws with the right weights of modes, shape `(M, *event)`: by sequential Monte
+            Carlo, or data.
+        ancestors: Numbers of the independent draws that those of the reference descend from, shape
+            `(M,)`. Default: all are independent.
+
+    Example:
+        >>> two_modes = np.array([-1.0, 1.0] * 50) + 0.01 * np.arange(100)
+        >>> missing_mass(two_modes[::2], two_modes)
+        0.5
+    """
+    reference, draws = (_flat(x) for x in (reference, draws))
+    ancestors = np.arange(len(reference)) if ancestors is None else to_numpy(ancestors)
+    scale = reference.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    reference, draws = reference / scale, draws / scale
+    most = len(np.unique(reference, axis=0))
+    counts = [min(cells, most) for cells in _CELLS]
+    return max(_missed(draws, reference, ancestors, cells) for cells in counts)
+
+
+def describe_missing_modes(
+    distribution: Any, samples: Any, check: Any, draw: Callable[[], Any]
+) -> Iterator[str]:
+    """Yield a warning if chains have missed a part of a density.
+
+    Args:
+        distribution: Their target.
+        samples: Their draws, shape `(num_chains, num_samples, *batch, *event)`.
+        check: Whether to draw a reference, after a long run, or the reference itself.
+        draw: Draws from an energy-based distribution by sequential Monte Carlo.
+    """
+    reference = _find_reference(distribution, samples, check, draw)
+    if reference is None:
+        return
+    batch_shape, event_shape = tuple(distribution.batch_shape), tuple(distribution.event_shape)
+    samples = to_numpy(samples).reshape((-1, *batch_shape, *event_shape))
+    found = _spread(reference.samples, (*batch_shape, *event_shape))
+    ancestors = _spread(reference.ancestors, batch_shape)
+    elements = [(slice(None), *index) for index in np.ndindex(batch_shape)][:_MOST_ELEMENTS]
+    most = max((missing_mass(samples[i], found[i], ancestors[i]) for i in elements), default=0.0)
+    if most > _MUCH:
+        yield (
+            f"{most:.0%} of {reference.source} lie where no chain on {distribution} has been. "
+            "Start chains at draws of run_smc (`init`), or take those instead."
+        )
+
+
+def _find_reference(
+    distribution: Any, samples: Any, check: Any, draw: Callable[[], Any]
+) -> Reference | None:
+    if not isinstance(check, bool):
+        values = to_numpy(check)
+        return Reference(values, np.arange(len(values)), "the values of `check`")
+    is_long = samples.shape[0] * samples.shape[1] >= _FEWEST_DRAWS
+    if not (check and is_long and isinstance(distribution, HasPotential)):
+        return None
+    try:
+        draws = draw()
+    except NotImplementedError:  # A base without `sample`.
+        return None
+    judges = to_numpy(draws.effective_ancestors) >= _FEWEST_EFFECTIVE
+    if not (judges.all() and np.isfinite(to_numpy(draws.log_normalizer)).all()):
+        return None
+    return Reference(to_numpy(draws.samples), to_numpy(draws.ancestors), "the draws of SMC")
+
+
+def _missed(draws: np.ndarray, reference: np.ndarray, ancestors: np.ndarray, cells: int) -> float:
+    centers, labels = _cells(reference, cells)
+    seen, _ = vq(draws, centers)
+    shares = np.bincount(labels, minlength=cells) / len(labels)
+    visited = np.bincount(seen, minlength=cells) / len(seen)
+    families = np.array([len(np.unique(ancestors[labels == cell])) for cell in range(cells)])
+    return float(shares[(visited < _PART * shares) & (families >= _FEWEST_ANCESTORS)].sum())
+
+
+def _cells(points: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        found = [kmeans2(points, cells, minit="++", seed=start) for start in range(_STARTS)]
+    return min(found, key=lambda pair: ((points - pair[0][pair[1]]) ** 2).sum())
+
+
+def _flat(x: Any) -> np.ndarray:
+    x = to_numpy(x).astype(float)
+    return x.reshape((len(x), -1))[:: max(1, len(x) // _MOST_DRAWS)]
+
+
+def _spread(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    ones = (1,) * (len(shape) + 1 - x.ndim)
+    return np.broadcast_to(x.reshape((len(x), *ones, *x.shape[1:])), (len(x), *shape))

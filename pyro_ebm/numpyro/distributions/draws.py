@@ -1,0 +1,74 @@
+"""Draws of energy-based distributions: by sequential Monte Carlo, or by short runs of a kernel."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax import Array, custom_batching, lax, random
+from jax.tree_util import register_dataclass
+
+from pyro_ebm.core.samplers.run import ShortRun
+from pyro_ebm.core.samplers.settings import SMC
+from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
+from pyro_ebm.numpyro.distributions.pushforward import Pushforward
+from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
+from pyro_ebm.numpyro.samplers.run import move_values
+from pyro_ebm.numpyro.samplers.smc import family_sizes, lead
+from pyro_ebm.numpyro.samplers.target import initial_values
+
+register_dataclass(SMCDraws)
+
+
+def draw_values(
+    rng_key: Array, distribution: Any, sampler: Any, number: int, num_steps: int
+) -> SMCDraws | ShortRun:
+    """Draw ``(number, *batch, *event)`` from a distribution without plates; constants."""
+    frozen = lax.stop_gradient(distribution)
+    if isinstance(frozen.base, Pushforward):
+        draws: Any = draw_values(rng_key, frozen.latent, sampler, number, num_steps)
+        values = frozen.base.noiseless.generate(draws.samples)
+        return replace(draws, samples=values)
+    if isinstance(sampler, SMC):
+        return _draw_population(rng_key, frozen, sampler, number)
+    start_key, chain_key = random.split(rng_key)
+    values = initial_values(start_key, frozen, (number,))
+    num_laws = len(frozen.batch_shape)
+    return move_values(chain_key, sampler, frozen, values, num_steps, num_laws)
+
+
+def _draw_population(rng_key: Array, distribution: Any, smc: SMC, number: int) -> SMCDraws:
+    """Draw by one population; under ``vmap`` over keys alone, by one for all of them."""
+    leaves, tree = jax.tree.flatten(distribution)
+
+    def draw(rng_key: Array, *leaves: Array) -> SMCDraws:
+        return _run_population(rng_key, jax.tree.unflatten(tree, leaves), smc, number)
+
+    def over_keys(axis_size: int, batched: list[bool], keys: Array, *leaves: Array) -> Any:
+        if any(batched[1:]):
+            axes = [0 if one else None for one in batched]
+            draws = jax.vmap(draw, axes, axis_size=axis_size)(keys, *leaves)
+            return draws, jax.tree.map(lambda _: True, draws)
+        together = jax.tree.unflatten(tree, leaves)
+        draws = _draw_population(keys[0], together, smc, axis_size * number)
+        parts = {
+            name: leaf.reshape((axis_size, number, *leaf.shape[1:]))
+            for name, leaf in (("samples", draws.samples), ("ancestors", draws.ancestors))
+        }
+        is_batched = jax.tree.map(lambda _: False, draws)
+        return replace(draws, **parts), replace(is_batched, samples=True, ancestors=True)
+
+    function = custom_batching.custom_vmap(draw)
+    function.def_vmap(over_keys)
+    return function(rng_key, *leaves)
+
+
+def _run_population(rng_key: Array, distribution: Any, smc: SMC, number: int) -> SMCDraws:
+    start_key, path_key, order_key = random.split(rng_key, 3)
+    num_particles = max(smc.num_particles, number)
+    values = initial_values(start_key, distribution, (num_particles,))
+    path = TemperedTarget(distribution)
+    population, visited = lead(path_key, path, path.target.position(values), smc.num_moves)
+    chosen = random.permutation(order_key, num_particles)[:number]
+    samples = path.target.value(population.finite_positions()[chosen])
+    ancestors = population.ancestors
+    return summarize(population, samples, ancestors[chosen], family_sizes(ancestors), visited)

@@ -1,0 +1,98 @@
+"""Sequential Monte Carlo as a compiled loop over temperatures."""
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+
+from pyro_ebm.core.samplers import settings
+from pyro_ebm.core.samplers import smc as core
+from pyro_ebm.numpyro.samplers.base import noise_like
+from pyro_ebm.numpyro.samplers.target import value_and_gradient
+
+
+class SMC(settings.SMC):
+    """Sequential Monte Carlo; the default ``sampler`` of :class:`EnergyBased`.
+
+    The method and arguments: :class:`pyro_ebm.core.samplers.settings.SMC`.
+
+    Example:
+        >>> SMC(num_moves=20)
+        SMC(num_moves=20, num_particles=256)
+    """
+
+
+class Path(Protocol):
+    """Both parts of a tempered potential."""
+
+    def start(self, position: Array) -> Array: ...
+
+    def tilt(self, position: Array) -> Array: ...
+
+
+def lead(
+    rng_key: Array, path: Path, position: Array, num_moves: int
+) -> tuple[core.Population, Array]:
+    """Lead a population along a path; return its inverse temperatures too.
+
+    They have shape ``(MAX_TEMPERATURES + 1, *batch)``, 1 after the last.
+    """
+    evaluate = partial(_evaluate, path)
+    population = core.begin(evaluate(position))
+    visited = jnp.ones((core.MAX_TEMPERATURES + 1, *population.inverse_temperature.shape))
+    visited = visited.astype(position.dtype).at[0].set(population.inverse_temperature)
+
+    def goes_on(carry: Any) -> Array:
+        _, population, _, count = carry
+        return jnp.any(population.is_cooling) & (count < core.MAX_TEMPERATURES)
+
+    def change(carry: Any) -> Any:
+        rng_key, population, visited, count = carry
+        rng_key, choice_key, move_key = random.split(rng_key, 3)
+        bounds = lax.fori_loop(
+            0, core.NUM_HALVINGS, lambda _, x: core.narrow(x, population), core.widest(population)
+        )
+        increment = core.next_increment(bounds, population)
+        chosen = resample(choice_key, core.log_weights(population, increment))
+        population = core.resampled(population, increment, chosen)
+        population, _ = lax.scan(move, population, random.split(move_key, num_moves))
+        visited = visited.at[count + 1].set(population.inverse_temperature)
+        return rng_key, population, visited, count + 1
+
+    def move(population: core.Population, key: Array) -> tuple[core.Population, None]:
+        noise_key, accept_key = random.split(key)
+        here = population.particles
+        uniform = random.uniform(accept_key, here.tilt.shape, here.tilt.dtype)
+        noise = noise_like(noise_key, here.position)
+        return core.move(population, evaluate, noise, uniform, num_moves), None
+
+    start = rng_key, population, visited, 0
+    _, population, visited, _ = lax.while_loop(goes_on, change, start)
+    return population, visited
+
+
+def resample(rng_key: Array, log_weights: Array) -> Array:
+    """Draw as many indices as weights by stratified resampling."""
+    num_weights = len(log_weights)
+    flat = jax.nn.softmax(log_weights, axis=0).reshape((num_weights, -1))
+    shift = random.uniform(rng_key, flat.shape, flat.dtype)
+    points = (jnp.arange(num_weights)[:, None] + shift) / num_weights
+    search = partial(jnp.searchsorted, side="right")
+    chosen = jax.vmap(search, in_axes=1, out_axes=1)(jnp.cumsum(flat, axis=0), points)
+    # Rounding may leave the sum of all weights a hair below the last point.
+    return jnp.minimum(chosen, num_weights - 1).reshape(log_weights.shape)
+
+
+def family_sizes(ancestors: Array) -> Array:
+    """Count the descendants of each ancestor, shape of ``ancestors``, ``(N, *batch)``."""
+    flat = ancestors.reshape((len(ancestors), -1))
+    sizes = jnp.zeros_like(flat).at[flat, jnp.arange(flat.shape[1])].add(1)
+    return sizes.reshape(ancestors.shape).astype(float)
+
+
+def _evaluate(path: Path, position: Array) -> core.Particles:
+    # One gradient each: together they would cost one pass more.
+    (start, down), (tilt, up) = (value_and_gradient(x, position) for x in (path.start, path.tilt))
+    return core.Particles(position, start, tilt, down, up)

@@ -1,0 +1,41 @@
+"""Draws of energy-based distributions: by sequential Monte Carlo, or by short runs of a kernel."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pyro_ebm.core.samplers.run import ShortRun
+from pyro_ebm.core.samplers.settings import SMC
+from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
+from pyro_ebm.pyro.distributions.pushforward import Pushforward
+from pyro_ebm.pyro.distributions.tempered import TemperedTarget
+from pyro_ebm.pyro.samplers.run import move_values
+from pyro_ebm.pyro.samplers.smc import family_sizes, lead
+from pyro_ebm.pyro.samplers.target import initial_values
+
+
+@torch.no_grad()
+def draw_values(
+    distribution: Any, sampler: Any, number: int, num_steps: int
+) -> SMCDraws | ShortRun:
+    """Draw ``(number, *batch, *event)`` from a distribution without plates; detached."""
+    if isinstance(distribution.base, Pushforward):
+        draws: Any = draw_values(distribution.latent, sampler, number, num_steps)
+        values = distribution.base.noiseless.generate(draws.samples)
+        return replace(draws, samples=values)
+    if isinstance(sampler, SMC):
+        return _run_population(distribution, sampler, number)
+    values = initial_values(distribution, (number,))
+    return move_values(sampler, distribution, values, num_steps, len(distribution.batch_shape))
+
+
+def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
+    num_particles = max(smc.num_particles, number)
+    values = initial_values(distribution, (num_particles,))
+    path = TemperedTarget(distribution)
+    population, visited = lead(path, path.target.position(values), smc.num_moves)
+    chosen = torch.randperm(num_particles, device=values.device)[:number]
+    samples = path.target.value(population.finite_positions()[chosen])
+    ancestors = population.ancestors
+    return summarize(population, samples, ancestors[chosen], family_sizes(ancestors), visited)

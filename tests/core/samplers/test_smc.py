@@ -1,0 +1,107 @@
+import math
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from pyro_ebm.core.samplers import smc
+from pyro_ebm.core.samplers.smc_draws import arrange, number_of_draws
+
+rng = np.random.default_rng(0)
+
+
+def population(tilt, position=None):
+    """A population at the start, of shape `(N, *batch)`, with flat gradients."""
+    position = np.zeros_like(tilt) if position is None else position
+    zero = np.zeros_like(tilt)
+    return smc.begin(smc.Particles(position, zero, tilt, np.zeros_like(position), position))
+
+
+def next_increment(people):
+    bounds = smc.widest(people)
+    for _ in range(smc.NUM_HALVINGS):
+        bounds = smc.narrow(bounds, people)
+    return smc.next_increment(bounds, people)
+
+
+def test_half_of_the_population_is_effective():
+    tilt = np.stack([1e6 * rng.normal(size=1000), 1e-3 * rng.normal(size=1000)], axis=-1)
+    increment = next_increment(population(tilt))
+    weights = np.exp(-increment[0] * (tilt[:, 0] - tilt[:, 0].min()))
+    assert weights.sum() ** 2 / (weights**2).sum() == pytest.approx(500, rel=1e-3)
+    assert increment[1] == 1.0
+
+
+def test_infinite_energies_have_no_weight():
+    tilt = np.where(np.arange(100) < 30, np.inf, 0.5 * rng.normal(size=100))
+    people = population(tilt)
+    assert next_increment(people) == 1.0  # Of those that live, more than half are effective.
+    log_weights = smc.log_weights(people, 0.5)
+    assert np.all(log_weights[:30] == -math.inf)
+    np.testing.assert_array_equal(log_weights[30:], -0.5 * tilt[30:])
+    chosen = np.full(100, 70)
+    moved = smc.resampled(people, 0.5, chosen)
+    assert moved.inverse_temperature == 0.5
+    assert moved.log_normalizer == pytest.approx(np.log(np.exp(log_weights).mean()))
+    assert np.all(moved.ancestors == 70)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero encountered in log")
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_energies_that_are_no_numbers_end_the_path(wrong):
+    tilt = np.stack([rng.normal(size=10), np.full(10, 1.0), np.full(10, math.inf)], axis=-1)
+    tilt[3, 0] = wrong
+    people = population(tilt)
+    assert people.is_cooling.tolist() == [False, True, False]
+    done = smc.resampled(people, next_increment(people), np.broadcast_to(np.arange(10), (3, 10)).T)
+    assert np.isnan(done.finite_positions()).all(0).tolist() == [True, False, True]
+
+
+def test_a_move_keeps_the_density_and_tunes_its_step():
+    """Draws of N(0, 1/4), the end of a path from N(0, 1) with E = 3 x^2 / 2."""
+
+    def evaluate(x):
+        return smc.Particles(x, 0.5 * x**2, 1.5 * x**2, x, 3 * x)
+
+    x = 0.5 * rng.normal(size=50_000)
+    people = smc.begin(evaluate(x))
+    one = np.ones_like(people.inverse_temperature)
+    people = people._replace(inverse_temperature=one, scale=0.5 * one)
+    for _ in range(20):
+        noise, uniform = rng.normal(size=x.shape), rng.uniform(size=x.shape)
+        people = smc.move(people, evaluate, noise, uniform, 20)
+    assert people.particles.position.var() == pytest.approx(0.25, rel=0.03)
+    assert people.acceptance_rate == pytest.approx(0.6, abs=0.1)
+    log_step_size = float(people.log_step_size)
+    people = smc.move(people, evaluate, 0 * noise, uniform, 1)  # Without noise all accept.
+    assert people.log_step_size == pytest.approx(log_step_size + 1 - 0.574, abs=0.1)
+
+
+def test_spread_is_that_of_the_weighted_population():
+    position = rng.normal(size=(2000, 2)) * [1.0, 0.01]
+    people = population(0.5 * (position[:, 0] / 0.5) ** 2, position)
+    scale = smc.resampled(people, 1.0, np.arange(2000)).scale
+    # N(0, 1) times exp(-2 x^2) has precision 5.
+    np.testing.assert_allclose(scale, [5**-0.5, 0.01], rtol=0.1)
+
+
+def test_other_array_libraries():
+    tilt = rng.normal(size=(50, 3))
+    strict = population(array_api_strict.asarray(tilt), array_api_strict.asarray(tilt))
+    np.testing.assert_allclose(
+        np.asarray(next_increment(strict)), next_increment(population(tilt, tilt)), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("sample_shape", "batch_shape", "own_shape"),
+    [((), (), ()), ((5,), (3, 4), ()), ((2, 5), (3, 4), (4,)), ((5,), (3, 2, 4), (3, 1, 4))],
+)
+def test_arrangement_of_draws(sample_shape, batch_shape, own_shape):
+    number = number_of_draws(sample_shape, batch_shape, own_shape)
+    laws = np.arange(math.prod(own_shape)).reshape(own_shape)
+    draws = np.broadcast_to(laws[..., None], (number, *own_shape, 2))
+    found = arrange(draws, sample_shape, batch_shape, own_shape, (2,))
+    assert found.shape == (*sample_shape, *batch_shape, 2)
+    np.testing.assert_array_equal(found[..., 0], np.broadcast_to(laws, found.shape[:-1]))

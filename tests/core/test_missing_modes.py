@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from pyro_ebm.missing_modes import missing_mass
+
+rng = np.random.default_rng(0)
+
+
+def draws(weights, number=2000, dims=1):
+    """Modes a distance of 3 apart, with these weights."""
+    place = rng.choice(len(weights), number, p=weights)
+    return 3.0 * place[:, None] + 0.3 * rng.normal(size=(number, dims))
+
+
+@pytest.mark.parametrize("dims", [1, 16])
+def test_missing_mass(dims):
+    reference = draws([0.5, 0.3, 0.2], 512, dims)
+    missed = missing_mass(draws([0.6, 0.4, 0.0], dims=dims), reference)
+    assert missed == pytest.approx(0.2, abs=0.05)
+    # Wrong weights are not missing modes.
+    assert missing_mass(draws([0.2, 0.2, 0.6], dims=dims), reference) == 0.0
+    assert missing_mass(draws([0.5, 0.3, 0.2], dims=dims), reference) == 0.0
+
+
+def test_few_ancestors_find_no_mode():
+    reference = draws([0.5, 0.5], 512)
+    ancestors = np.where(reference[:, 0] > 1.5, 0, np.arange(512))
+    assert missing_mass(draws([1.0, 0.0]), reference, ancestors) == 0.0
+    assert missing_mass(draws([1.0, 0.0]), reference) > 0.4

@@ -1,0 +1,1 @@
+from helpers.samplers.smc import *  # noqa: F403
