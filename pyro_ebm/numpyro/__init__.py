@@ -13,6 +13,7 @@ from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.run_smc import run_smc
 from pyro_ebm.numpyro.evidence.bounds import generator_bounds
+from pyro_ebm.numpyro.evidence.conditional import check_conditional
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
@@ -74,6 +75,7 @@ __all__ = [
     "alpha_divergence",
     "attach",
     "generator_bounds",
+    "check_conditional",
     "check_model",
     "log_density",
     "log_det_jtj",

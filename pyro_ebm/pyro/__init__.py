@@ -13,6 +13,7 @@ from pyro_ebm.pyro.distributions.joint import Joint
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.run_smc import run_smc
 from pyro_ebm.pyro.evidence.bounds import generator_bounds
+from pyro_ebm.pyro.evidence.conditional import check_conditional
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
@@ -75,6 +76,7 @@ __all__ = [
     "alpha_divergence",
     "attach",
     "generator_bounds",
+    "check_conditional",
     "check_model",
     "log_density",
     "log_det_jtj",

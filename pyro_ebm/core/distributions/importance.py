@@ -7,13 +7,12 @@ from typing import Any
 from array_api_compat import array_namespace
 
 
-def stratified(distribution: Any, draws: Any, uniform: Callable[[], Any]) -> Any:
+def stratified(base: Any, draws: Any, uniform: Callable[[], Any]) -> Any:
     """Return draws of a base, in one dimension one between each two of its quantiles if it has any.
 
     ``uniform`` draws numbers from 0 to 1 of the shape of ``draws``, ``(N, *batch, *event)``.
     """
-    base = distribution.base
-    if prod(distribution.event_shape) != 1:
+    if prod(base.event_shape) != 1:
         return draws
     while hasattr(base, "reinterpreted_batch_ndims"):
         base = base.base_dist

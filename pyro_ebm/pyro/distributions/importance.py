@@ -1,5 +1,7 @@
 """Importance weights of draws from the base of an energy-based distribution."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,10 @@ def importance_log_weights(distribution: EnergyBased, num_samples: int) -> Tenso
     Shape ``(num_samples, *base.batch_shape)``; the mean of their exponentials estimates the
     normalizing constant. In one dimension the draws are stratified, with a far smaller error.
     """
-    draws = distribution.base.sample((num_samples,))
-    draws = stratified(distribution, draws, lambda: torch.rand_like(draws))
-    return -scaled_energy(distribution, draws)
+    return -scaled_energy(distribution, draw_evenly(distribution.base, num_samples))
+
+
+def draw_evenly(base: Any, num_samples: int) -> Tensor:
+    """Draw from a base, in one dimension with strata."""
+    draws = base.sample((num_samples,))
+    return stratified(base, draws, lambda: torch.rand_like(draws))

@@ -26,6 +26,12 @@ def log_marginal(*args, **options):
     return partial(ebm.log_marginal(*args, **options), KEY)
 
 
+def check_conditional(joint, *, theta=None, phi=None, **options):
+    draws = {"theta": theta, "phi": phi}
+    given = {name: array(x) for name, x in draws.items() if x is not None}
+    return ebm.check_conditional(joint, **options)(KEY, **given)
+
+
 def array(values):
     """Array of the default precision."""
     return xp.asarray(np.asarray(values), float)

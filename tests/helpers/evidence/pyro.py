@@ -19,6 +19,13 @@ log_normalizer, log_marginal = ebm.log_normalizer, ebm.log_marginal
 generator_bounds = ebm.generator_bounds
 
 
+def check_conditional(joint, *, theta=None, phi=None, **options):
+    """Result of the check, at draws of a part."""
+    draws = {"theta": theta, "phi": phi}
+    given = {name: array(x) for name, x in draws.items() if x is not None}
+    return ebm.check_conditional(joint, **options)(**given)
+
+
 def array(values):
     """Array of the default precision."""
     return xp.as_tensor(np.asarray(values), dtype=xp.get_default_dtype())

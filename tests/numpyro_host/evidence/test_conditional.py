@@ -1,0 +1,1 @@
+from helpers.evidence.conditional import *  # noqa: F403
