@@ -34,6 +34,7 @@ HOST_NAMES = {
     "EnergyELBO.differentiable_loss",
     "EnergyELBO.loss_and_grads",
     # Attributes of an instance on Pyro; distributions of JAX keep arrays and settings apart.
+    "Joint.parts",
     "Pushforward.generator",
     "Pushforward.latent",
     "Pushforward.noise_scale",

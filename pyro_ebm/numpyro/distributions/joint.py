@@ -29,7 +29,6 @@ class Joint(core.AbstractJoint, Distribution):
     arg_constraints = {}
     pytree_data_fields = ("_parts",)
     pytree_aux_fields = ("_names",)
-    support = constraints.real_vector
     _target_class = Target
 
     def __init__(self, /, **parts: Any) -> None:
@@ -52,7 +51,13 @@ class Joint(core.AbstractJoint, Distribution):
         return f"Joint({', '.join(f'{name}={type(p).__name__}' for name, p in self.parts.items())})"
 
     @property
+    def support(self) -> Any:
+        """All vectors of real numbers."""
+        return constraints.real_vector
+
+    @property
     def has_rsample(self) -> bool:
+        """Whether draws of all parts have gradients."""
         return all(part.has_rsample for part in self._parts)
 
     @classmethod
@@ -69,4 +74,5 @@ class Joint(core.AbstractJoint, Distribution):
         return self.join(**dict(zip(self._names, draws, strict=True)))
 
     def rsample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw as in ``sample``, with gradients."""
         return self.sample(key, sample_shape)
