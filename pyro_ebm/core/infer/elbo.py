@@ -26,7 +26,8 @@ class EnergyELBO:
     batch elements, ``"objective"``, the objective's metrics, for example ``"energy_gap"``, and
     ``"effective_normalizer_samples"``, how many of the draws behind :math:`\log \hat Z` count. It
     runs model and guide once more, with fresh noise, and changes nothing. Outside of ``jit`` it
-    warns of metrics that show an objective not to be believed.
+    warns of metrics that show an objective not to be believed. ``MetricsRecorder`` keeps them over
+    training.
 
     Args:
         objective: Trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or a

@@ -28,7 +28,7 @@ class LangevinGuide(settings.LangevinGuide, nn.Module):
     positions are in the parameter store, under the name ``"z$positions"``, where no optimizer moves
     them; with ``module_local_params`` they are a part of the guide's ``state_dict()``. Steps of
     training move them; no evaluation does, nor a guide in ``eval()`` mode. Vectorized particles
-    have chains of their own.
+    have chains of their own, others go on with the same ones.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch, pyro_ebm.pyro as ebm
