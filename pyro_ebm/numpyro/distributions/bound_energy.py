@@ -68,6 +68,23 @@ def warn_if_untrained(potential: Array, held: list[Array], latents: tuple[str, .
     return potential if trained else _watch(potential, held, latents)
 
 
+def noted_in_a_trace(draw: Array) -> Array | None:
+    """Return what a site has drawn, if a handler records the sites that are met now."""
+    return draw if any(isinstance(handler, trace) for handler in _PYRO_STACK) else None
+
+
+def warn_if_drawn(value: Array, draw: Array | None) -> None:
+    """Warn if a site's own draw is scored, as stock ELBOs score those of a guide."""
+    trained = any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK)
+    if value is draw and not trained:
+        warnings.warn(
+            "The log-density of a value that an EnergyBased site has drawn itself leaves out its "
+            "log-normalizer, and so does the loss of a stock ELBO whose guide has such a site, or "
+            "lacks one that the model has. Use a normalized distribution in the guide.",
+            stacklevel=3,
+        )
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _watch(potential: Array, held: list[Array], latents: tuple[str, ...]) -> Array:
     del held, latents

@@ -45,13 +45,15 @@ from pyro_ebm.numpyro.distributions.bound_energy import (
     frozen_in_parameters,
     held,
     latents_so_far,
+    noted_in_a_trace,
+    warn_if_drawn,
     warn_if_untrained,
 )
 from pyro_ebm.numpyro.distributions.draws import draw_values
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import as_pushforward, latent_energy
-from pyro_ebm.numpyro.distributions.scanned import promote_energy_based
+from pyro_ebm.numpyro.distributions.scanned import promote_energy_based, vmap_over_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.smc import SMC
 from pyro_ebm.numpyro.samplers.target import Target
@@ -66,8 +68,8 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
     among it: they stay as they are. The same function with other arrays compiles nothing anew. A
     flow of flowjax may be the base.
 
-    In a guide NumPyro's stock ELBOs cannot see that it is unnormalized: ``EnergyELBO`` refuses it
-    there, and ``check_model(model, guide)`` lists it.
+    In a guide, where it is unnormalized, ``Trace_ELBO`` and ``TraceMeanField_ELBO`` warn of it,
+    ``EnergyELBO`` refuses it, and ``check_model(model, guide)`` lists it.
 
     Example:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
@@ -88,6 +90,8 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         "_is_conditional",
     )
     has_rsample = False
+    # The value that a site of a trace has drawn.
+    _drawn: Any = None
     _latents_before: tuple[str, ...] = ()
     _target_class = Target
 
@@ -207,7 +211,9 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
             for doubt in check_draws(self, self.sampler, draws):
                 warnings.warn(doubt, stacklevel=2)
         shapes = self.batch_shape, model.batch_shape, self.event_shape
-        return lax.stop_gradient(arrange(draws.samples, shape, *shapes))
+        values = lax.stop_gradient(arrange(draws.samples, shape, *shapes))
+        self._drawn = noted_in_a_trace(values)
+        return values
 
     def _reference(self, key: Array) -> Any:
         return _draw(key, without_plates(lax.stop_gradient(self)), SMC(), NUM_REFERENCE_DRAWS)
@@ -219,7 +225,10 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         free = (value, self.context) if self._is_conditional else (value,)
         found, constants = frozen_in_parameters(potential, *free)
         log_prob = -warn_if_untrained(found, constants, self._latents_before)
-        return log_prob if self.log_normalizer is None else log_prob - self.log_normalizer()
+        if self.log_normalizer is not None:
+            return log_prob - self.log_normalizer()
+        warn_if_drawn(value, self._drawn)
+        return log_prob
 
     _map_context = staticmethod(jax.tree.map)
 
@@ -282,13 +291,5 @@ def _draw(rng_key: Array, model: EnergyBased, sampler: Any, number: int) -> Any:
     return draw_values(rng_key, model, sampler, number, model.num_sampler_steps)
 
 
-@vmap_over.register
-def _vmap_over_energy_based(
-    dist: EnergyBased, energy: Any = None, base: Any = None, log_normalizer: Any = None
-) -> Any:
-    axes: Any = copy.copy(dist)
-    axes.energy, axes.base, axes.log_normalizer, axes._support = energy, base, log_normalizer, None
-    return axes
-
-
+vmap_over.register(EnergyBased, vmap_over_energy_based)
 promote_batch_shape.register(EnergyBased, promote_energy_based)

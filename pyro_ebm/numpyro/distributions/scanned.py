@@ -1,4 +1,4 @@
-"""Distributions whose arrays a ``scan`` has stacked, one of each for every step."""
+"""Distributions whose arrays a ``scan`` or ``vmap`` has stacked, one of each for every step."""
 
 import copy
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 
 from pyro_ebm.core.distributions.energy_based import itself
 from pyro_ebm.numpyro.distributions.bound_energy import ScannedEnergy
+from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 
 
@@ -78,13 +79,8 @@ def promote_energy_based(dist: Any) -> Any:
     new._batch_shape = (num_steps, *batch_shape)
     if jax.tree.leaves(dist.energy):
         new.energy = ScannedEnergy(dist.energy, prod(batch_shape))
-    if isinstance(dist.base, Pushforward):
-        raise NotImplementedError(
-            "Expected a base other than a Pushforward inside of `scan`, got one: write the steps "
-            "as a plate, or as a loop of Python."
-        )
     if dist.base is not None:
-        new.base = ScannedBase(dist.base.expand(batch_shape), num_steps)
+        new.base = _promote_base(dist.base, batch_shape, num_steps)
     new._support = _stacked_support(dist._support, len(dist.shape()))
     if jax.tree.leaves(dist.log_normalizer):
         numbers = jax.vmap(lambda number: number())(dist.log_normalizer)
@@ -92,6 +88,28 @@ def promote_energy_based(dist: Any) -> Any:
     if dist.context is not None:
         _promote_context(new, dist)
     return new
+
+
+def vmap_over_energy_based(
+    dist: Any, energy: Any = None, base: Any = None, context: Any = None, log_normalizer: Any = None
+) -> Any:
+    """Axes of the arrays of a distribution, a pytree like it."""
+    axes = copy.copy(dist)
+    axes.energy, axes.base, axes.context, axes._support = energy, base, context, None
+    axes.log_normalizer = log_normalizer
+    return axes
+
+
+def _promote_base(base: Any, batch_shape: tuple[int, ...], num_steps: int) -> Distribution:
+    if isinstance(base, Pushforward):
+        raise NotImplementedError(
+            "Expected a base other than a Pushforward inside of `scan`, got one: write the steps "
+            "as a plate, or as a loop of Python."
+        )
+    if isinstance(base, Joint):
+        parts = base.parts.items()
+        return Joint(**{name: _promote_base(p, batch_shape, num_steps) for name, p in parts})
+    return ScannedBase(base.expand(batch_shape), num_steps)
 
 
 def _promote_context(new: Any, dist: Any) -> None:

@@ -205,6 +205,22 @@ def test_log_densities_and_draws_are_those_of_the_steps(base, options):
         assert len(jnp.unique(draws)) == draws.size
 
 
+def test_named_parts_inside_of_a_scan():
+    weights, pairs = jnp.arange(1.0, 5.0), jnp.stack([DATA, 0.1 * DATA], -1)
+
+    def pair(weight):
+        base = ebm.Joint(rate=dist.Exponential(1.0), y=dist.Normal(0.0, 9.0))
+        return ebm.EnergyBased(lambda rate, y: weight * rate * y**2, base)
+
+    def step(carry, at):
+        with numpyro.plate("rows", 3):
+            return carry, numpyro.sample("x", pair(at[0]), obs=at[1])
+
+    site = handlers.trace(handlers.seed(scan, 0)).get_trace(step, 0.0, (weights, pairs))["x"]
+    expected = jnp.stack([pair(w).log_prob(x) for w, x in zip(weights, pairs, strict=True)])
+    assert jnp.allclose(site["fn"].log_prob(pairs), expected, rtol=1e-5)
+
+
 def test_a_pushforward_inside_of_a_scan_is_refused():
     base = ebm.Pushforward(dist.Normal(jnp.zeros(1), 1.0).to_event(1), lambda z: z)
 
