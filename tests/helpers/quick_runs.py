@@ -25,6 +25,7 @@ from evidence.experiments import (
     langevin_toy,
     mode_counting,
     planes,
+    stored_digits,
     tilts,
 )
 from evidence.hosts import Nets
@@ -205,6 +206,13 @@ def check_langevin_digits(host: Any) -> None:
         figures = langevin_digits.run(host, 0, split="validation", **langevin_digits.QUICK)
     assert figures["normal, importance"][0] > -600  # untrained: below -1000
     assert abs(figures["gain, importance"][0]) < 100
+
+
+def check_stored_digits(host: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Few draws are not enough.
+        figures = stored_digits.run(host, 0, split="validation", **stored_digits.QUICK)
+    assert figures["log-likelihood"] > -600  # untrained: below -1000
 
 
 def check_brackets(host: Any) -> None:

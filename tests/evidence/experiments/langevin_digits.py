@@ -42,13 +42,22 @@ QUICK = {
 }
 
 
-def train(host: Any, nets: Nets, images: Any, num_training: int, num_langevin: int) -> Nets:
+def train(
+    host: Any,
+    nets: Nets,
+    images: Any,
+    num_training: int,
+    num_langevin: int,
+    *,
+    step_size: float = STEP_SIZE,
+    start: str = "fresh",
+) -> Nets:
     """Train with a guide that has no parameters."""
-    model, kernel = digits.model(host), host.ebm.Langevin(STEP_SIZE)
+    model, kernel = digits.model(host), host.ebm.Langevin(step_size)
     loss = host.infer.Trace_ELBO()
     if "energy" in nets:
         loss = host.ebm.EnergyELBO(host.ebm.EnergyDiscrepancy(variance=VARIANCE), loss)
-    guide = host.ebm.LangevinGuide(model, kernel, num_steps=num_langevin)
+    guide = host.ebm.LangevinGuide(model, kernel, num_steps=num_langevin, start=start)
     training = host.Inference(model, guide, loss, ADAM, num_training)
     return host.frozen(training.fit(nets, images, batch_size=BATCH_SIZE))
 
