@@ -11,7 +11,7 @@ from helpers.oracles import (
     gaussian_discrepancy_gradient,
 )
 
-pytestmark = pytest.mark.usefixtures("float64", "optimized")
+pytestmark = pytest.mark.usefixtures("float64")
 
 rng = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def fitted_precision(host, **settings):
 
 
 @pytest.mark.parametrize("num_samples", [1, 4, 16])
-def test_precision_is_unbiased_at_stabilization_one(host, num_samples):
+def test_precision_is_unbiased_at_stabilization_one(host, num_samples, optimized):
     found = fitted_precision(host, variance=1.0, num_samples=num_samples)
     assert found == pytest.approx(1.0, abs=0.05)
 
@@ -80,7 +80,7 @@ def test_bias_of_other_stabilizations(host, stabilization, variance):
     assert found == pytest.approx(FITTED_PRECISIONS[stabilization, variance], rel=0.05)
 
 
-def test_weights_of_a_well_separated_mixture(host):
+def test_weights_of_a_well_separated_mixture(host, optimized):
     x = rng.normal(size=(4096, 1)) + 5.0 - 10.0 * (np.arange(4096)[:, None] % 5 == 0)
 
     def prior(p):
@@ -105,7 +105,7 @@ def test_constant_energy(host, num_samples, stabilization):
     np.testing.assert_allclose(loss, np.full(5, expected))
 
 
-def test_base_is_part_of_the_potential(host):
+def test_base_is_part_of_the_potential(host, optimized):
     """Data N(0, 1/2) over a base N(0, 1): the energy must add precision 1, not 2."""
     x = math.sqrt(0.5) * rng.normal(size=(4096, 1))
     base = host.dist.Normal(host.array([0.0]), 1.0).to_event(1)
@@ -115,7 +115,7 @@ def test_base_is_part_of_the_potential(host):
     assert found == pytest.approx(1 / (x**2).mean() - 1, abs=0.05)
 
 
-def test_constrained_support(host):
+def test_constrained_support(host, optimized):
     """Gamma(3, 1) as an energy over the flat measure on the half line, its rate learned."""
 
     def prior(p):

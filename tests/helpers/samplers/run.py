@@ -142,7 +142,6 @@ def test_bad_options(host, init, options, message):
 # --- warm-up ---
 
 
-@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("make", [lambda ebm: ebm.MALA(), lambda ebm: ebm.HMC(num_steps=7)])
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_default_step_size_at_any_scale(host, make, scale):
@@ -165,7 +164,6 @@ def test_default_step_size_before_warmup(host):
 
 
 # For HMC unequal scales too, or trajectories would come back to their start all at once.
-@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("make", "scale", "rate"),
     [
@@ -185,7 +183,6 @@ def test_warmup_tunes_step_size_and_scales(host, make, scale, rate):
     np.testing.assert_allclose(chains.state.scale, expected, rtol=0.1)
 
 
-@pytest.mark.usefixtures("optimized")
 def test_chains_leave_steep_tails_in_warmup(host):
     # Draws of the base reach where the slope is 200, and E'' / E'' at the mode is 20.
     prior = host.ebm.EnergyBased(lambda x: x**4 - 2 * x, host.dist.Normal(0.0, 1.0))
