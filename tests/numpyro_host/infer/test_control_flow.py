@@ -2,7 +2,9 @@
 
 from contextlib import nullcontext
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
@@ -185,24 +187,23 @@ def test_contexts_and_plates_inside_of_a_scan(plate):
     ids=["transformed", "bounded", "truncated", "normalized", "no base", "mixture"],
 )
 def test_log_densities_and_draws_are_those_of_the_steps(base, options):
-    x = jnp.abs(DATA)
-    site = handlers.trace(handlers.seed(tilted(base, **options), 0)).get_trace(x)["x"]
-    fn = site["fn"]
-    plain = ebm.EnergyBased(
-        lambda x, c: WEIGHT * jnp.exp(c) * x**2,
-        base(),
-        context=CONTEXT,
-        context_batch_ndims=2,
-        **options,
-    )
-    assert fn.batch_shape == plain.batch_shape == (4, 3)
-    for values in (x, jnp.stack([x, 2 * x])):
-        assert jnp.allclose(fn.log_prob(values), plain.log_prob(values), rtol=1e-5)
-    assert fn.support(x).tolist() == [[True] * 3] * 4
-    if fn.base is not None:
-        draws = fn.base.sample(random.key(0), (5,))
-        assert draws.shape == (5, 4, 3)
-        assert len(jnp.unique(draws)) == draws.size
+    x = jnp.abs(jnp.stack([DATA, 2 * DATA]))
+
+    @jax.jit
+    def evaluate():
+        fn = handlers.trace(handlers.seed(tilted(base, **options), 0)).get_trace(x[0])["x"]["fn"]
+        context = {"context": CONTEXT, "context_batch_ndims": 2}
+        energy = lambda x, c: WEIGHT * jnp.exp(c) * x**2  # noqa: E731
+        plain = ebm.EnergyBased(energy, base(), **context, **options)
+        assert fn.batch_shape == plain.batch_shape == (4, 3)
+        draws = x if fn.base is None else fn.base.sample(random.key(0), (5,))
+        return fn.log_prob(x), plain.log_prob(x), fn.support(x), draws
+
+    found, expected, inside, draws = map(np.asarray, evaluate())
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert inside.tolist() == [[[True] * 3] * 4] * 2
+    assert draws.shape[1:] == (4, 3)
+    assert len(np.unique(draws)) == draws.size
 
 
 def test_named_parts_inside_of_a_scan():

@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers.hosts.numpyro import normal
 from helpers.samplers.run import *  # noqa: F403
 from jax import lax, random
