@@ -14,12 +14,16 @@ from typing import Any, NamedTuple, Protocol
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.tempered import tempered
+from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.smc import take_rows
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
 # Share of the temperatures that is spread evenly whatever the pilot run measured.
 _EVEN_SHARE = 0.1
+# Paths are resampled where a smaller share of them is effective.
+_UNEVEN = 0.5
 # With a lower acceptance rate, no affordable number of moves separates copies of a draw.
 _STUCK = 0.02
 
@@ -109,11 +113,78 @@ def tune_log_step_size(log_step_size: Any, acceptance_rate: Any, target: float) 
     return log_step_size + (acceptance_rate - target)
 
 
-def reweight(sampler: Any, potential: Any, state: ChainState, step_size: Any) -> tuple[Any, Any]:
-    """Change the temperature of chains; return their state, and the log-weights that they gain."""
-    before = state.potential
-    state = sampler.init(potential, state.position)._replace(step_size=step_size)
-    return state, log_weight_increment(before, state.potential)
+class Paths(NamedTuple):
+    """Chains on their way along a path.
+
+    Attributes:
+        state: Their state.
+        log_weights: Shape ``(N, *batch)``. After resampling they go on from the log of their mean.
+        ancestors: Number of the start that each path descends from, shape ``(N, *batch)``.
+    """
+
+    state: ChainState
+    log_weights: Any
+    ancestors: Any
+
+
+class Annealed(NamedTuple):
+    r"""Ends of paths.
+
+    Attributes:
+        position: Unconstrained values.
+        log_weights: The mean of the weights is unbiased for the ratio of normalizing constants.
+        effective_sample_size: :math:`1 / \sum_i W_i^2` with the share :math:`W_i` of the weight
+            that descends from the i-th start; Kish's without resampling. Shape ``(*batch,)``.
+        is_resampled: Whether paths were resampled, shape ``(*batch,)``.
+    """
+
+    position: Any
+    log_weights: Any
+    effective_sample_size: Any
+    is_resampled: Any
+
+
+def begin_paths(state: ChainState) -> Paths:
+    """Start paths of weight one."""
+    xp = array_namespace(state.potential)
+    index = xp.cumulative_sum(xp.astype(xp.ones_like(state.potential), xp.int32), axis=0) - 1
+    return Paths(state, xp.zeros_like(state.potential), index)
+
+
+def reweight(sampler: Any, potential: Any, paths: Paths, step_size: Any) -> tuple[Paths, Any]:
+    """Change the temperature of paths; return the log-weights that they gain too."""
+    before = paths.state.potential
+    state = sampler.init(potential, paths.state.position)._replace(step_size=step_size)
+    gain = log_weight_increment(before, state.potential)
+    return paths._replace(state=state, log_weights=paths.log_weights + gain), gain
+
+
+def are_uneven(log_weights: Any) -> Any:
+    """Whether less than half of the paths is effective, shape ``(*batch,)``."""
+    return effective_sample_size(log_weights) < _UNEVEN * log_weights.shape[0]
+
+
+def resample_uneven(paths: Paths, chosen: Any) -> Paths:
+    """Replace uneven paths by those chosen by weight, shape ``(N, *batch)``."""
+    state, log_weights, ancestors = paths
+    xp, uneven = array_namespace(log_weights), are_uneven(log_weights)
+    own = begin_paths(state).ancestors
+    chosen = xp.where(uneven, chosen, xp.astype(own, chosen.dtype))
+    mean = xp.broadcast_to(log_mean_exp(log_weights), log_weights.shape)
+    parts = {name: getattr(state, name) for name in ("position", "potential", "gradient")}
+    taken = {name: take_rows(part, chosen) for name, part in parts.items() if part is not None}
+    log_weights = xp.where(uneven, mean, log_weights)
+    return Paths(state._replace(**taken), log_weights, take_rows(ancestors, chosen))
+
+
+def finish_paths(paths: Paths, family_sums: Callable[[Any, Any], Any]) -> Annealed:
+    """Return the ends of paths; ``family_sums`` adds weights by ancestor."""
+    state, log_weights, ancestors = paths
+    xp = array_namespace(log_weights)
+    weights = xp.exp(log_weights - logsumexp(log_weights))
+    size = 1.0 / xp.sum(family_sums(ancestors, weights) ** 2, axis=0)
+    is_resampled = xp.any(ancestors != begin_paths(state).ancestors, axis=0)
+    return Annealed(state.position, log_weights, size, is_resampled)
 
 
 def log_weight_increment(before: Any, after: Any) -> Any:

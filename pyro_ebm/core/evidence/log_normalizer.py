@@ -34,8 +34,9 @@ class LogNormalizerSettings:
     *Annealed importance sampling* moves chains from the base to the distribution and back through
     :math:`p_k \propto e^{-\beta_k E} p_0`, :math:`0 = \beta_0 < \dots < \beta_K = 1`, with one
     transition of the kernel at each. A path has the log-weight
-    :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. A pilot run of 100 other chains
-    chooses the :math:`\beta_k` and the step size at each, which leaves the weights unbiased. The
+    :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. Where less than half of the paths
+    is effective, they are resampled, which leaves the mean weight unbiased. A pilot run of 100
+    other chains chooses the :math:`\beta_k` and the step size at each, which does so too. The
     reverse paths start at the ends of the forward ones, resampled by weight and then moved
     ``num_moves`` times at :math:`\beta = 1`. With many samples the weights alone make them draws of
     the distribution; the moves separate copies of the same draw. Choose as many moves as the chains
@@ -71,6 +72,7 @@ class LogNormalizerSettings:
 
     References:
         | Annealed importance sampling (Neal, 2001)
+        | Sequential Monte Carlo samplers (Del Moral, Doucet and Jasra, 2006)
         | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse, Ghahramani
           and Adams, 2015)
         | The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014)
@@ -103,7 +105,8 @@ class LogNormalizer:
         upper: Upper end; plus infinity without an upper bound.
         standard_error: Of ``estimate``; plus infinity where it is unknown.
         effective_sample_size: Kish's :math:`(\sum w)^2 / \sum w^2` of the forward or of the reverse
-            weights, whichever is smaller; infinity for ``"grid"``.
+            weights, whichever is smaller, by families of paths with one start where they were
+            resampled; infinity for ``"grid"``.
         log_weights: :math:`\log w_k`, shape ``(num_samples, *batch)``; None for ``"grid"``. The
             mean of :math:`w_k` is unbiased for :math:`Z`.
         reverse_log_weights: Log-weights of paths that start at draws of the distribution, shape

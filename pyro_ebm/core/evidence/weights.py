@@ -20,7 +20,7 @@ MARGIN = 2.0
 _NUM_HALVINGS = 40
 
 
-def summarize_log_weights(log_weights: Any) -> LogNormalizer:
+def summarize_log_weights(log_weights: Any, size: Any = None) -> LogNormalizer:
     r"""Return the log of the mean weight, its standard error and its effective sample size.
 
     .. math::
@@ -28,15 +28,17 @@ def summarize_log_weights(log_weights: Any) -> LogNormalizer:
         \mathrm{se} = \sqrt{\frac1{\mathrm{ESS}} - \frac1K}
 
     The standard error is that of :math:`\hat Z` divided by :math:`\hat Z`. ``lower`` is two
-    standard errors below the estimate, ``upper`` is infinite.
+    standard errors below the estimate, ``upper`` is infinite. Where weights are not independent,
+    ``size`` is their effective sample size, by families.
 
     References:
         | Annealed importance sampling (Neal, 2001)
+        | Variance estimation in the particle filter (Lee and Whiteley, 2018)
     """
     xp = array_namespace(log_weights)
     num_weights = log_weights.shape[0]
     estimate = log_mean_exp(log_weights)
-    size = effective_sample_size(log_weights)
+    size = effective_sample_size(log_weights) if size is None else size
     # Rounding may leave 1/ESS - 1/K a hair below zero when all weights are equal.
     variance = 1.0 / size - 1.0 / num_weights
     error = xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance)))
@@ -46,7 +48,12 @@ def summarize_log_weights(log_weights: Any) -> LogNormalizer:
 
 
 def bracket(
-    log_weights: Any, reverse_log_weights: Any = None, *, own_draws: bool = False
+    log_weights: Any,
+    reverse_log_weights: Any = None,
+    *,
+    own_draws: bool = False,
+    sizes: tuple[Any, Any] = (None, None),
+    is_resampled: Any = None,
 ) -> LogNormalizer:
     r"""Bracket :math:`\log Z` by weights of forward paths and, where there are any, reverse paths.
 
@@ -76,9 +83,16 @@ def bracket(
         \sum_k \sigma(\log w_k - c) = \sum_m \sigma(c - \log w_m), \qquad
         c = \log Z + \log (K / M)
 
-    Otherwise the log of the mean weight. The bracket always contains two standard errors of the
-    estimate to either side. Where fewer than 10 effective samples contribute to the ratio,
-    ``standard_error`` is at least half of the width of the bracket.
+    Otherwise, and where paths were resampled, the log of the mean weight. The bracket always
+    contains two standard errors of the estimate to either side. Where fewer than 10 effective
+    samples contribute, ``standard_error`` is at least half of the width of the bracket.
+
+    Args:
+        log_weights: Of forward paths.
+        reverse_log_weights: Of reverse paths.
+        own_draws: Whether these start at the ends of the forward paths.
+        sizes: Effective sample sizes of both, where paths were resampled.
+        is_resampled: Whether they were, shape ``(*batch,)``.
 
     References:
         | Efficient estimation of free energy differences from Monte Carlo data (Bennett, 1976)
@@ -86,12 +100,13 @@ def bracket(
           and Adams, 2015)
     """
     xp = array_namespace(log_weights)
-    forward = summarize_log_weights(log_weights)
+    forward = summarize_log_weights(log_weights, sizes[0])
     few = forward.effective_sample_size < FEW
     never = xp.full_like(forward.estimate, math.inf)
     if reverse_log_weights is None:
         return replace(forward, standard_error=xp.where(few, never, forward.standard_error))
-    both = _bracket_by_both(forward, reverse_log_weights, own_draws=own_draws)
+    reverse = summarize_log_weights(-reverse_log_weights, sizes[1])
+    both = _bracket_by_both(forward, reverse, own_draws=own_draws, is_resampled=is_resampled)
     if not own_draws:
         return both
     return replace(
@@ -125,20 +140,23 @@ def times_share(result: LogNormalizer, share: Any, num_draws: int) -> LogNormali
 
 
 def _bracket_by_both(
-    forward: LogNormalizer, reverse_log_weights: Any, *, own_draws: bool
+    forward: LogNormalizer, reverse: LogNormalizer, *, own_draws: bool, is_resampled: Any
 ) -> LogNormalizer:
-    xp = array_namespace(reverse_log_weights)
-    reverse = summarize_log_weights(-reverse_log_weights)
+    xp, reverse_log_weights = array_namespace(reverse.log_weights), -reverse.log_weights
     ratio, there, back = _acceptance_ratio(forward.log_weights, reverse_log_weights)
+    overlap = xp.minimum(there.effective_sample_size, back.effective_sample_size)
     if own_draws:
         error = there.standard_error + back.standard_error
         reverse_error = reverse.standard_error + forward.standard_error
     else:
         error = xp.sqrt(there.standard_error**2 + back.standard_error**2)
         reverse_error = reverse.standard_error
+    if is_resampled is not None:  # The ratio needs independent paths.
+        ratio = xp.where(is_resampled, forward.estimate, ratio)
+        error = xp.where(is_resampled, forward.standard_error, error)
+        overlap = xp.where(is_resampled, forward.effective_sample_size, overlap)
     lower = xp.minimum(forward.lower, ratio - MARGIN * error)
     upper = xp.maximum(-reverse.estimate + MARGIN * reverse_error, ratio + MARGIN * error)
-    overlap = xp.minimum(there.effective_sample_size, back.effective_sample_size)
     error = xp.where(overlap < FEW, xp.maximum(error, 0.5 * (upper - lower)), error)
     size = xp.minimum(forward.effective_sample_size, reverse.effective_sample_size)
     return LogNormalizer(ratio, lower, upper, error, size, forward.log_weights, reverse_log_weights)

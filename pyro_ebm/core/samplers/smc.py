@@ -130,8 +130,8 @@ def resampled(population: Population, increment: Any, chosen: Any) -> Population
     left = 1.0 - population.inverse_temperature
     reached = population.inverse_temperature + increment
     return population._replace(
-        particles=Particles(*(_take(part, chosen) for part in particles)),
-        ancestors=_take(population.ancestors, chosen),
+        particles=Particles(*(take_rows(part, chosen) for part in particles)),
+        ancestors=take_rows(population.ancestors, chosen),
         inverse_temperature=xp.where(increment >= left, xp.ones_like(reached), reached),
         log_normalizer=population.log_normalizer + log_mean_exp(weights),
         scale=_spread(particles.position, weights),
@@ -179,6 +179,13 @@ def move(
     )
 
 
+def take_rows(x: Any, chosen: Any) -> Any:
+    """Take elements of the first axis, chosen for each element of a batch, ``(N, *batch)``."""
+    xp = array_namespace(x)
+    index = xp.reshape(chosen, (*chosen.shape, *(1,) * (x.ndim - chosen.ndim)))
+    return xp.take_along_axis(x, xp.broadcast_to(index, x.shape), axis=0)
+
+
 def _is_enough(population: Population, log_share: Any) -> Any:
     xp, tilt = array_namespace(log_share), population.particles.tilt
     increment = (1.0 - population.inverse_temperature) * xp.exp(log_share)
@@ -195,9 +202,3 @@ def _spread(position: Any, log_weights: Any) -> Any:
     mean = xp.sum(weights * position, axis=0)
     variance = xp.sum(weights * (position - mean) ** 2, axis=0)
     return xp.sqrt(xp.where(variance > 0, variance, xp.ones_like(variance)))
-
-
-def _take(x: Any, chosen: Any) -> Any:
-    xp = array_namespace(x)
-    index = xp.reshape(chosen, (*chosen.shape, *(1,) * (x.ndim - chosen.ndim)))
-    return xp.take_along_axis(x, xp.broadcast_to(index, x.shape), axis=0)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, custom_batching, lax, random
 from jax.tree_util import register_dataclass
 
@@ -13,7 +14,7 @@ from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.samplers.run import move_values
-from pyro_ebm.numpyro.samplers.smc import family_sizes, lead
+from pyro_ebm.numpyro.samplers.smc import family_sums, lead
 from pyro_ebm.numpyro.samplers.target import initial_values
 
 register_dataclass(SMCDraws)
@@ -71,4 +72,5 @@ def _run_population(rng_key: Array, distribution: Any, smc: SMC, number: int) ->
     chosen = random.permutation(order_key, num_particles)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
     ancestors = population.ancestors
-    return summarize(population, samples, ancestors[chosen], family_sizes(ancestors), visited)
+    sizes = family_sums(ancestors, jnp.ones_like(population.particles.tilt))
+    return summarize(population, samples, ancestors[chosen], sizes, visited)

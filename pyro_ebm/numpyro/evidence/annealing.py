@@ -10,7 +10,7 @@ from jax import Array, lax, random
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.numpyro.samplers.base import Sampler
-from pyro_ebm.numpyro.samplers.smc import resample
+from pyro_ebm.numpyro.samplers.smc import family_sums, resample
 
 
 def schedule_from_pilot(
@@ -18,12 +18,18 @@ def schedule_from_pilot(
 ) -> core.Schedule:
     inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(), position.dtype)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
-    measured = _pilot_run(rng_key, sampler, path, inverse_temperatures, position)
+    measured = _pilot_run(rng_key, sampler, path, inverse_temperatures, position, resamples=True)
     return _equidistant_schedule(shares, inverse_temperatures, *measured)
 
 
 def pilot_run(
-    rng_key: Array, sampler: Sampler, path: core.Path, inverse_temperatures: Array, position: Array
+    rng_key: Array,
+    sampler: Sampler,
+    path: core.Path,
+    inverse_temperatures: Array,
+    position: Array,
+    *,
+    resamples: bool = False,
 ) -> tuple[Array, Array]:
     """Measure distances between temperatures, and tune the log of the step size at each."""
     state = sampler.init(path.at(inverse_temperatures[0]), position)
@@ -32,51 +38,75 @@ def pilot_run(
     state = state._replace(step_size=jnp.exp(log_step_size))
 
     def move(carry: Any, at: Any) -> tuple[Any, Any]:
-        (state, distance, log_step_size), (key, inverse_temperature) = carry, at
+        (paths, distance, log_step_size), (key, inverse_temperature) = carry, at
         potential = path.at(inverse_temperature)
-        state, gain = core.reweight(sampler, potential, state, jnp.exp(log_step_size))
-        alive = jnp.isfinite(state.potential)
-        state, info = sampler.step(key, potential, state)
+        paths, gain = core.reweight(sampler, potential, paths, jnp.exp(log_step_size))
+        distance = distance + core.masked_std(jnp.isfinite(paths.state.potential), gain)
+        if resamples:
+            paths = _evened(key, paths)
+        alive = jnp.isfinite(paths.state.potential)
+        state, info = sampler.step(key, potential, paths.state)
         if sampler.target_accept_prob is not None:
             rate = core.masked_mean(alive, info.acceptance_rate)
             log_step_size = core.tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
-        distance = distance + core.masked_std(alive, gain)
-        return (state, distance, log_step_size), (distance, log_step_size)
+        paths = paths._replace(state=state)
+        return (paths, distance, log_step_size), (distance, log_step_size)
 
     keys = random.split(rng_key, len(inverse_temperatures) - 1)
     first = distance, log_step_size
-    _, rest = lax.scan(move, (state, *first), (keys, inverse_temperatures[1:]))
+    start = core.begin_paths(state), *first
+    _, rest = lax.scan(move, start, (keys, inverse_temperatures[1:]))
     distances, log_step_sizes = jax.tree.map(
         lambda one, more: jnp.concatenate([one[None], more]), first, rest
     )
     return distances, log_step_sizes
 
 
-_pilot_run = partial(jax.jit, static_argnames="sampler")(pilot_run)
+_pilot_run = jax.jit(pilot_run, static_argnames=("sampler", "resamples"))
 _equidistant_schedule = jax.jit(core.equidistant_schedule)
 
 
 def anneal(
-    rng_key: Array, sampler: Sampler, path: core.Path, schedule: core.Schedule, position: Array
-) -> tuple[Array, Array]:
-    """Move chains along a path; return their last positions and their log-weights."""
+    rng_key: Array,
+    sampler: Sampler,
+    path: core.Path,
+    schedule: core.Schedule,
+    position: Array,
+    *,
+    resamples: bool = False,
+) -> core.Annealed:
+    """Move chains along a path; with ``resamples``, resample them where weights are uneven."""
     inverse_temperatures, step_sizes = schedule
     state = sampler.init(path.at(inverse_temperatures[0]), position)
     if step_sizes is None:
         step_sizes = jnp.broadcast_to(state.step_size, inverse_temperatures.shape)
     state = state._replace(step_size=step_sizes[0])
 
-    def move(carry: Any, at: Any) -> tuple[Any, None]:
-        (state, log_weights), (key, inverse_temperature, step_size) = carry, at
+    def move(paths: core.Paths, at: Any) -> tuple[core.Paths, None]:
+        key, inverse_temperature, step_size, is_last = at
         potential = path.at(inverse_temperature)
-        state, gain = core.reweight(sampler, potential, state, step_size)
-        state, _ = sampler.step(key, potential, state)
-        return (state, log_weights + gain), None
+        paths, _ = core.reweight(sampler, potential, paths, step_size)
+        if resamples:
+            paths = _evened(key, paths, unless=is_last)
+        state, _ = sampler.step(key, potential, paths.state)
+        return paths._replace(state=state), None
 
     keys = random.split(rng_key, len(step_sizes) - 1)
-    carry = state, jnp.zeros_like(state.potential)
-    carry, _ = lax.scan(move, carry, (keys, inverse_temperatures[1:], step_sizes[1:]))
-    return carry[0].position, carry[1]
+    is_last = jnp.arange(len(keys)) == len(keys) - 1
+    steps = keys, inverse_temperatures[1:], step_sizes[1:], is_last
+    paths, _ = lax.scan(move, core.begin_paths(state), steps)
+    return core.finish_paths(paths, family_sums)
+
+
+def _evened(key: Array, paths: core.Paths, *, unless: Any = False) -> core.Paths:
+    """Resample paths where their weights are uneven."""
+
+    def evened(key: Array, paths: core.Paths) -> core.Paths:
+        chosen = resample(random.fold_in(key, 1), paths.log_weights)
+        return core.resample_uneven(paths, chosen)
+
+    is_uneven = jnp.any(core.are_uneven(paths.log_weights)) & jnp.logical_not(unless)
+    return lax.cond(is_uneven, evened, lambda _, paths: paths, key, paths)
 
 
 @partial(jax.jit, static_argnames=("sampler", "num_moves"))

@@ -187,7 +187,7 @@ def _weight_of_chain(
     def log_weight(rng_key: Array) -> Array:
         start_key, step_key = random.split(rng_key)
         start = posterior.starts(start_key, 1)
-        _, log_weights = anneal(step_key, sampler, path, schedule, start)
+        log_weights = anneal(step_key, sampler, path, schedule, start).log_weights
         return posterior.layout.sum_over_others(log_weights[0], posterior.plate_dims)
 
     return log_weight

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from pyro_ebm.numpyro.samplers.run import run_chains
 Result = tuple[core.LogNormalizer, Iterable[str]]
 
 register_dataclass(core.LogNormalizer)
-_anneal = partial(jax.jit, static_argnames="sampler")(anneal)
+_anneal = jax.jit(partial(anneal, resamples=True), static_argnames="sampler")
 
 
 def log_normalizer(
@@ -122,15 +123,21 @@ def _annealed(
     schedule = schedule_from_pilot(
         keys[1], sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
     )
-    position, log_weights = _anneal(keys[2], sampler, path, schedule, start[core.NUM_PILOTS :])
+    forward = _anneal(keys[2], sampler, path, schedule, start[core.NUM_PILOTS :])
     if settings.draws is not None:
         position, doubts = path.target.position(settings.draws), ()
     else:
-        moved = position, log_weights, settings.num_moves
-        position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *moved)
+        ends = forward.position, forward.log_weights, settings.num_moves
+        position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *ends)
         doubts = describe_stuck_draws(distribution, sampler, rate)
-    _, gain = _anneal(keys[4], sampler, path, schedule.reversed(), position)
-    result = _bracket(log_weights, -gain, own_draws=settings.draws is None)
+    reverse = _anneal(keys[4], sampler, path, schedule.reversed(), position)
+    result = _bracket(
+        forward.log_weights,
+        -reverse.log_weights,
+        own_draws=settings.draws is None,
+        sizes=(forward.effective_sample_size, reverse.effective_sample_size),
+        is_resampled=forward.is_resampled | reverse.is_resampled,
+    )
     if share is not None:
         result = times_share(result, share, num_draws)
     return result, doubts
@@ -141,14 +148,14 @@ def _with_density(distribution: EnergyBased) -> EnergyBased:
 
 
 def _bracket(
-    log_weights: Array, reverse_log_weights: Array | None = None, *, own_draws: bool = False
+    log_weights: Array, reverse_log_weights: Array | None = None, **options: Any
 ) -> core.LogNormalizer:
     """Call the core, with NumPy where it can: many small operations are slow to compile."""
     if not not_jax_tracer(log_weights):
-        return bracket(log_weights, reverse_log_weights, own_draws=own_draws)
+        return bracket(log_weights, reverse_log_weights, **options)
     arrays = jax.tree.map(np.asarray, (log_weights, reverse_log_weights))
     with np.errstate(all="ignore"):
-        return jax.tree.map(jnp.asarray, bracket(*arrays, own_draws=own_draws))
+        return jax.tree.map(jnp.asarray, bracket(*arrays, **jax.tree.map(np.asarray, options)))
 
 
 @jax.jit

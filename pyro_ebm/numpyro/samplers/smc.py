@@ -85,11 +85,11 @@ def resample(rng_key: Array, log_weights: Array) -> Array:
     return jnp.minimum(chosen, num_weights - 1).reshape(log_weights.shape)
 
 
-def family_sizes(ancestors: Array) -> Array:
-    """Count the descendants of each ancestor, shape of ``ancestors``, ``(N, *batch)``."""
-    flat = ancestors.reshape((len(ancestors), -1))
-    sizes = jnp.zeros_like(flat).at[flat, jnp.arange(flat.shape[1])].add(1)
-    return sizes.reshape(ancestors.shape).astype(float)
+def family_sums(ancestors: Array, weights: Array) -> Array:
+    """Add the weights of the descendants of each ancestor; all shapes are ``(N, *batch)``."""
+    flat, weights = (x.reshape((len(x), -1)) for x in (ancestors, weights))
+    sums = jnp.zeros_like(weights).at[flat, jnp.arange(flat.shape[1])].add(weights)
+    return sums.reshape(ancestors.shape)
 
 
 def _evaluate(path: Path, position: Array) -> core.Particles:

@@ -11,7 +11,7 @@ from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.run import move_values
-from pyro_ebm.pyro.samplers.smc import family_sizes, lead
+from pyro_ebm.pyro.samplers.smc import family_sums, lead
 from pyro_ebm.pyro.samplers.target import initial_values
 
 
@@ -38,4 +38,5 @@ def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
     chosen = torch.randperm(num_particles, device=values.device)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
     ancestors = population.ancestors
-    return summarize(population, samples, ancestors[chosen], family_sizes(ancestors), visited)
+    sizes = family_sums(ancestors, torch.ones_like(population.particles.tilt))
+    return summarize(population, samples, ancestors[chosen], sizes, visited)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.smc import resample
+from pyro_ebm.pyro.samplers.smc import family_sums, resample
 
 
 def schedule_from_pilot(
@@ -13,48 +13,70 @@ def schedule_from_pilot(
 ) -> core.Schedule:
     inverse_temperatures = position.new_tensor(core.pilot_inverse_temperatures())
     shares = torch.linspace(0.0, 1.0, num_temperatures + 1).to(position)
-    measured = pilot_run(sampler, path, inverse_temperatures, position)
+    measured = pilot_run(sampler, path, inverse_temperatures, position, resamples=True)
     return core.equidistant_schedule(shares, inverse_temperatures, *measured)
 
 
 def pilot_run(
-    sampler: Sampler, path: core.Path, inverse_temperatures: Tensor, position: Tensor
+    sampler: Sampler,
+    path: core.Path,
+    inverse_temperatures: Tensor,
+    position: Tensor,
+    *,
+    resamples: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Measure distances between temperatures, and tune the log of the step size at each."""
     state = sampler.init(path.at(inverse_temperatures[0]), position)
     distance = torch.zeros_like(state.potential[0])
     log_step_size = state.step_size.log() + distance
-    distances, log_step_sizes = [distance], [log_step_size]
+    distances, log_step_sizes, paths = [distance], [log_step_size], core.begin_paths(state)
     for inverse_temperature in inverse_temperatures[1:]:
         potential = path.at(inverse_temperature)
-        state, gain = core.reweight(sampler, potential, state, log_step_size.exp())
-        alive = state.potential.isfinite()
-        state, info = sampler.step(potential, state)
+        paths, gain = core.reweight(sampler, potential, paths, log_step_size.exp())
+        distance = distance + core.masked_std(paths.state.potential.isfinite(), gain)
+        if resamples:
+            paths = _evened(paths)
+        alive = paths.state.potential.isfinite()
+        state, info = sampler.step(potential, paths.state)
+        paths = paths._replace(state=state)
         if sampler.target_accept_prob is not None:
             rate = core.masked_mean(alive, info.acceptance_rate)
             log_step_size = core.tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
-        distance = distance + core.masked_std(alive, gain)
         distances.append(distance)
         log_step_sizes.append(log_step_size)
     return torch.stack(distances), torch.stack(log_step_sizes)
 
 
 def anneal(
-    sampler: Sampler, path: core.Path, schedule: core.Schedule, position: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Move chains along a path; return their last positions and their log-weights."""
+    sampler: Sampler,
+    path: core.Path,
+    schedule: core.Schedule,
+    position: Tensor,
+    *,
+    resamples: bool = False,
+) -> core.Annealed:
+    """Move chains along a path; with ``resamples``, resample them where weights are uneven."""
     inverse_temperatures, step_sizes = schedule
     state = sampler.init(path.at(inverse_temperatures[0]), position)
-    log_weights = torch.zeros_like(state.potential)
+    paths = core.begin_paths(state)
     if step_sizes is None:
         step_sizes = [state.step_size] * len(inverse_temperatures)
-    steps = zip(inverse_temperatures[1:], step_sizes[1:], strict=True)
-    for inverse_temperature, step_size in steps:
+    steps = list(zip(inverse_temperatures[1:], step_sizes[1:], strict=True))
+    for left, (inverse_temperature, step_size) in zip(range(len(steps))[::-1], steps, strict=True):
         potential = path.at(inverse_temperature)
-        state, gain = core.reweight(sampler, potential, state, step_size)
-        log_weights = log_weights + gain
-        state, _ = sampler.step(potential, state)
-    return state.position, log_weights
+        paths, _ = core.reweight(sampler, potential, paths, step_size)
+        if resamples and left:
+            paths = _evened(paths)
+        state, _ = sampler.step(potential, paths.state)
+        paths = paths._replace(state=state)
+    return core.finish_paths(paths, family_sums)
+
+
+def _evened(paths: core.Paths) -> core.Paths:
+    """Resample paths where their weights are uneven."""
+    if not core.are_uneven(paths.log_weights).any():
+        return paths
+    return core.resample_uneven(paths, resample(paths.log_weights))
 
 
 def resample_and_move(

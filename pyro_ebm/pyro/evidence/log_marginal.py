@@ -133,7 +133,7 @@ def _weigh_chains(
         _, log_step_sizes = pilot_run(sampler, path, schedule.inverse_temperatures, pilots)
         schedule = core.schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
     runs = [anneal(sampler, path, schedule, posterior.starts(size)) for size in _batches(settings)]
-    log_weights = torch.cat([log_weights for _, log_weights in runs])
+    log_weights = torch.cat([run.log_weights for run in runs])
     layout, plate_dims = posterior.layout, posterior.plate_dims
     return layout.sum_over_others(log_weights, plate_dims), plate_dims
 

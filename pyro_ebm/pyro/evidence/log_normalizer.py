@@ -104,15 +104,22 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
         schedule = schedule_from_pilot(
             sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
         )
-        position, log_weights = anneal(sampler, path, schedule, start[core.NUM_PILOTS :])
+        starts = start[core.NUM_PILOTS :]
+        forward = anneal(sampler, path, schedule, starts, resamples=True)
         if settings.draws is not None:
             position, doubts = path.target.position(settings.draws), ()
         else:
-            moved = position, log_weights, settings.num_moves
-            position, rate = resample_and_move(sampler, path, schedule.step_sizes[-1], *moved)
+            ends = forward.position, forward.log_weights, settings.num_moves
+            position, rate = resample_and_move(sampler, path, schedule.step_sizes[-1], *ends)
             doubts = describe_stuck_draws(distribution, sampler, rate)
-        _, gain = anneal(sampler, path, schedule.reversed(), position)
-    result = bracket(log_weights, -gain, own_draws=settings.draws is None)
+        reverse = anneal(sampler, path, schedule.reversed(), position, resamples=True)
+    result = bracket(
+        forward.log_weights,
+        -reverse.log_weights,
+        own_draws=settings.draws is None,
+        sizes=(forward.effective_sample_size, reverse.effective_sample_size),
+        is_resampled=forward.is_resampled | reverse.is_resampled,
+    )
     return result if share is None else times_share(result, *share), doubts
 
 

@@ -62,11 +62,9 @@ def resample(log_weights: Tensor) -> Tensor:
     return chosen.clamp(max=num_weights - 1).movedim(-1, 0)
 
 
-def family_sizes(ancestors: Tensor) -> Tensor:
-    """Count the descendants of each ancestor, shape of ``ancestors``, ``(N, *batch)``."""
-    index = ancestors.long()
-    sizes = torch.zeros_like(index).scatter_add(0, index, torch.ones_like(index))
-    return sizes.to(torch.get_default_dtype())
+def family_sums(ancestors: Tensor, weights: Tensor) -> Tensor:
+    """Add the weights of the descendants of each ancestor; all shapes are ``(N, *batch)``."""
+    return torch.zeros_like(weights).scatter_add(0, ancestors.long(), weights)
 
 
 def _evaluate(path: Path, position: Tensor) -> core.Particles:
