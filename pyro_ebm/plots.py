@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
+from scipy.stats import binom
 
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm._extras import require
+from pyro_ebm._histograms import bins_around, density, draw_histogram, finite
+from pyro_ebm.calibration import Calibration
 from pyro_ebm.core.checks import check_choice, check_positive, check_positive_integer
 from pyro_ebm.diagnostics import Chains
 
@@ -27,7 +30,6 @@ _CHAIN_COLORS = (_VERMILLION, _BLUE, "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 _STYLES = {"forward": (_BLUE, "-"), "reverse": (_VERMILLION, "--")}
 # From middle gray to white: every color is visible on them.
 _GRAYS = [str(shade) for shade in np.linspace(0.5, 1.0, 11)]
-_NUM_BINS = 40
 # More lines or dots would hide each other.
 _MAX_LINES, _MAX_DOTS = len(_CHAIN_COLORS), 2000
 
@@ -111,13 +113,13 @@ def plot_energy_histogram(
             f"(chain, draw), got {data.shape} and {model.shape}."
         )
     ax = _axes(ax)
-    bins = _bins(data, model)
-    _draw_histogram(ax, data, bins, "data", _BLUE)
-    _draw_histogram(ax, model, bins, "model", _VERMILLION, linestyle="--")
+    bins = bins_around(data, model)
+    draw_histogram(ax, data, bins, "data", _BLUE)
+    draw_histogram(ax, model, bins, "model", _VERMILLION, linestyle="--")
     if model.ndim == 2 and 1 < len(model) <= _MAX_LINES:
         for index, chain in enumerate(model):
             label = "its chains" if index == 0 else None
-            ax.stairs(_density(chain, bins), bins, color=_VERMILLION, lw=0.5, label=label)
+            ax.stairs(density(chain, bins), bins, color=_VERMILLION, lw=0.5, label=label)
     ax.set(xlabel="energy (nats)", ylabel="density (1/nat)", xlim=bins[[0, -1]])
     ax.legend(frameon=False)
     return ax
@@ -188,6 +190,32 @@ def plot_metric(recorder: Any, name: str = "energy_gap", *, ax: "Axes | None" = 
     return ax
 
 
+def plot_ranks(calibration: Calibration, *, ax: "Axes | None" = None) -> "Axes":
+    """Plot the ranks of true parameters among draws of their posteriors.
+
+    Of a posterior that is right every bin has as many: 99 of 100 counts are in the gray band. Both
+    ends are high where posteriors are too narrow, the middle where they are too wide, one end where
+    they are shifted. At most six numbers have a line each.
+
+    Args:
+        calibration: Result of ``simulation_based_calibration``.
+        ax: Axes to plot on.
+    """
+    counts, expected = calibration.counts
+    columns, p_values = counts.reshape(len(counts), -1), np.ravel(calibration.p_values)
+    edges = np.append(0, np.cumsum(expected)) * (calibration.num_draws + 1) / expected.sum()
+    low, high = binom.interval(0.99, int(expected.sum()), expected / expected.sum())
+    ax = _axes(ax)
+    ax.stairs(high, edges, baseline=low, fill=True, color="0.85", label="99 of 100")
+    ax.stairs(expected, edges, color="0.5", lw=1)
+    for index, color in enumerate(_CHAIN_COLORS[: columns.shape[1]]):
+        label = f"number {index} (p = {p_values[index]:.2g})"
+        ax.stairs(columns[:, index], edges, color=color, lw=1.5, label=label)
+    ax.set(xlabel="rank among draws", ylabel="simulations", xlim=edges[[0, -1]], ylim=(0, None))
+    ax.legend(frameon=False)
+    return ax
+
+
 def _axes(ax: "Axes | None") -> "Axes":
     with require("matplotlib"):
         import matplotlib.pyplot as plt
@@ -196,10 +224,10 @@ def _axes(ax: "Axes | None") -> "Axes":
 
 def _limits(points: np.ndarray) -> np.ndarray:
     """Return limits around the finite points, with a margin; shape (2, 2)."""
-    finite = points[np.isfinite(points).all(axis=1)]
-    if not len(finite):
+    inside = points[np.isfinite(points).all(axis=1)]
+    if not len(inside):
         raise ValueError("Expected finite draws or `limits`, got neither.")
-    low, high = finite.min(axis=0), finite.max(axis=0)
+    low, high = inside.min(axis=0), inside.max(axis=0)
     margin = np.where(high > low, 0.1 * (high - low), 1.0)
     return np.stack([low - margin, high + margin], axis=1)
 
@@ -215,7 +243,7 @@ def _height(energy: Callable[[Array], Array], grid: np.ndarray, like: Array) -> 
         shapes = f"{points.shape} to {points.shape[:1]}"
         raise ValueError(f"Expected the energy to map {shapes}, got {energies.shape}.")
     # Infinite energy is off the scale; NaN leaves a hole.
-    return np.nan_to_num(energies - _finite(energies).min(), nan=np.nan).reshape(grid.shape[:-1])
+    return np.nan_to_num(energies - finite(energies).min(), nan=np.nan).reshape(grid.shape[:-1])
 
 
 def _draw_paths(ax: "Axes", chains: np.ndarray) -> None:
@@ -223,50 +251,6 @@ def _draw_paths(ax: "Axes", chains: np.ndarray) -> None:
         ax.plot(*chain.T, color=color, lw=0.9, alpha=0.8)
         for position, marker in ((chain[0], "o"), (chain[-1], "s")):
             ax.plot(*position, marker, color=color, mec="black", ms=7, zorder=3)
-
-
-def _bulk(sample: np.ndarray) -> np.ndarray:
-    """Return the draws within three interquartile ranges, three times to exclude stray chains."""
-    bulk = _finite(sample).astype(float)
-    for _ in range(3):
-        # A quarter of all draws may be stray: "lower" keeps the quartile among the others.
-        first, third = np.quantile(bulk, [0.25, 0.75], method="lower")
-        reach = 3 * (third - first)
-        if reach > 0:
-            bulk = bulk[(bulk >= first - reach) & (bulk <= third + reach)]
-    return bulk
-
-
-def _bins(*samples: np.ndarray) -> np.ndarray:
-    """Return edges of bins over the bulk of all samples."""
-    bulk = np.concatenate([_bulk(sample) for sample in samples])
-    low, high = bulk.min(), bulk.max()
-    margin = 0.5 * (high == low)
-    return np.linspace(low - margin, high + margin, _NUM_BINS + 1)
-
-
-def _finite(sample: np.ndarray) -> np.ndarray:
-    finite = sample[np.isfinite(sample)]
-    if not len(finite):
-        raise ValueError("Expected finite energies or log-weights, got none.")
-    return finite
-
-
-def _density(sample: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Return heights of a histogram whose area is the share of the sample on the axis."""
-    counts, _ = np.histogram(sample[np.isfinite(sample)], bins)
-    return counts / (sample.size * np.diff(bins))
-
-
-def _draw_histogram(
-    ax: "Axes", sample: np.ndarray, bins: np.ndarray, label: str, color: str, linestyle: str = "-"
-) -> None:
-    heights = _density(sample, bins)
-    outside = 1 - (heights * np.diff(bins)).sum()
-    if outside > 0.01:
-        label += f" ({outside:.0%} off the axis)"
-    ax.stairs(heights, bins, fill=True, color=color, alpha=0.2)
-    ax.stairs(heights, bins, color=color, lw=1.5, ls=linestyle, label=label)
 
 
 def _element(log_weights: Array, element: tuple[int, ...]) -> np.ndarray:
@@ -277,12 +261,12 @@ def _element(log_weights: Array, element: tuple[int, ...]) -> np.ndarray:
 
 
 def _draw_weights(ax: "Axes", samples: dict[str, np.ndarray], marks: dict[str, float]) -> None:
-    finite = {name: value for name, value in marks.items() if np.isfinite(value)}
-    bins = _bins(*samples.values(), *np.reshape(list(finite.values()), (-1, 1)))
+    known = {name: value for name, value in marks.items() if np.isfinite(value)}
+    bins = bins_around(*samples.values(), *np.reshape(list(known.values()), (-1, 1)))
     for name, sample in samples.items():
-        _draw_histogram(ax, sample, bins, name, *_STYLES[name])
+        draw_histogram(ax, sample, bins, name, *_STYLES[name])
     colors = {"lower": _BLUE, "estimate": "black", "upper": _VERMILLION}
-    for name, value in finite.items():
+    for name, value in known.items():
         line = "-" if name == "estimate" else ":"
         ax.axvline(value, color=colors[name], ls=line, lw=2, label=name)
     ax.set(xlabel="log-weight (nats)", ylabel="density (1/nat)")
@@ -291,7 +275,7 @@ def _draw_weights(ax: "Axes", samples: dict[str, np.ndarray], marks: dict[str, f
 def _draw_sorted(ax: "Axes", samples: dict[str, np.ndarray]) -> None:
     for name, sample in samples.items():
         signed = sample if name == "forward" else -sample
-        weights = np.exp(signed - _finite(signed).max())
+        weights = np.exp(signed - finite(signed).max())
         ranked = np.sort(weights)[::-1] / weights.sum()
         color, linestyle = _STYLES[name]
         ax.plot(1 + np.arange(len(ranked)), ranked, color=color, ls=linestyle, label=name)

@@ -13,6 +13,7 @@ from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.run_smc import run_smc
 from pyro_ebm.numpyro.evidence.bounds import generator_bounds
+from pyro_ebm.numpyro.evidence.calibration import simulation_based_calibration
 from pyro_ebm.numpyro.evidence.conditional import check_conditional
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
@@ -83,6 +84,7 @@ __all__ = [
     "log_normalizer",
     "run_chains",
     "run_smc",
+    "simulation_based_calibration",
     "site_distribution",
     "to_arviz",
 ]

@@ -13,6 +13,7 @@ from pyro_ebm.pyro.distributions.joint import Joint
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.run_smc import run_smc
 from pyro_ebm.pyro.evidence.bounds import generator_bounds
+from pyro_ebm.pyro.evidence.calibration import simulation_based_calibration
 from pyro_ebm.pyro.evidence.conditional import check_conditional
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
@@ -84,6 +85,7 @@ __all__ = [
     "log_normalizer",
     "run_chains",
     "run_smc",
+    "simulation_based_calibration",
     "site_distribution",
     "to_arviz",
     "step_when",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.contour import QuadContourSet
 
+from pyro_ebm.calibration import Calibration
 from pyro_ebm.core.evidence.weights import bracket
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.plots import (
@@ -17,6 +18,7 @@ from pyro_ebm.plots import (
     plot_energy_landscape,
     plot_log_weights,
     plot_metric,
+    plot_ranks,
 )
 
 
@@ -292,3 +294,20 @@ def test_errors():
         plot_log_weights(SimpleNamespace(log_weights=None))
     with pytest.raises(ValueError, match=r"`kind` to be one of \['histogram', 'sorted'\]"):
         plot_log_weights(weigh(), kind="bars")
+
+
+# --- ranks ---
+
+
+def test_ranks_of_each_number():
+    ranks = np.random.default_rng(0).integers(100, size=(500, 2))
+    calibration = Calibration(ranks, 99)
+    ax = plot_ranks(calibration)
+    band, flat, *lines = [patch.get_data() for patch in ax.patches]
+    counts, expected = calibration.counts
+    assert (np.asarray(band.baseline) < expected).all()
+    assert (band.values > expected).all()
+    np.testing.assert_allclose(flat.values, expected)
+    np.testing.assert_array_equal([line.values for line in lines], counts.T)
+    np.testing.assert_allclose(lines[0].edges[[0, -1]], [0, 100])
+    assert legend(ax)[1] == f"number 0 (p = {calibration.p_values[0]:.2g})"

@@ -300,6 +300,18 @@ def importance_log_weights(distribution: Any, num_samples: int) -> Array:
     return importance.importance_log_weights(_next_key(), distribution, num_samples)
 
 
+def check_conditional(joint: Any, **draws: np.ndarray) -> Any:
+    check = ebm.check_conditional(joint)
+    return check(_next_key(), **{name: array(x) for name, x in draws.items()})
+
+
+def simulation_based_calibration(prior: Any, simulator: Any, *args: Any, **options: Any) -> Any:
+    def simulate(key: Array, theta: Array) -> Array:
+        return simulator(theta, random.normal(key, theta.shape))
+
+    return ebm.simulation_based_calibration(_next_key(), prior, simulate, *args, **options)
+
+
 def log_normalizer(distribution: Any, **options: Any) -> Any:
     return ebm.log_normalizer(_next_key(), distribution, **options)
 

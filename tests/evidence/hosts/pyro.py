@@ -243,7 +243,8 @@ def _averages(nets: dict[str, Any], decay: float) -> dict[str, AveragedModel]:
     if decay == 0.0:
         return {}
     moving = get_ema_multi_avg_fn(decay)
-    return {name: AveragedModel(net, multi_avg_fn=moving) for name, net in nets.items()}
+    modules = {name: net for name, net in nets.items() if isinstance(net, nn.Module)}
+    return {name: AveragedModel(net, multi_avg_fn=moving) for name, net in modules.items()}
 
 
 def _current(nets: dict[str, Any]) -> dict[str, Any]:
@@ -262,6 +263,19 @@ def draw(distribution: Any, num_samples: int) -> np.ndarray:
 def call(guide: Any, *args: Any) -> dict[str, Any]:
     """Draw from a guide that returns its draws."""
     return {name: value.detach() for name, value in guide(*args).items()}
+
+
+def check_conditional(joint: Any, **draws: np.ndarray) -> Any:
+    return ebm.check_conditional(joint)(**{name: array(x) for name, x in draws.items()})
+
+
+def simulation_based_calibration(prior: Any, simulator: Any, *args: Any, **options: Any) -> Any:
+    """Calibration with a simulator of parameters and of noise of their shape."""
+
+    def simulate(theta: Tensor) -> Tensor:
+        return simulator(theta, torch.randn_like(theta))
+
+    return ebm.simulation_based_calibration(prior, simulate, *args, **options)
 
 
 def log_normalizer(distribution: Any, **options: Any) -> Any:

@@ -83,12 +83,15 @@ def test_exact_enumeration(host):
 THETA = np.random.default_rng(1).normal(1.0, 0.4, size=100)
 
 
-def tilted(host, slope, scale=2.0, prior=None):
+def tilted(host, slope, scale=2.0, prior=None, **options):
+    slope = host.array(slope)
+
     def energy(theta, x):
         return 2 * (x - theta) ** 2 - x**2 / (2 * scale**2) + slope * theta
 
     prior = host.normal(()) if prior is None else prior
-    return host.ebm.EnergyBased(energy, host.ebm.Joint(theta=prior, x=host.normal((), scale=scale)))
+    base = host.ebm.Joint(theta=prior, x=host.normal((), scale=scale))
+    return host.ebm.EnergyBased(energy, base, **options)
 
 
 def test_spread_and_shift_in_closed_form(host):

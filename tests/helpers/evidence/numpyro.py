@@ -32,6 +32,19 @@ def check_conditional(joint, *, theta=None, phi=None, **options):
     return ebm.check_conditional(joint, **options)(KEY, **given)
 
 
+def simulation_based_calibration(prior, scale, posterior, **options):
+    def simulator(key, theta):
+        return xp.zeros(()) if scale is None else theta + scale * random.normal(key, theta.shape)
+
+    if not isinstance(posterior, ebm.EnergyBased):
+        given = posterior
+        posterior = lambda key, x: given(x)  # noqa: E731
+    return ebm.simulation_based_calibration(KEY, prior, simulator, posterior, **options)
+
+
+to_numpy = np.asarray
+
+
 def array(values):
     """Array of the default precision."""
     return xp.asarray(np.asarray(values), float)

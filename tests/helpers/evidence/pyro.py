@@ -26,6 +26,20 @@ def check_conditional(joint, *, theta=None, phi=None, **options):
     return ebm.check_conditional(joint, **options)(**given)
 
 
+def simulation_based_calibration(prior, scale, posterior, **options):
+    """With noise of a scale as the simulator, or with one number for all."""
+
+    def simulator(theta):
+        return xp.zeros(()) if scale is None else theta + scale * xp.randn(theta.shape)
+
+    ppl.set_rng_seed(0)
+    return ebm.simulation_based_calibration(prior, simulator, posterior, **options)
+
+
+def to_numpy(x):
+    return x.numpy()
+
+
 def array(values):
     """Array of the default precision."""
     return xp.as_tensor(np.asarray(values), dtype=xp.get_default_dtype())

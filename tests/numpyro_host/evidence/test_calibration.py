@@ -1,0 +1,1 @@
+from helpers.evidence.calibration import *  # noqa: F403
