@@ -1,7 +1,7 @@
 """Mass of a density where no chain has been."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +66,7 @@ def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
 
 
 def describe_missing_modes(
-    distribution: Any, samples: Any, check: Any, draw: Callable[[], Any]
+    distribution: Any, samples: Any, check: Any, *rng_key: Any
 ) -> Iterator[str]:
     """Yield a warning if chains have missed a part of a density.
 
@@ -74,9 +74,9 @@ def describe_missing_modes(
         distribution: Their target.
         samples: Their draws, shape `(num_chains, num_samples, *batch, *event)`.
         check: Whether to draw a reference, after a long run, or the reference itself.
-        draw: Draws from an energy-based distribution by sequential Monte Carlo.
+        *rng_key: Of the reference; on NumPyro alone.
     """
-    reference = _find_reference(distribution, samples, check, draw)
+    reference = _find_reference(distribution, samples, check, *rng_key)
     if reference is None:
         return
     batch_shape, event_shape = tuple(distribution.batch_shape), tuple(distribution.event_shape)
@@ -92,9 +92,7 @@ def describe_missing_modes(
         )
 
 
-def _find_reference(
-    distribution: Any, samples: Any, check: Any, draw: Callable[[], Any]
-) -> Reference | None:
+def _find_reference(distribution: Any, samples: Any, check: Any, *rng_key: Any) -> Reference | None:
     if not isinstance(check, bool):
         values = to_numpy(check)
         return Reference(values, np.arange(len(values)), "the values of `check`")
@@ -102,7 +100,7 @@ def _find_reference(
     if not (check and is_long and isinstance(distribution, HasPotential)):
         return None
     try:
-        draws = draw()
+        draws = distribution._reference(*rng_key)
     except NotImplementedError:  # A base without `sample`.
         return None
     judges = to_numpy(draws.effective_ancestors) >= _FEWEST_EFFECTIVE

@@ -21,6 +21,7 @@ HOST_ARGUMENTS = {"rng_key", "key", "param_map", "params", "compile_steps"}
 HOST_FILES = {
     "pyro": {Path("optim.py")},
     "numpyro": {
+        Path("distributions/scanned.py"),
         Path("infer/meshes.py"),
         Path("model/parameters.py"),
         Path("model/provenance.py"),

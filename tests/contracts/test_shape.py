@@ -26,11 +26,11 @@ TESTS, EVIDENCE = split_tests(ROOT)
 def test_size_of_the_package():
     size = Size.of(PACKAGE)
     # What stands: 14,500 and 8,550 before energies were bound, of an aim of 14,200 and 8,400.
-    assert size.physical <= 18_100
-    assert size.code <= 10_830
+    assert size.physical <= 20_050
+    assert size.code <= 12_050
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 22_050), (EVIDENCE, 4_220)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 22_800), (EVIDENCE, 4_550)])
 def test_size_of_the_tests(files, limit):
     # What stands, 1,600 lines of recorded numbers included; the aim for tests is 16,000.
     assert Size.of(files).physical <= limit

@@ -160,7 +160,7 @@ def reweight(sampler: Any, potential: Any, paths: Paths, step_size: Any) -> tupl
 
 
 def are_uneven(log_weights: Any) -> Any:
-    """Whether less than half of the paths is effective, shape ``(*batch,)``."""
+    """Find where less than half of the paths is effective, shape ``(*batch,)``."""
     return effective_sample_size(log_weights) < _UNEVEN * log_weights.shape[0]
 
 

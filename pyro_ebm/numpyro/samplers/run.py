@@ -108,34 +108,46 @@ def run_chains(
         init = checks.real_array("init", init, jnp.asarray)
     check = checks.check_reference(distribution, check, jnp.asarray)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
-    start_key, warmup_key, sample_key = random.split(rng_key, 3)
-    check_key = random.fold_in(rng_key, 3)
+    start_key, *run_keys = random.split(rng_key, 3)
     state = _start(start_key, sampler, distribution, num_chains, init)
-    num_steps, draws = num_warmup + num_samples * thinning, []
-    with tqdm(total=num_steps, disable=not progress_bar, desc=type(sampler).__name__) as bar:
-        warmup = begin_warmup(sampler, state)
-        steps = (random.split(warmup_key, num_warmup), schedule(num_warmup))
-        for block in _blocks(steps, num_warmup, whole=not progress_bar):
-            state, warmup = _warm_up(block, sampler, distribution, state, warmup)
-            bar.update(len(block[0]))
-        if num_warmup:
-            state = end_warmup(sampler, state, warmup)
-        keys = random.split(sample_key, num_samples)
-        for block in _blocks(keys, num_samples, whole=not progress_bar):
-            state, kept = _keep(block, sampler, distribution, state, thinning)
-            draws.append(kept)
-            bar.update(len(block) * thinning)
+    run = num_warmup, num_samples, thinning
+    state, draws = _run(run_keys, sampler, distribution, state, run, bar=progress_bar)
     samples, statistics = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *draws)
     rate, diverging = statistics["acceptance_rate"], statistics["diverging"]
     if not_jax_tracer(rate):
         for trouble in (
             *checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging),
-            *describe_missing_modes(
-                distribution, samples, check, lambda: distribution._reference(check_key)
-            ),
+            *describe_missing_modes(distribution, samples, check, random.fold_in(rng_key, 3)),
         ):
             warnings.warn(trouble, stacklevel=2)
     return Chains(samples, statistics, state)
+
+
+def _run(
+    rng_keys: list[Array],
+    sampler: Sampler,
+    distribution: Any,
+    state: ChainState,
+    run: tuple[int, int, int],
+    *,
+    bar: bool,
+) -> tuple[ChainState, list[Any]]:
+    """Warm up, and keep draws: ``run`` is steps of warm-up, draws, and steps between two."""
+    (num_warmup, num_samples, thinning), draws = run, []
+    num_steps = num_warmup + num_samples * thinning
+    with tqdm(total=num_steps, disable=not bar, desc=type(sampler).__name__) as progress:
+        warmup = begin_warmup(sampler, state)
+        steps = (random.split(rng_keys[0], num_warmup), schedule(num_warmup))
+        for block in _blocks(steps, num_warmup, whole=not bar):
+            state, warmup = _warm_up(block, sampler, distribution, state, warmup)
+            progress.update(len(block[0]))
+        if num_warmup:
+            state = end_warmup(sampler, state, warmup)
+        for block in _blocks(random.split(rng_keys[1], num_samples), num_samples, whole=not bar):
+            state, kept = _keep(block, sampler, distribution, state, thinning)
+            draws.append(kept)
+            progress.update(len(block) * thinning)
+    return state, draws
 
 
 def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:

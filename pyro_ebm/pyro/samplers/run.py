@@ -104,9 +104,7 @@ def run_chains(
     rate, diverging = (chains.statistics[name] for name in ("acceptance_rate", "diverging"))
     for trouble in (
         *checks.describe_trouble(sampler, distribution, num_warmup, rate, diverging),
-        *describe_missing_modes(
-            distribution, chains.samples, check, lambda: distribution._reference()
-        ),
+        *describe_missing_modes(distribution, chains.samples, check),
     ):
         warnings.warn(trouble, stacklevel=2)
     return chains
