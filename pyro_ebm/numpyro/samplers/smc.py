@@ -51,12 +51,7 @@ def lead(
     def change(carry: Any) -> Any:
         rng_key, population, visited, count = carry
         rng_key, choice_key, move_key = random.split(rng_key, 3)
-        bounds = lax.fori_loop(
-            0, core.NUM_HALVINGS, lambda _, x: core.narrow(x, population), core.widest(population)
-        )
-        increment = core.next_increment(bounds, population)
-        chosen = resample(choice_key, core.log_weights(population, increment))
-        population = core.resampled(population, increment, chosen)
+        population = _resample_population(choice_key, population)
         population, _ = lax.scan(move, population, random.split(move_key, num_moves))
         visited = visited.at[count + 1].set(population.inverse_temperature)
         return rng_key, population, visited, count + 1
@@ -71,6 +66,16 @@ def lead(
     start = rng_key, population, visited, 0
     _, population, visited, _ = lax.while_loop(goes_on, change, start)
     return population, visited
+
+
+def _resample_population(rng_key: Array, population: core.Population) -> core.Population:
+    """Choose the next temperature, and resample."""
+    bounds = lax.fori_loop(
+        0, core.NUM_HALVINGS, lambda _, x: core.narrow(x, population), core.widest(population)
+    )
+    increment = core.next_increment(bounds, population)
+    chosen = resample(rng_key, core.log_weights(population, increment))
+    return core.resampled(population, increment, chosen)
 
 
 def resample(rng_key: Array, log_weights: Array) -> Array:
