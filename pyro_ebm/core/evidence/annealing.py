@@ -187,6 +187,16 @@ def finish_paths(paths: Paths, family_sums: Callable[[Any, Any], Any]) -> Anneal
     return Annealed(state.position, log_weights, size, is_resampled)
 
 
+def weights_of_both(forward: Annealed, reverse: Annealed) -> dict[str, Any]:
+    """Return the arguments of ``bracket`` for paths in both directions."""
+    return {
+        "log_weights": forward.log_weights,
+        "reverse_log_weights": -reverse.log_weights,
+        "sizes": (forward.effective_sample_size, reverse.effective_sample_size),
+        "is_resampled": forward.is_resampled | reverse.is_resampled,
+    }
+
+
 def log_weight_increment(before: Any, after: Any) -> Any:
     """Return the log-weight gained by a change of temperature, from the potentials at both.
 

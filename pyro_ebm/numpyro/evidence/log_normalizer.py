@@ -15,7 +15,7 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
-from pyro_ebm.core.evidence.annealing import describe_stuck_draws
+from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.checks import real_array
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
@@ -131,13 +131,8 @@ def _annealed(
         position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *ends)
         doubts = describe_stuck_draws(distribution, sampler, rate)
     reverse = _anneal(keys[4], sampler, path, schedule.reversed(), position)
-    result = _bracket(
-        forward.log_weights,
-        -reverse.log_weights,
-        own_draws=settings.draws is None,
-        sizes=(forward.effective_sample_size, reverse.effective_sample_size),
-        is_resampled=forward.is_resampled | reverse.is_resampled,
-    )
+    weights = weights_of_both(forward, reverse)
+    result = _bracket(**weights, own_draws=settings.draws is None)
     if share is not None:
         result = times_share(result, share, num_draws)
     return result, doubts

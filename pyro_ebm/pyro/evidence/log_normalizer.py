@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
-from pyro_ebm.core.evidence.annealing import describe_stuck_draws
+from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
@@ -113,13 +113,8 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
             position, rate = resample_and_move(sampler, path, schedule.step_sizes[-1], *ends)
             doubts = describe_stuck_draws(distribution, sampler, rate)
         reverse = anneal(sampler, path, schedule.reversed(), position, resamples=True)
-    result = bracket(
-        forward.log_weights,
-        -reverse.log_weights,
-        own_draws=settings.draws is None,
-        sizes=(forward.effective_sample_size, reverse.effective_sample_size),
-        is_resampled=forward.is_resampled | reverse.is_resampled,
-    )
+    weights = weights_of_both(forward, reverse)
+    result = bracket(**weights, own_draws=settings.draws is None)
     return result if share is None else times_share(result, *share), doubts
 
 
