@@ -47,7 +47,7 @@ def inference(host: Any, images: np.ndarray, num_steps: int) -> Any:
         with host.plate("images", len(x), subsample_size=BATCH_SIZE) as batch:
             host.sample("x", prior(host, nets["net"], images, labels[batch]), obs=x[batch])
 
-    objective = host.ebm.ContrastiveDivergence(energy_penalty=ENERGY_PENALTY)
+    objective = host.ebm.ContrastiveDivergence(energy_penalty=ENERGY_PENALTY, init="base")
     loss = host.ebm.EnergyELBO(objective, num_normalizer_samples=0)
     return host.Inference(model, no_guide, loss, ADAM, num_steps)
 
