@@ -162,6 +162,14 @@ OBJECTIVES = {
         lambda h: h.ebm.ContrastiveDivergence(sampler=h.ebm.HMC),
         "`sampler`",
     ),
+    "number of draws from data": (
+        lambda h: h.ebm.ContrastiveDivergence(num_samples=3),
+        "init='base'",
+    ),
+    "population from data": (
+        lambda h: h.ebm.ContrastiveDivergence(sampler=h.ebm.SMC()),
+        "init and step",
+    ),
     "no steps of draws": (lambda h: h.ebm.ContrastiveDivergence(num_steps=0), "`num_steps`"),
     "negative penalty": (
         lambda h: h.ebm.ContrastiveDivergence(energy_penalty=-1),
@@ -345,6 +353,16 @@ EVIDENCE = {
     "class of a kernel to run": (
         lambda h: h.run_chains(h.ebm.MALA, energy_based(h)),
         "`sampler`",
+    ),
+    "population of one": (lambda h: h.ebm.SMC(num_particles=1), "`num_particles`"),
+    "population without moves": (lambda h: h.ebm.SMC(num_moves=0), "`num_moves`"),
+    "chains by a population": (
+        lambda h: h.run_chains(h.ebm.SMC(), energy_based(h)),
+        "init and step",
+    ),
+    "modes to look for": (
+        lambda h: h.run_chains(h.ebm.MALA(0.1), vector(h)["base"], check=h.array([[1.0], [2.0]])),
+        "`check`",
     ),
     "run on a number": (lambda h: h.run_chains(h.ebm.MALA(0.1), 3.0), "`distribution`"),
     "no draws": (
