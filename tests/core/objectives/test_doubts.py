@@ -6,6 +6,7 @@ from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 
 SOUND = {
     "energy_gap": 0.3,
+    "acceptance_rate": 0.6,
     "clipped": 0.4,
     "effective_values": 5.0,
     "effective_negatives": 5.0,
@@ -14,6 +15,7 @@ SOUND = {
 }
 BAD = {
     "energy_gap": math.nan,
+    "acceptance_rate": 0.05,
     "clipped": 0.6,
     "effective_values": 1.5,
     "effective_negatives": 1.5,

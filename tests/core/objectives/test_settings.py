@@ -31,7 +31,7 @@ SETTINGS = {
     ),
     ContrastiveDivergence: (
         {},
-        "sampler=None, num_steps=None, init='base', num_samples=None, energy_penalty=0.0",
+        "sampler=None, num_steps=None, init='data', num_samples=None, energy_penalty=0.0",
     ),
     ScoreMatching: ({}, ""),
     SlicedScoreMatching: ({}, "num_projections=1"),
