@@ -23,9 +23,10 @@ pytest.register_assert_rewrite("helpers")
 
 @pytest.fixture(autouse=True)
 def start_of_an_example(request: pytest.FixtureRequest) -> None:
-    """Empty Pyro's parameter store before an example, and compile for speed of compilation."""
+    """Seed Pyro and empty its parameter store before an example; compile fast rather than well."""
     if isinstance(request.node, pytest.DoctestItem):
         if "pyro" in sys.modules:
             sys.modules["pyro"].clear_param_store()
+            sys.modules["pyro"].set_rng_seed(0)
         if "jax" in sys.modules:
             sys.modules["jax"].config.update("jax_disable_most_optimizations", val=True)

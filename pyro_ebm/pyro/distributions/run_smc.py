@@ -26,7 +26,7 @@ def run_smc(sampler: SMC, distribution: EnergyBased, *, num_samples: int = 1000)
         >>> from pyro_ebm.pyro import EnergyBased
         >>> double_well = EnergyBased(lambda x: 4 * (x**2 - 1) ** 2, dist.Normal(0.0, 2.0))
         >>> draws = run_smc(SMC(), double_well, num_samples=500)
-        >>> bool(0.4 < (draws.samples > 0).float().mean() < 0.6)
+        >>> bool(0.3 < (draws.samples > 0).float().mean() < 0.7)
         True
     """
     check_smc(sampler)

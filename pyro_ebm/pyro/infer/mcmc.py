@@ -36,10 +36,10 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         >>> def model():
         ...     pyro.sample("z", dist.Normal(0.0, 1.0))
         >>> kernel = ebm.SamplerKernel(model, ebm.MALA(0.5))
-        >>> mcmc = MCMC(kernel, num_samples=5, warmup_steps=5, disable_progbar=True)
+        >>> mcmc = MCMC(kernel, num_samples=50, warmup_steps=50, disable_progbar=True)
         >>> mcmc.run()
         >>> mcmc.get_samples()["z"].shape
-        torch.Size([5])
+        torch.Size([50])
     """
 
     def __init__(
