@@ -6,8 +6,18 @@ with require_extra("numpyro"):
     import jax as _jax  # noqa: F401
     import numpyro as _numpyro  # noqa: F401
 
+from pyro_ebm.core.columns import Column
 from pyro_ebm.core.evidence.log_density import log_density
+from pyro_ebm.core.objectives.column_perturbations import (
+    Cyclic,
+    Masking,
+    MaskOne,
+    Ordinal,
+    Product,
+    Uniform,
+)
 from pyro_ebm.core.objectives.divergences import alpha_divergence
+from pyro_ebm.numpyro.distributions.column_marginals import ColumnMarginals
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
@@ -40,6 +50,7 @@ from pyro_ebm.numpyro.objectives.score_matching import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from pyro_ebm.numpyro.samplers.gibbs import Gibbs
 from pyro_ebm.numpyro.samplers.hmc import HMC
 from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.numpyro.samplers.langevin import Langevin
@@ -49,13 +60,17 @@ from pyro_ebm.numpyro.samplers.smc import SMC
 
 __all__ = [
     "BidirectionalBounds",
+    "Column",
+    "ColumnMarginals",
     "ContrastiveDivergence",
+    "Cyclic",
     "DenoisingScoreMatching",
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
     "FDivergence",
     "GaussianPerturbation",
+    "Gibbs",
     "HMC",
     "Joint",
     "KALE",
@@ -63,21 +78,26 @@ __all__ = [
     "Langevin",
     "LangevinGuide",
     "MALA",
+    "MaskOne",
+    "Masking",
     "MaximumLikelihood",
     "MetricsRecorder",
     "NoiseContrastive",
+    "Ordinal",
     "PersistentChains",
+    "Product",
     "PseudoSpherical",
     "Pushforward",
     "SMC",
     "SamplerKernel",
     "ScoreMatching",
     "SlicedScoreMatching",
+    "Uniform",
     "alpha_divergence",
     "attach",
-    "generator_bounds",
     "check_conditional",
     "check_model",
+    "generator_bounds",
     "log_density",
     "log_det_jtj",
     "log_marginal",

@@ -6,8 +6,18 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
+from pyro_ebm.core.columns import Column
 from pyro_ebm.core.evidence.log_density import log_density
+from pyro_ebm.core.objectives.column_perturbations import (
+    Cyclic,
+    Masking,
+    MaskOne,
+    Ordinal,
+    Product,
+    Uniform,
+)
 from pyro_ebm.core.objectives.divergences import alpha_divergence
+from pyro_ebm.pyro.distributions.column_marginals import ColumnMarginals
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.joint import Joint
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
@@ -41,6 +51,7 @@ from pyro_ebm.pyro.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from pyro_ebm.pyro.optim import step_when
+from pyro_ebm.pyro.samplers.gibbs import Gibbs
 from pyro_ebm.pyro.samplers.hmc import HMC
 from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.pyro.samplers.langevin import Langevin
@@ -50,13 +61,17 @@ from pyro_ebm.pyro.samplers.smc import SMC
 
 __all__ = [
     "BidirectionalBounds",
+    "Column",
+    "ColumnMarginals",
     "ContrastiveDivergence",
+    "Cyclic",
     "DenoisingScoreMatching",
     "EnergyBased",
     "EnergyDiscrepancy",
     "EnergyELBO",
     "FDivergence",
     "GaussianPerturbation",
+    "Gibbs",
     "HMC",
     "Joint",
     "KALE",
@@ -64,21 +79,26 @@ __all__ = [
     "Langevin",
     "LangevinGuide",
     "MALA",
+    "MaskOne",
+    "Masking",
     "MaximumLikelihood",
     "MetricsRecorder",
     "NoiseContrastive",
+    "Ordinal",
     "PersistentChains",
+    "Product",
     "PseudoSpherical",
     "Pushforward",
     "SMC",
     "SamplerKernel",
     "ScoreMatching",
     "SlicedScoreMatching",
+    "Uniform",
     "alpha_divergence",
     "attach",
-    "generator_bounds",
     "check_conditional",
     "check_model",
+    "generator_bounds",
     "log_density",
     "log_det_jtj",
     "log_marginal",
@@ -87,6 +107,6 @@ __all__ = [
     "run_smc",
     "simulation_based_calibration",
     "site_distribution",
-    "to_arviz",
     "step_when",
+    "to_arviz",
 ]

@@ -26,7 +26,7 @@ class TemperedTarget:
     @cached_property
     def target(self) -> Any:
         """Bijection to the support."""
-        return self.target_class.of(self.distribution)
+        return self.target_class.of_any(self.distribution)
 
     def start(self, position: Any) -> Any:
         """Potential of the base over unconstrained space, shape ``(*sample, *batch)``."""

@@ -47,18 +47,21 @@ class LogNormalizerSettings:
     *Quadrature on a grid*, in one to three dimensions of unconstrained space and with or without a
     base, refines until the bounds are 0.001 nats apart or the grid has two million points.
 
+    *Enumeration* sums over all values of an event of codes, at most a million; with or without a
+    base. Where columns have codes, annealing moves by ``Gibbs()``.
+
     The bounds are those of :func:`~pyro_ebm.core.evidence.weights.bracket`, or of
     :func:`~pyro_ebm.core.evidence.quadrature.summarize_grid`. On a ``Pushforward`` base the last
     two methods work on the ``latent`` of the distribution, which has the same log-normalizer.
 
     Args:
-        method: ``"annealed"``, ``"importance"`` or ``"grid"``. The first two need a base that can
-            be sampled; the first also needs its density.
+        method: ``"annealed"``, ``"importance"``, ``"grid"`` or ``"enumeration"``. The first two
+            need a base that can be sampled; the first also needs its density.
         num_samples: Independent weights; ``"annealed"`` has as many reverse ones.
         num_temperatures: :math:`K`.
         num_moves: Transitions between the forward and the reverse paths.
         sampler: Kernel of ``"annealed"``; it must leave a density invariant. Tuning towards its
-            ``target_accept_prob`` starts at its step size. Default: ``MALA(0.1)``.
+            ``target_accept_prob`` starts at its step size. Default: ``MALA(0.1)``, or ``Gibbs()``.
         draws: Independent exact draws of the distribution (or of its ``latent``), shape
             ``(num_draws, *batch, *event)``: starts of the reverse paths, or first points of a grid.
 
@@ -86,7 +89,7 @@ class LogNormalizerSettings:
     draws: Any = None
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ("annealed", "importance", "grid"))
+        check_choice("method", self.method, ("annealed", "importance", "grid", "enumeration"))
         for name in ("num_samples", "num_temperatures", "num_moves"):
             check_positive_integer(name, getattr(self, name))
         if self.method == "annealed":
@@ -106,8 +109,8 @@ class LogNormalizer:
         standard_error: Of ``estimate``; plus infinity where it is unknown.
         effective_sample_size: Kish's :math:`(\sum w)^2 / \sum w^2` of the forward or of the reverse
             weights, whichever is smaller, by families of paths with one start where they were
-            resampled; infinity for ``"grid"``.
-        log_weights: :math:`\log w_k`, shape ``(num_samples, *batch)``; None for ``"grid"``. The
+            resampled; infinity for ``"grid"`` and ``"enumeration"``.
+        log_weights: :math:`\log w_k`, shape ``(num_samples, *batch)``; None for these two. The
             mean of :math:`w_k` is unbiased for :math:`Z`.
         reverse_log_weights: Log-weights of paths that start at draws of the distribution, shape
             ``(num_draws, *batch)``, with the same sign: the mean of :math:`1 / w_k` is unbiased
@@ -146,6 +149,13 @@ def _describe(result: Any, index: tuple[int, ...]) -> str:
         return sentence
     size, num_weights = float(result.effective_sample_size[index]), result.log_weights.shape[0]
     return f"{sentence}, effective samples {size:.0f} of {num_weights}"
+
+
+def as_values(distribution: Any, draws: Any) -> Any:
+    """Return draws of columns of codes in the type of values; others are unchanged."""
+    if draws is None or not distribution.support.is_discrete:
+        return draws
+    return distribution._target_class.of_any(distribution).position(draws)
 
 
 def search(distribution: Any, run: Callable[..., Any]) -> Any:

@@ -64,6 +64,11 @@ def check_num_dims(num_dims: int) -> None:
 
 def event_shape_of(distribution: Any, position: Any) -> tuple[int, ...]:
     """Return the event shape of positions ``(N, *batch, *event)``; raise if it is too large."""
+    if distribution.support.is_discrete:
+        raise ValueError(
+            "Expected a continuous support for method 'grid', got a discrete one: use "
+            "'enumeration' or 'annealed'."
+        )
     num_batch_dims = 0 if distribution.base is None else len(distribution.base.batch_shape)
     event_shape = tuple(position.shape[1 + num_batch_dims :])
     check_num_dims(math.prod(event_shape))

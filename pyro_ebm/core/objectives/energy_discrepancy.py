@@ -1,6 +1,7 @@
 """Energy discrepancy: training by energies of values and of perturbed copies alone."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from pyro_ebm.core.numerics import logsumexp
 from pyro_ebm.core.objectives.loss import Loss, Objective
 from pyro_ebm.core.objectives.negatives import energy_metrics
 from pyro_ebm.core.objectives.perturbations import check_perturbation
-from pyro_ebm.core.objectives.settings import convert_fields, optional
+from pyro_ebm.core.objectives.settings import as_tuple, convert_fields, each, optional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +25,20 @@ class EnergyDiscrepancy(Objective):
 
     A value is perturbed once to y, and M copies are drawn back from y. One call of the energy on
     M + 1 values for each data point; no gradient of the energy and no MCMC. Energy and base are
-    trained together. On a constrained support the noise is added in unconstrained space.
+    trained together. On a constrained support the noise is added in unconstrained space. Events
+    with columns of codes need a ``perturbation`` of codes: ``Uniform``, ``Cyclic``, ``Ordinal``,
+    ``Masking``, ``MaskOne``, or ``Product`` of one a column where some are numbers.
 
     Args:
         variance: :math:`t`, the *variance* of one hop of Gaussian noise (some papers give the
-            standard deviation). Try 0.5 to 1 times the squared distance between modes.
+            standard deviation). Try 0.5 to 1 times the squared distance between modes. With several
+            numbers, or several perturbations, the mean of their losses, each with M copies.
         num_samples: :math:`M`, copies of each value; raise it with the variance.
         stabilization: :math:`w \ge 0`. At 1 the minimizer is exact for every M. At 0 training can
             diverge unless M is large.
-        perturbation: Noise kernel with ``forward`` and ``backward``, in place of ``variance``;
-            see :class:`~pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
+        perturbation: Noise kernel, or several, in place of ``variance``. One of your own has
+            ``forward`` and ``backward``; see
+            :class:`~pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
 
     Raises:
         TypeError: If ``perturbation`` is no noise kernel.
@@ -43,9 +48,11 @@ class EnergyDiscrepancy(Objective):
     References:
         | Energy Discrepancies: A Score-Independent Loss for Energy-Based Models
           (Schroder et al., 2023), https://arxiv.org/abs/2307.06431
+        | Training Discrete Energy-Based Models with Energy Discrepancy (Schroder et al., 2023),
+          https://arxiv.org/abs/2307.07595
     """
 
-    variance: float | None = None
+    variance: float | Sequence[float] | None = None
     num_samples: int = 16
     stabilization: float = 1.0
     perturbation: Any = None
@@ -54,20 +61,64 @@ class EnergyDiscrepancy(Objective):
         if (self.variance is None) == (self.perturbation is None):
             given = "neither" if self.variance is None else "both"
             raise ValueError(f"Expected one of `variance` and `perturbation`, got {given}.")
-        if self.perturbation is not None:
-            check_perturbation("perturbation", self.perturbation)
         convert_fields(
             self,
-            variance=optional(check_positive),
+            variance=optional(each(check_positive)),
+            perturbation=optional(each(check_perturbation)),
             num_samples=check_positive_integer,
             stabilization=check_nonnegative,
         )
 
-    def _loss(self, potential: Any) -> Loss:
-        """Loss from potentials of values, first, and of their copies, shape ``(1 + M, *batch)``."""
+    def _perturbations(self, gaussian: Callable[[float], Any]) -> tuple[Any, ...]:
+        """Noise kernels; ``gaussian`` makes one of the host from a variance."""
+        if self.variance is None:
+            return as_tuple(self.perturbation)
+        return tuple(gaussian(variance) for variance in as_tuple(self.variance))
+
+    def _loss(self, potential: Any, num_scales: int) -> Loss:
+        """Loss from potentials of values, first, and of their copies, shape ``(1 + K M, *batch)``.
+
+        Copies of the K perturbations follow one another.
+        """
+        xp, positive, negative = array_namespace(potential), potential[0, ...], potential[1:, ...]
+        scales = xp.reshape(negative, (num_scales, self.num_samples, *positive.shape))
+        losses = [
+            energy_discrepancy(positive, scales[k, ...], self.stabilization)
+            for k in range(num_scales)
+        ]
+        return self._with_metrics(sum(losses) / num_scales, positive, negative)
+
+    def _exact_loss(self, potential: Any, target: Any) -> Loss:
+        """Loss of ``MaskOne(exact=True)``, from potentials of values and of all alternatives."""
         positive, negative = potential[0, ...], potential[1:, ...]
-        loss = energy_discrepancy(positive, negative, self.stabilization)
+        loss = mask_one_discrepancy(positive, negative, [column.size for column in target.columns])
+        return self._with_metrics(loss, positive, negative)
+
+    def _with_metrics(self, loss: Any, positive: Any, negative: Any) -> Loss:
         return Loss(loss, energy_metrics(self._constant(positive), self._constant(negative)))
+
+
+def is_exact(perturbation: Any) -> bool:
+    """Whether noise is averaged over without a draw."""
+    return bool(getattr(perturbation, "exact", False))
+
+
+def mask_one_discrepancy(positive: Any, negative: Any, sizes: Sequence[int]) -> Any:
+    """Compute the loss of :class:`~pyro_ebm.core.objectives.column_perturbations.MaskOne`, exactly.
+
+    Args:
+        positive: Potentials of values, shape ``(*batch,)``.
+        negative: Those with another code in one column, column by column, shape
+            ``(sum(sizes) - C, *batch)``.
+        sizes: Numbers of codes of the C columns.
+    """
+    xp = array_namespace(positive)
+    terms, start, total = positive[None, ...] - negative, 0, 0.0
+    for size in sizes:
+        own = terms[start : start + size - 1, ...]
+        total = total + logsumexp(xp.concat([xp.zeros_like(own[:1, ...]), own])) - math.log(size)
+        start += size - 1
+    return total / len(sizes)
 
 
 def energy_discrepancy(positive: Any, negative: Any, stabilization: float) -> Any:

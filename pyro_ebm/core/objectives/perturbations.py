@@ -8,14 +8,21 @@ from pyro_ebm.core.checks import check_instance, check_positive
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
-def check_perturbation(name: str, value: Any) -> None:
-    """Raise ``TypeError`` unless ``value`` is an instance with ``forward`` and ``backward``."""
+def check_perturbation(name: str, value: Any) -> Any:
+    """Return noise; raise ``TypeError`` unless it is an instance with ``forward``, ``backward``."""
     check_instance(name, value)
+    if isinstance(value, ColumnPerturbation):
+        return value
     if not all(callable(getattr(value, method, None)) for method in ("forward", "backward")):
         raise TypeError(
             f"Expected `{name}` to have forward and backward, as GaussianPerturbation has, got "
             f"{type(value).__name__}."
         )
+    return value
+
+
+class ColumnPerturbation:
+    """Noise on an event with columns of codes; base of all such."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +57,13 @@ class GaussianPerturbation:
     def standard_deviation(self) -> float:
         r""":math:`\sqrt t`."""
         return math.sqrt(self.variance)
+
+
+def check_continuous(perturbation: Any, columns: Any) -> Any:
+    """Return noise on numbers or of a user's own; raise if Gaussian noise meets codes."""
+    if columns is not None and isinstance(perturbation, GaussianPerturbation):
+        raise ValueError(
+            f"Expected noise on codes where the support is discrete, such as Uniform(1.0), got "
+            f"{perturbation}."
+        )
+    return perturbation

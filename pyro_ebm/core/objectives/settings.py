@@ -18,3 +18,21 @@ def convert_fields(settings: Any, **checks: Check) -> None:
 def optional(check: Check) -> Check:
     """Return a check that lets None pass."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+def each(check: Check) -> Check:
+    """Return a check of one value, or of each in a list."""
+
+    def check_each(name: str, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return check(name, value)
+        if not value:
+            raise ValueError(f"Expected `{name}` to be one or several, got none.")
+        return tuple(check(name, part) for part in value)
+
+    return check_each
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return a tuple of one value, or of several."""
+    return value if isinstance(value, tuple) else (value,)

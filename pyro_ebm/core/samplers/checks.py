@@ -109,7 +109,9 @@ def check_reference(distribution: Any, check: Any, convert: Callable[[Any], Any]
 def check_start(distribution: Any, potential: Any, gradient: Any) -> None:
     """Raise unless potential and gradient are finite at the initial position of every chain."""
     xp = array_namespace(potential)
-    finite = xp.isfinite(potential) & is_finite(gradient, potential.ndim)
+    finite = xp.isfinite(potential)
+    if gradient is not None:
+        finite = finite & is_finite(gradient, potential.ndim)
     num_bad = int(xp.sum(~finite))
     if num_bad:
         raise ValueError(

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.samplers.checks import check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
-from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential, check_rows_once
+from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 
 Evaluated = tuple[ChainState, tuple[Any, Any]]
 
@@ -56,7 +56,7 @@ def is_tuned(sampler: Any) -> bool:
 
 def start_chains(
     distribution: Any,
-    target: AbstractTarget,
+    target: Any,
     num_chains: int,
     init: Any,
     begin: Callable[[Any], Evaluated],
@@ -102,7 +102,7 @@ def kept_draw(
 
 def summarize_draws(
     distribution: Any,
-    target: AbstractTarget,
+    target: Any,
     draws: tuple[Any, Any, TransitionInfo],
     step_size: Any,
 ) -> tuple[Any, dict[str, Any]]:

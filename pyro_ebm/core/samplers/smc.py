@@ -12,8 +12,13 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
-from pyro_ebm.core.samplers.dynamics import accept, langevin_move, mala_log_acceptance
+from pyro_ebm.core.numerics import as_real, effective_sample_size, log_mean_exp
+from pyro_ebm.core.samplers.dynamics import (
+    ChainState,
+    accept,
+    langevin_move,
+    mala_log_acceptance,
+)
 
 MAX_TEMPERATURES = 200
 # Halvings of the logarithm of an increment, from one in e^40.
@@ -30,7 +35,7 @@ class Particles(NamedTuple):
         position: Unconstrained values.
         start: :math:`U_0`, shape ``(N, *batch)``.
         tilt: :math:`E`, shape ``(N, *batch)``.
-        start_gradient: Gradient of ``start``, shape of ``position``.
+        start_gradient: Gradient of ``start``, shape of ``position``; None with discrete columns.
         tilt_gradient: Gradient of ``tilt``.
     """
 
@@ -73,7 +78,8 @@ class Population(NamedTuple):
         position = self.particles.position
         xp, reached = array_namespace(position), self.inverse_temperature == 1
         reached = xp.broadcast_to(reached, self.ancestors.shape)
-        return accept(reached, position, xp.full_like(position, math.nan))
+        nothing = -1 if xp.isdtype(position.dtype, "integral") else math.nan
+        return accept(reached, position, xp.full_like(position, nothing))
 
 
 def begin(particles: Particles) -> Population:
@@ -89,7 +95,7 @@ def begin(particles: Particles) -> Population:
         xp.where(usable, zero, xp.full_like(zero, math.nan)),
         zero,
         zero + math.log(0.5 * num_coordinates ** (-1 / 3)),
-        xp.ones_like(particles.position[0, ...]),
+        xp.ones_like(as_real(particles.position[0, ...])),
         zero,
     )
 
@@ -130,11 +136,11 @@ def resampled(population: Population, increment: Any, chosen: Any) -> Population
     left = 1.0 - population.inverse_temperature
     reached = population.inverse_temperature + increment
     return population._replace(
-        particles=Particles(*(take_rows(part, chosen) for part in particles)),
+        particles=Particles(*(None if x is None else take_rows(x, chosen) for x in particles)),
         ancestors=take_rows(population.ancestors, chosen),
         inverse_temperature=xp.where(increment >= left, xp.ones_like(reached), reached),
         log_normalizer=population.log_normalizer + log_mean_exp(weights),
-        scale=_spread(particles.position, weights),
+        scale=_spread(as_real(particles.position), weights),
         acceptance_rate=xp.zeros_like(population.acceptance_rate),
     )
 
@@ -175,6 +181,27 @@ def move(
     return population._replace(
         particles=Particles(*(accept(accepted, *pair) for pair in zip(there, here, strict=True))),
         log_step_size=population.log_step_size + rate - _TARGET_ACCEPT_PROB,
+        acceptance_rate=population.acceptance_rate + rate / num_moves,
+    )
+
+
+def state_of(population: Population, sampler: Any, potential: Callable[[Any], Any]) -> ChainState:
+    """State of a kernel, at the step size and scale of a population."""
+    state = sampler.init(potential, population.particles.position)
+    if sampler.target_accept_prob is None:
+        return state
+    step_size = array_namespace(population.scale).exp(population.log_step_size)
+    return state._replace(step_size=step_size, scale=population.scale)
+
+
+def after_step(
+    population: Population, sampler: Any, acceptance_rate: Any, num_moves: int
+) -> Population:
+    """Adapt the step size of a population to the acceptance of a step of a kernel."""
+    rate = array_namespace(acceptance_rate).mean(acceptance_rate, axis=0)
+    target = sampler.target_accept_prob
+    return population._replace(
+        log_step_size=population.log_step_size + (0.0 if target is None else rate - target),
         acceptance_rate=population.acceptance_rate + rate / num_moves,
     )
 

@@ -1,7 +1,10 @@
 """Densities over unconstrained space, which samplers and objectives work on."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+from pyro_ebm.core.columns import Columns
 
 
 @runtime_checkable
@@ -54,9 +57,13 @@ class AbstractTarget:
         ValueError: If the support is discrete, or has no known bijection to unconstrained space.
     """
 
-    # Functions of the host: bijection to a support, and whether a support is all of space.
+    # Functions of the host: bijection to a support, whether a support is all of space, and the
+    # columns of a discrete support, with a function that makes numbers their values.
     biject_to: ClassVar[Any]
     is_real: ClassVar[Any]
+    columns_of: ClassVar[Callable[[Any, Any], tuple[Columns, Any] | None]]
+
+    columns: Columns | None = None
 
     def __init__(
         self, support: Any, negative_log_density: Callable[[Any], Any], distribution: Any = None
@@ -77,10 +84,15 @@ class AbstractTarget:
     @classmethod
     def of(cls, distribution: Any) -> Self:
         """Target of a distribution; gradients reach the parameters that its density has."""
-        # An energy-based potential costs less than its log_prob, which holds parameters constant.
-        if isinstance(distribution, HasPotential):
-            return cls(distribution.support, distribution.potential, distribution)
-        return cls(distribution.support, lambda value: -distribution.log_prob(value), distribution)
+        return cls(distribution.support, negative_log_density(distribution), distribution)
+
+    @classmethod
+    def of_any(cls, distribution: Any) -> "Self | ColumnTarget":
+        """Target of a distribution that may have discrete columns."""
+        found = cls.columns_of(distribution.support, tuple(distribution.event_shape))
+        if found is None:
+            return cls.of(distribution)
+        return ColumnTarget(*found, negative_log_density(distribution))
 
     def value(self, position: Any) -> Any:
         """Map unconstrained positions to values."""
@@ -105,3 +117,31 @@ class AbstractTarget:
             return self.negative_log_density(position)
         value = self.value(position)
         return self.negative_log_density(value) - self.log_volume(position, value)
+
+
+@dataclass(frozen=True)
+class ColumnTarget:
+    """A density on columns, some of them discrete: positions are values.
+
+    Attributes:
+        columns: One for each coordinate of the flattened event.
+        position: Makes numbers of any type values.
+        potential: Minus the log-density, shape ``(*sample, *batch)``.
+    """
+
+    columns: Columns
+    position: Callable[[Any], Any]
+    potential: Callable[[Any], Any]
+    is_unconstrained: ClassVar[bool] = True
+
+    def value(self, position: Any) -> Any:
+        """Return the argument."""
+        return position
+
+
+def negative_log_density(distribution: Any) -> Callable[[Any], Any]:
+    """Return minus the log-density of a distribution, a function of values, up to a constant."""
+    # An energy-based potential costs less than its log_prob, which holds parameters constant.
+    if isinstance(distribution, HasPotential):
+        return distribution.potential
+    return lambda value: -distribution.log_prob(value)

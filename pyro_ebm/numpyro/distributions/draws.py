@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax import Array, custom_batching, lax, random
 from jax.tree_util import register_dataclass
 
+from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
+from pyro_ebm.numpyro.samplers.gibbs import Gibbs
 from pyro_ebm.numpyro.samplers.run import move_values
 from pyro_ebm.numpyro.samplers.smc import family_sums, lead
 from pyro_ebm.numpyro.samplers.target import initial_values
@@ -68,7 +70,8 @@ def _run_population(rng_key: Array, distribution: Any, smc: SMC, number: int) ->
     num_particles = max(smc.num_particles, number)
     values = initial_values(start_key, distribution, (num_particles,))
     path = TemperedTarget(distribution)
-    population, visited = lead(path_key, path, path.target.position(values), smc.num_moves)
+    kernel = None if path.target.columns is None else kernel_for(Gibbs(), path.target)
+    population, visited = lead(path_key, path, path.target.position(values), smc.num_moves, kernel)
     chosen = random.permutation(order_key, num_particles)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
     ancestors = population.ancestors

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from pyro_ebm.core.evidence import annealing as core
+from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.smc import family_sums, resample
@@ -16,8 +17,9 @@ from pyro_ebm.numpyro.samplers.smc import family_sums, resample
 def schedule_from_pilot(
     rng_key: Array, sampler: Sampler, path: core.Path, position: Array, num_temperatures: int
 ) -> core.Schedule:
-    inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(), position.dtype)
-    shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=position.dtype)
+    dtype = as_real(position[:1]).dtype
+    inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(), dtype)
+    shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=dtype)
     measured = _pilot_run(rng_key, sampler, path, inverse_temperatures, position, resamples=True)
     return _equidistant_schedule(shares, inverse_temperatures, *measured)
 

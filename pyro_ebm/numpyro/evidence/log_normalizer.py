@@ -16,10 +16,12 @@ from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
+from pyro_ebm.core.evidence.enumeration import enumerate_values, sum_over_values
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.checks import real_array
+from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.evidence.annealing import (
@@ -29,8 +31,10 @@ from pyro_ebm.numpyro.evidence.annealing import (
 )
 from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler, check_rng_key
+from pyro_ebm.numpyro.samplers.gibbs import Gibbs
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
+from pyro_ebm.numpyro.samplers.target import Target
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -65,16 +69,18 @@ def log_normalizer(
     """
     check_rng_key(rng_key)
     check_energy_based(distribution, EnergyBased)
+    draws = None if draws is None else real_array("draws", draws, jnp.asarray)
+    if sampler is None:
+        sampler = Gibbs() if distribution.support.is_discrete else MALA(0.1)
     settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler if sampler is not None else MALA(0.1),
-        draws=None if draws is None else real_array("draws", draws, jnp.asarray),
+        sampler=sampler,
+        draws=core.as_values(distribution, draws),
     )
-    run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
-    result, doubts = run(rng_key, distribution, settings)
+    result, doubts = _METHODS[method](rng_key, distribution, settings)
     if not_jax_tracer(result.estimate):
         core.check_result(distribution, result)
         for doubt in (*core.describe_doubts(distribution, result), *doubts):
@@ -107,12 +113,29 @@ def _grid(
     return integrate(path, path.target.position(values))
 
 
+def _enumerated(
+    _: Array,
+    distribution: EnergyBased,
+    settings: core.LogNormalizerSettings,  # noqa: ARG001
+) -> Result:
+    model = without_plates(distribution)
+    target = Target.of_any(model)
+    parts = enumerate_values(target, model.batch_shape, model.event_shape)
+    return sum_over_values(partial(_log_density, model), map(target.position, parts)), ()
+
+
+@jax.jit
+def _log_density(distribution: EnergyBased, value: Array) -> Array:
+    return -distribution.potential(value)
+
+
 def _annealed(
     rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
 ) -> Result:
-    distribution, sampler = _with_density(distribution), settings.sampler
+    distribution = _with_density(distribution)
     _check(rng_key, distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
+    sampler = kernel_for(settings.sampler, path.target)
     keys = random.split(rng_key, 5)
     num_starts = core.NUM_PILOTS + settings.num_samples
     num_draws = max(NUM_SHARE_DRAWS, num_starts)
@@ -190,3 +213,11 @@ def _check(
     if settings.draws is not None:
         core.check_draws(distribution, settings.draws)
     core.check_base(distribution, lambda: jax.eval_shape(use, rng_key), needs_density=needs_density)
+
+
+_METHODS = {
+    "importance": _importance,
+    "grid": _grid,
+    "annealed": _annealed,
+    "enumeration": _enumerated,
+}

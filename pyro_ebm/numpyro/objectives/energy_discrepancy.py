@@ -4,8 +4,10 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from pyro_ebm.core.objectives import energy_discrepancy as core
+from pyro_ebm.core.objectives.column_perturbations import neighbors
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.objectives.column_perturbations import kernel_on
 from pyro_ebm.numpyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.numpyro.samplers.target import Target
 
@@ -28,9 +30,16 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
     _constant = staticmethod(lax.stop_gradient)
 
     def loss(self, rng_key: Array, distribution: EnergyBased, value: Array) -> Loss:
-        target, variance = Target.of(distribution), self.variance
-        kernel = self.perturbation if variance is None else GaussianPerturbation(variance)
-        forward_key, backward_key = random.split(rng_key)
-        x = target.position(value)
-        copies = kernel.backward(backward_key, kernel.forward(forward_key, x), self.num_samples)
-        return self._loss(target.potential(lax.stop_gradient(jnp.concatenate([x[None], copies]))))
+        target = Target.of_any(distribution)
+        x, kernels = target.position(value), self._perturbations(GaussianPerturbation)
+        if core.is_exact(kernels[0]):
+            rows = lax.stop_gradient(neighbors(target, x))
+            return self._exact_loss(target.potential(rows), target)
+        copies, keys = [], [rng_key, *(random.fold_in(rng_key, k) for k in range(1, len(kernels)))]
+        for key, perturbation in zip(keys, kernels, strict=True):
+            kernel = kernel_on(perturbation, target.columns)
+            forward_key, backward_key = random.split(key)
+            noisy = kernel.forward(forward_key, x)
+            copies.append(kernel.backward(backward_key, noisy, self.num_samples))
+        rows = lax.stop_gradient(jnp.concatenate([x[None], *copies]))
+        return self._loss(target.potential(rows), len(kernels))

@@ -9,7 +9,7 @@ from pyro_ebm.core.objectives import negatives as core
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.numpyro.distributions.draws import draw_values
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.numpyro.samplers.mala import MALA
+from pyro_ebm.numpyro.samplers.gibbs import default_kernel
 from pyro_ebm.numpyro.samplers.run import move_values
 
 
@@ -25,7 +25,7 @@ def draw_negatives(
         core.check_attached_chains(chains, distribution.event_shape)
         return ShortRun(lax.stop_gradient(chains), None)
     model = without_plates(distribution)
-    sampler, num_steps = core.sampler_and_steps(settings, model, MALA())
+    sampler, num_steps = core.sampler_and_steps(settings, model, default_kernel(model))
     number = core.number_of_draws(settings, value, model)
     return core.moved(sampler, draw_values(rng_key, model, sampler, number, num_steps))
 
@@ -34,7 +34,9 @@ def move_data(
     rng_key: Array, settings: core.Negatives, distribution: EnergyBased, value: Array
 ) -> ShortRun:
     """Draw from the data on, one negative for each value."""
-    sampler, num_steps = core.sampler_and_steps(settings, distribution, MALA(), from_data=True)
+    sampler, num_steps = core.sampler_and_steps(
+        settings, distribution, default_kernel(distribution), from_data=True
+    )
     num_laws = len(own_shape(distribution))
     run = move_values(rng_key, sampler, distribution, value, num_steps, num_laws)
     return core.moved(sampler, replace(run, samples=run.samples[None]))

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers import run as core
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.missing_modes import describe_missing_modes
@@ -65,9 +66,9 @@ def move_values(
     num_laws: int = 0,
 ) -> core.ShortRun:
     distribution, value = lax.stop_gradient((distribution, value))
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
     start = target.potential, target.position(value)
-    run = short_run(rng_key, sampler, *start, num_steps, num_laws)
+    run = short_run(rng_key, kernel_for(sampler, target), *start, num_steps, num_laws)
     return replace(run, samples=target.value(run.samples))
 
 
@@ -102,6 +103,7 @@ def run_chains(
     check_rng_key(rng_key)
     check_sampler(sampler)
     checks.check_target(distribution)
+    sampler = kernel_for(sampler, Target.of_any(distribution))
     inputs = jax.tree.leaves((rng_key, distribution, init))
     progress_bar = progress_bar and all(map(not_jax_tracer, inputs))
     if not isinstance(init, ChainState | None):
@@ -161,7 +163,7 @@ def _blocks(steps: Any, num_steps: int, *, whole: bool) -> list[Any]:
 def _warm_up(
     steps: Any, sampler: Sampler, distribution: Any, state: ChainState, warmup: Warmup
 ) -> tuple[ChainState, Warmup]:
-    potential = Target.of(distribution).potential
+    potential = Target.of_any(distribution).potential
 
     def step(carry: tuple[ChainState, Warmup], at: Any) -> tuple[Any, None]:
         (state, warmup), (key, now) = carry, at
@@ -175,7 +177,7 @@ def _warm_up(
 def _keep(
     keys: Array, sampler: Sampler, distribution: Any, state: ChainState, thinning: int
 ) -> tuple[ChainState, tuple[Array, dict[str, Array]]]:
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
 
     def step(state: ChainState, key: Array) -> Transition:
         return sampler.step(key, target.potential, state)
@@ -192,7 +194,7 @@ def _keep(
 
 @partial(jax.jit, static_argnames="sampler")
 def _initial_state(sampler: Sampler, distribution: Any, position: Array) -> Any:
-    potential = Target.of(distribution).potential
+    potential = Target.of_any(distribution).potential
     state = prepare_state(sampler, sampler.init(potential, position))
     known = state.potential is not None
     return state, state[1:3] if known else value_and_gradient(potential, position)
@@ -201,7 +203,7 @@ def _initial_state(sampler: Sampler, distribution: Any, position: Array) -> Any:
 def _start(
     rng_key: Array, sampler: Sampler, distribution: Any, num_chains: int, init: Any
 ) -> ChainState:
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
     if init is None:
         init = initial_values(rng_key, distribution, (num_chains,))
     begin = partial(_initial_state, sampler, distribution)

@@ -9,8 +9,8 @@ from jax import Array, lax, random
 
 from pyro_ebm.core.samplers import settings
 from pyro_ebm.core.samplers import smc as core
-from pyro_ebm.numpyro.samplers.base import noise_like
-from pyro_ebm.numpyro.samplers.target import value_and_gradient
+from pyro_ebm.numpyro.samplers.base import Sampler, noise_like
+from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
 
 class SMC(settings.SMC):
@@ -31,18 +31,24 @@ class Path(Protocol):
 
     def tilt(self, position: Array) -> Array: ...
 
+    def at(self, inverse_temperature: Array) -> Potential: ...
+
 
 def lead(
-    rng_key: Array, path: Path, position: Array, num_moves: int
+    rng_key: Array, path: Path, position: Array, num_moves: int, kernel: Sampler | None = None
 ) -> tuple[core.Population, Array]:
-    """Lead a population along a path; return its inverse temperatures too.
+    """Lead a population along a path, by MALA or a kernel; return its inverse temperatures too.
 
     They have shape ``(MAX_TEMPERATURES + 1, *batch)``, 1 after the last.
     """
-    evaluate = partial(_evaluate, path)
+    evaluate = partial(_evaluate, path, has_gradients=kernel is None)
     population = core.begin(evaluate(position))
     visited = jnp.ones((core.MAX_TEMPERATURES + 1, *population.inverse_temperature.shape))
-    visited = visited.astype(position.dtype).at[0].set(population.inverse_temperature)
+    visited = (
+        visited.astype(population.inverse_temperature.dtype)
+        .at[0]
+        .set(population.inverse_temperature)
+    )
 
     def goes_on(carry: Any) -> Array:
         _, population, _, count = carry
@@ -52,7 +58,11 @@ def lead(
         rng_key, population, visited, count = carry
         rng_key, choice_key, move_key = random.split(rng_key, 3)
         population = _resample_population(choice_key, population)
-        population, _ = lax.scan(move, population, random.split(move_key, num_moves))
+        keys = random.split(move_key, num_moves)
+        if kernel is None:
+            population, _ = lax.scan(move, population, keys)
+        else:
+            population = _move_by_kernel(keys, population, path, evaluate, kernel)
         visited = visited.at[count + 1].set(population.inverse_temperature)
         return rng_key, population, visited, count + 1
 
@@ -97,7 +107,27 @@ def family_sums(ancestors: Array, weights: Array) -> Array:
     return sums.reshape(ancestors.shape)
 
 
-def _evaluate(path: Path, position: Array) -> core.Particles:
+def _move_by_kernel(
+    keys: Array, population: core.Population, path: Path, evaluate: Any, kernel: Sampler
+) -> core.Population:
+    potential = path.at(population.inverse_temperature)
+
+    def move(carry: Any, key: Array) -> tuple[Any, None]:
+        population, state = carry
+        state, info = kernel.step(key, potential, state)
+        population = core.after_step(population, kernel, info.acceptance_rate, len(keys))
+        if kernel.target_accept_prob is not None:
+            state = state._replace(step_size=jnp.exp(population.log_step_size))
+        return (population, state), None
+
+    start = population, core.state_of(population, kernel, potential)
+    (population, state), _ = lax.scan(move, start, keys)
+    return population._replace(particles=evaluate(state.position))
+
+
+def _evaluate(path: Path, position: Array, *, has_gradients: bool) -> core.Particles:
+    if not has_gradients:
+        return core.Particles(position, path.start(position), path.tilt(position), None, None)
     # One gradient each: together they would cost one pass more.
     (start, down), (tilt, up) = (value_and_gradient(x, position) for x in (path.start, path.tilt))
     return core.Particles(position, start, tilt, down, up)

@@ -10,6 +10,7 @@ from numpyro.distributions import biject_to, constraints
 
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
 from pyro_ebm.core.samplers.truncation import NUM_TRIES, replace_outside
+from pyro_ebm.numpyro.samplers.columns import columns_of
 
 Potential = Callable[[Array], Array]
 
@@ -18,6 +19,7 @@ class Target(AbstractTarget):
     """Target with the bijections of NumPyro; no pytree, so make it inside compiled functions."""
 
     biject_to = staticmethod(biject_to)
+    columns_of = staticmethod(columns_of)
 
     @staticmethod
     def is_real(support: Any) -> bool:
@@ -35,8 +37,9 @@ def initial_values(rng_key: Array, distribution: Any, sample_shape: tuple[int, .
     if isinstance(distribution, HasPotential) and distribution.base is not None:
         base = distribution.base.expand(batch_shape)
         values = draw_base(rng_key, distribution, base, tuple(sample_shape))
+    elif (target := Target.of_any(distribution)).columns is not None:
+        values = target.position(distribution.sample(rng_key, tuple(sample_shape)))
     else:
-        target = Target.of(distribution)
         shape = (*sample_shape, *batch_shape, *distribution.event_shape)
         values = target.value(random.normal(rng_key, target.bijection.inverse_shape(shape)))
     return lax.stop_gradient(values)

@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 
+from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
+from pyro_ebm.pyro.samplers.gibbs import Gibbs
 from pyro_ebm.pyro.samplers.run import move_values
 from pyro_ebm.pyro.samplers.smc import family_sums, lead
 from pyro_ebm.pyro.samplers.target import initial_values
@@ -34,7 +36,8 @@ def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
     num_particles = max(smc.num_particles, number)
     values = initial_values(distribution, (num_particles,))
     path = TemperedTarget(distribution)
-    population, visited = lead(path, path.target.position(values), smc.num_moves)
+    kernel = None if path.target.columns is None else kernel_for(Gibbs(), path.target)
+    population, visited = lead(path, path.target.position(values), smc.num_moves, kernel)
     chosen = torch.randperm(num_particles, device=values.device)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
     ancestors = population.ancestors

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.evidence import annealing as core
+from pyro_ebm.core.numerics import as_real
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import family_sums, resample
 
@@ -11,8 +12,9 @@ from pyro_ebm.pyro.samplers.smc import family_sums, resample
 def schedule_from_pilot(
     sampler: Sampler, path: core.Path, position: Tensor, num_temperatures: int
 ) -> core.Schedule:
-    inverse_temperatures = position.new_tensor(core.pilot_inverse_temperatures())
-    shares = torch.linspace(0.0, 1.0, num_temperatures + 1).to(position)
+    real = as_real(position[:1])
+    inverse_temperatures = real.new_tensor(core.pilot_inverse_temperatures())
+    shares = torch.linspace(0.0, 1.0, num_temperatures + 1).to(real)
     measured = pilot_run(sampler, path, inverse_temperatures, position, resamples=True)
     return core.equidistant_schedule(shares, inverse_temperatures, *measured)
 

@@ -12,9 +12,11 @@ from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
+from pyro_ebm.core.evidence.enumeration import enumerate_values, sum_over_values
 from pyro_ebm.core.evidence.weights import bracket, times_share
+from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.evidence.annealing import (
@@ -24,9 +26,10 @@ from pyro_ebm.pyro.evidence.annealing import (
 )
 from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.gibbs import Gibbs
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
-from pyro_ebm.pyro.samplers.target import real_array
+from pyro_ebm.pyro.samplers.target import Target, real_array
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -53,16 +56,18 @@ def log_normalizer(
         log Z = -0.693 ± 0.000 in [-0.693, -0.693]
     """
     check_energy_based(distribution, EnergyBased)
+    draws = None if draws is None else real_array("draws", draws)
+    if sampler is None:
+        sampler = Gibbs() if distribution.support.is_discrete else MALA(0.1)
     settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler if sampler is not None else MALA(0.1),
-        draws=None if draws is None else real_array("draws", draws),
+        sampler=sampler,
+        draws=core.as_values(distribution, draws),
     )
-    run = {"importance": _importance, "grid": _grid, "annealed": _annealed}[method]
-    result, doubts = run(distribution, settings)
+    result, doubts = _METHODS[method](distribution, settings)
     core.check_result(distribution, result)
     for doubt in (*core.describe_doubts(distribution, result), *doubts):
         warnings.warn(doubt, stacklevel=2)
@@ -91,10 +96,20 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
     return integrate(path, path.target.position(values))
 
 
+@torch.no_grad()
+def _enumerated(distribution: EnergyBased, _: core.LogNormalizerSettings) -> Result:
+    model = without_plates(distribution)
+    target = Target.of_any(model)
+    parts = enumerate_values(target, model.batch_shape, model.event_shape)
+    values = (target.position(torch.as_tensor(part)) for part in parts)
+    return sum_over_values(lambda value: -target.potential(value), values), ()
+
+
 def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
-    distribution, sampler = _with_density(distribution), settings.sampler
+    distribution = _with_density(distribution)
     _check(distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
+    sampler = kernel_for(settings.sampler, path.target)
     with pyro.validation_enabled(is_validate=False):
         values, share = _starts(distribution, core.NUM_PILOTS + settings.num_samples)
         # Now: NaN in the positions of chains is a cryptic error of the base.
@@ -151,3 +166,11 @@ def _check(
     if settings.draws is not None:
         core.check_draws(distribution, settings.draws)
     core.check_base(distribution, use, needs_density=needs_density)
+
+
+_METHODS = {
+    "importance": _importance,
+    "grid": _grid,
+    "annealed": _annealed,
+    "enumeration": _enumerated,
+}

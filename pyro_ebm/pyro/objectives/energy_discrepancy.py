@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.objectives import energy_discrepancy as core
+from pyro_ebm.core.objectives.column_perturbations import neighbors
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.objectives.column_perturbations import kernel_on
 from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation
 from pyro_ebm.pyro.samplers.target import Target
 
@@ -27,10 +29,12 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
     _constant = staticmethod(Tensor.detach)
 
     def loss(self, distribution: EnergyBased, value: Tensor) -> Loss:
-        target = Target.of(distribution)
-        x = target.position(value).detach()
-        variance = self.variance
-        kernel = self.perturbation if variance is None else GaussianPerturbation(variance)
+        target = Target.of_any(distribution)
+        x, kernels = target.position(value).detach(), self._perturbations(GaussianPerturbation)
+        if core.is_exact(kernels[0]):
+            return self._exact_loss(target.potential(neighbors(target, x)), target)
+        copies = []
         with torch.no_grad():
-            copies = kernel.backward(kernel.forward(x), self.num_samples)
-        return self._loss(target.potential(torch.cat([x[None], copies])))
+            for kernel in (kernel_on(kernel, target.columns) for kernel in kernels):
+                copies.append(kernel.backward(kernel.forward(x), self.num_samples))
+        return self._loss(target.potential(torch.cat([x[None], *copies])), len(kernels))

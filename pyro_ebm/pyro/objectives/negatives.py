@@ -9,7 +9,7 @@ from pyro_ebm.core.objectives import negatives as core
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.pyro.distributions.draws import draw_values
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.pyro.samplers.mala import MALA
+from pyro_ebm.pyro.samplers.gibbs import default_kernel
 from pyro_ebm.pyro.samplers.run import move_values
 
 
@@ -21,14 +21,16 @@ def draw_negatives(
         core.check_attached_chains(chains, distribution.event_shape)
         return ShortRun(chains.detach(), None)
     model = without_plates(distribution)
-    sampler, num_steps = core.sampler_and_steps(settings, model, MALA())
+    sampler, num_steps = core.sampler_and_steps(settings, model, default_kernel(model))
     number = core.number_of_draws(settings, value, model)
     return core.moved(sampler, draw_values(model, sampler, number, num_steps))
 
 
 def move_data(settings: core.Negatives, distribution: EnergyBased, value: Tensor) -> ShortRun:
     """Draws started at the values, of their shape."""
-    sampler, num_steps = core.sampler_and_steps(settings, distribution, MALA(), from_data=True)
+    sampler, num_steps = core.sampler_and_steps(
+        settings, distribution, default_kernel(distribution), from_data=True
+    )
     num_laws = len(own_shape(distribution))
     run = move_values(sampler, distribution, value, num_steps, num_laws)
     return core.moved(sampler, replace(run, samples=run.samples[None]))

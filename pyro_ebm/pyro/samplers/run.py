@@ -12,6 +12,7 @@ from tqdm.auto import trange
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers import run as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.missing_modes import describe_missing_modes
@@ -50,9 +51,9 @@ def move_values(
     sampler: Sampler, distribution: Any, value: Tensor, num_steps: int, num_laws: int = 0
 ) -> core.ShortRun:
     """Run some steps from values in the support; see :func:`short_run`."""
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
     start = target.potential, target.position(value)
-    run = short_run(sampler, *start, num_steps, num_laws)
+    run = short_run(kernel_for(sampler, target), *start, num_steps, num_laws)
     return replace(run, samples=target.value(run.samples))
 
 
@@ -88,7 +89,8 @@ def run_chains(
     init = init if isinstance(init, ChainState | None) else real_array("init", init)
     check = checks.check_reference(distribution, check, torch.as_tensor)
     num_chains = checks.check_run(num_samples, num_warmup, thinning, num_chains, init)
-    target, validates = Target.of(distribution), distribution._validate_args
+    target, validates = Target.of_any(distribution), distribution._validate_args
+    sampler = kernel_for(sampler, target)
     draws, frozen = [], torch.no_grad()(target.potential)
     with pyro.validation_enabled(is_validate=False), compiled_steps(enabled=compile_steps):
         state = _start(sampler, distribution, target, num_chains, init, probes=validates)
@@ -111,7 +113,7 @@ def run_chains(
 
 
 def _start(
-    sampler: Sampler, distribution: Any, target: Target, num_chains: int, init: Any, *, probes: bool
+    sampler: Sampler, distribution: Any, target: Any, num_chains: int, init: Any, *, probes: bool
 ) -> ChainState:
     if init is None:
         init = initial_values(distribution, (num_chains,))
@@ -128,7 +130,7 @@ def _start(
 
 @torch.no_grad()
 def _chains(
-    distribution: Any, target: Target, draws: list[tuple[Any, ...]], state: ChainState
+    distribution: Any, target: Any, draws: list[tuple[Any, ...]], state: ChainState
 ) -> Chains:
     *arrays, infos = zip(*draws, strict=True)
     position, potential = (torch.stack(parts, dim=1) for parts in arrays)

@@ -1,14 +1,15 @@
 """Sequential Monte Carlo, temperature by temperature."""
 
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pyro_ebm.core.samplers import settings
 from pyro_ebm.core.samplers import smc as core
-from pyro_ebm.pyro.samplers.target import value_and_gradient
+from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.target import Potential, value_and_gradient
 
 
 class SMC(settings.SMC):
@@ -29,11 +30,18 @@ class Path(Protocol):
 
     def tilt(self, position: Tensor) -> Tensor: ...
 
+    def at(self, inverse_temperature: Tensor) -> Potential: ...
+
 
 @torch.no_grad()
-def lead(path: Path, position: Tensor, num_moves: int) -> tuple[core.Population, Tensor]:
-    """Lead a population along a path; return its inverse temperatures too, ``(K + 1, *batch)``."""
-    evaluate = partial(_evaluate, path)
+def lead(
+    path: Path, position: Tensor, num_moves: int, kernel: Sampler | None = None
+) -> tuple[core.Population, Tensor]:
+    """Lead a population along a path; return its inverse temperatures too, ``(K + 1, *batch)``.
+
+    Particles are moved by MALA, or by a kernel.
+    """
+    evaluate = partial(_evaluate, path, has_gradients=kernel is None)
     population = core.begin(evaluate(position))
     visited = [population.inverse_temperature]
     while population.is_cooling.any() and len(visited) <= core.MAX_TEMPERATURES:
@@ -43,7 +51,9 @@ def lead(path: Path, position: Tensor, num_moves: int) -> tuple[core.Population,
         increment = core.next_increment(bounds, population)
         chosen = resample(core.log_weights(population, increment))
         population = core.resampled(population, increment, chosen)
-        for _ in range(num_moves):
+        if kernel is not None:
+            population = _move_by_kernel(population, path, evaluate, kernel, num_moves)
+        for _ in range(0 if kernel is not None else num_moves):
             noise = torch.randn_like(population.particles.position)
             uniform = torch.rand_like(population.particles.tilt)
             population = core.move(population, evaluate, noise, uniform, num_moves)
@@ -67,6 +77,21 @@ def family_sums(ancestors: Tensor, weights: Tensor) -> Tensor:
     return torch.zeros_like(weights).scatter_add(0, ancestors.long(), weights)
 
 
-def _evaluate(path: Path, position: Tensor) -> core.Particles:
+def _move_by_kernel(
+    population: core.Population, path: Path, evaluate: Any, kernel: Sampler, num_moves: int
+) -> core.Population:
+    potential = path.at(population.inverse_temperature)
+    state = core.state_of(population, kernel, potential)
+    for _ in range(num_moves):
+        state, info = kernel.step(potential, state)
+        population = core.after_step(population, kernel, info.acceptance_rate, num_moves)
+        if kernel.target_accept_prob is not None:
+            state = state._replace(step_size=population.log_step_size.exp())
+    return population._replace(particles=evaluate(state.position))
+
+
+def _evaluate(path: Path, position: Tensor, *, has_gradients: bool) -> core.Particles:
+    if not has_gradients:
+        return core.Particles(position, path.start(position), path.tilt(position), None, None)
     (start, down), (tilt, up) = (value_and_gradient(x, position) for x in (path.start, path.tilt))
     return core.Particles(position, start, tilt, down, up)

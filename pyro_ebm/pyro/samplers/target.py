@@ -15,6 +15,7 @@ from torch.distributions import biject_to
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
 from pyro_ebm.core.samplers.truncation import NUM_TRIES, is_inside, replace_outside
+from pyro_ebm.pyro.samplers.columns import columns_of
 
 Potential = Callable[[Tensor], Tensor]
 Step = Callable[..., Any]
@@ -26,6 +27,7 @@ class Target(AbstractTarget):
     """Target with the bijections of torch."""
 
     biject_to = staticmethod(biject_to)
+    columns_of = staticmethod(columns_of)
 
     @staticmethod
     def is_real(support: Any) -> bool:
@@ -55,7 +57,9 @@ def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
     if is_energy_based and distribution.base is not None:
         base = distribution.base.expand(distribution.batch_shape)
         return draw_base(distribution, base, sample_shape)
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
+    if target.columns is not None:
+        return target.position(distribution.sample(sample_shape))
     if not is_energy_based:
         return target.value(torch.randn_like(target.position(distribution.sample(sample_shape))))
     shape = sample_shape + distribution.batch_shape + distribution.event_shape

@@ -27,6 +27,11 @@ def array(values):
     return xp.asarray(np.asarray(values, float))
 
 
+def whole(x):
+    """Numbers as integers."""
+    return x.astype(int)
+
+
 def seeded(function):
     """The function with a seed in place of its key."""
     return lambda *args, seed=0, **options: function(random.key(seed), *args, **options)

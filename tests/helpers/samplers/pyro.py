@@ -27,6 +27,11 @@ def array(values):
     return xp.as_tensor(np.asarray(values), dtype=xp.get_default_dtype())
 
 
+def whole(x):
+    """Numbers as integers."""
+    return x.long()
+
+
 def seeded(function):
     """The function with a seed, and results in NumPy where they are arrays."""
 

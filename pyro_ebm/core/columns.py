@@ -1,0 +1,103 @@
+"""Columns of an event: what its coordinates are, numbers or categories."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from array_api_compat import array_namespace, device
+
+from pyro_ebm.core.checks import check_choice, check_instance, check_positive_integer
+
+_FEWEST = {"nominal": 2, "ordinal": 2, "cyclic": 3}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One coordinate of an event: a number, or one of ``size`` codes from 0 to ``size - 1``.
+
+    *Nominal* codes have no order (labels, bits), *ordinal* ones lie on a line (ratings, counts),
+    *cyclic* ones on a circle (hours, months, angles).
+
+    Args:
+        kind: ``"numeric"``, ``"nominal"``, ``"ordinal"`` or ``"cyclic"``.
+        size: Number of codes, at least 2, and 3 on a circle; none for numbers.
+
+    Raises:
+        ValueError: If the kind is unknown, or does not have such a size.
+
+    Example:
+        >>> Column.cyclic(12)
+        Column(kind='cyclic', size=12)
+    """
+
+    kind: str
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, ("numeric", *_FEWEST))
+        if self.is_numeric:
+            if self.size:
+                raise ValueError(f"Expected a numeric column without `size`, got {self.size!r}.")
+            return
+        check_positive_integer("size", self.size, minimum=_FEWEST[self.kind])
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether values are real numbers."""
+        return self.kind == "numeric"
+
+    @classmethod
+    def numeric(cls) -> Self:
+        """Make a column of real numbers."""
+        return cls("numeric")
+
+    @classmethod
+    def nominal(cls, size: int) -> Self:
+        """Make a column of codes without an order."""
+        return cls("nominal", size)
+
+    @classmethod
+    def ordinal(cls, size: int) -> Self:
+        """Make a column of codes on a line."""
+        return cls("ordinal", size)
+
+    @classmethod
+    def cyclic(cls, size: int) -> Self:
+        """Make a column of codes on a circle."""
+        return cls("cyclic", size)
+
+
+Columns = tuple[Column, ...]
+
+
+def check_columns(columns: Iterable[Any]) -> Columns:
+    """Return columns as a tuple; raise unless there is one, and each is a :class:`Column`."""
+    columns = tuple(columns)
+    for column in columns:
+        check_instance("columns", column)
+        if not isinstance(column, Column):
+            raise TypeError(f"Expected `columns` of Column, got {column!r}.")
+    if not columns:
+        raise ValueError("Expected at least one column, got none.")
+    return columns
+
+
+def codes_of(size: int, event_shape: tuple[int, ...]) -> Columns:
+    """Return a nominal column for each coordinate of an event of codes."""
+    return (Column.nominal(size),) * math.prod(event_shape)
+
+
+def num_states(columns: Columns) -> float:
+    """Count the values of an event: infinitely many with a numeric column."""
+    return math.prod(column.size or math.inf for column in columns)
+
+
+def are_values(columns: Columns, value: Any) -> Any:
+    """Whether each value, shape ``(*batch, num_columns)``, has numbers and codes in its columns."""
+    xp = array_namespace(value)
+    if value.shape[-1] != len(columns):
+        return xp.zeros(value.shape[:-1], dtype=xp.bool, device=device(value))
+    size = xp.asarray([column.size for column in columns], device=device(value))
+    is_code = (value >= 0) & (value < size) & (value % 1 == 0)
+    return xp.all(xp.where(size == 0, value == value, is_code), axis=-1)  # noqa: PLR0124

@@ -1,0 +1,90 @@
+"""Products of column marginals: arguments, and their fit to data."""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+
+from pyro_ebm._arrays import to_numpy
+from pyro_ebm.core.checks import check_nonnegative
+from pyro_ebm.core.columns import Columns, are_values, check_columns
+
+
+class AbstractColumnMarginals:
+    r"""Independent columns: a normal distribution for each number, probabilities for each code.
+
+    .. math:: p_0(x) = \prod_{c \text{ numeric}} \mathcal N(x_c; \mu_c, \sigma_c^2)
+        \prod_{c \text{ of codes}} \pi_{c, x_c}
+
+    A value is one vector, with codes as whole numbers beside the real ones. It is the base of
+    energies on tables; those of bits or of codes of one size have the host's own bases,
+    ``Bernoulli(...).to_event(1)`` and ``Categorical(...).to_event(1)``.
+
+    Args:
+        columns: A ``Column`` for each coordinate.
+        loc: Means of the numeric columns, shape ``(num_columns,)``; those of others are not used.
+        scale: Their standard deviations.
+        log_probs: Log-probabilities of codes, shape ``(num_columns, S)`` with the largest size S,
+            minus infinity where a column has fewer.
+
+    Raises:
+        TypeError: If ``columns`` are none.
+        ValueError: If a shape is another, or none of the columns has codes.
+    """
+
+    columns: Columns
+
+    def __init__(self, columns: Any, loc: Any, scale: Any, log_probs: Any) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def fit(cls, columns: Iterable[Any], data: Any, *, smoothing: float = 1.0) -> Self:
+        """Fit means and standard deviations of numbers, and frequencies of codes.
+
+        Args:
+            columns: A ``Column`` for each coordinate.
+            data: Shape ``(N, num_columns)``.
+            smoothing: Count added to each code, so that none has probability zero.
+
+        Raises:
+            ValueError: If the data are not values of these columns, a numeric column is constant,
+                or the smoothing is negative.
+        """
+        columns, data = check_columns(columns), np.asarray(to_numpy(data), dtype=float)
+        check_nonnegative("smoothing", smoothing)
+        _check_data(columns, data)
+        is_numeric = np.array([column.is_numeric for column in columns])
+        loc, scale = (np.where(is_numeric, x, y) for x, y in ((data.mean(0), 0), (data.std(0), 1)))
+        for c in np.flatnonzero(scale == 0):
+            raise ValueError(f"Expected column {c} to vary, got {data[0, c]} alone.")
+        counts = np.zeros((len(columns), max(column.size for column in columns)))
+        for c, column in enumerate(columns):
+            codes = data[:, c].astype(int) if column.size else []
+            counts[c, : column.size] = smoothing + np.bincount(codes, minlength=column.size)
+        total = np.maximum(counts.sum(-1, keepdims=True), 1.0)
+        with np.errstate(divide="ignore"):
+            return cls(columns, loc, scale, np.log(counts / total))
+
+
+def check_parameters(columns: Any, *shapes: tuple[int, ...]) -> Columns:
+    """Return columns; raise unless parameters have shapes that fit them."""
+    columns = check_columns(columns)
+    largest, number = max(column.size for column in columns), len(columns)
+    if not largest:
+        raise ValueError(
+            "Expected at least one column of codes, got numbers alone: the base is "
+            "Normal(loc, scale).to_event(1)."
+        )
+    expected = (number,), (number,), (number, largest)
+    for name, shape, wanted in zip(("loc", "scale", "log_probs"), shapes, expected, strict=True):
+        if tuple(shape) != wanted:
+            raise ValueError(f"Expected `{name}` of shape {wanted}, got {tuple(shape)}.")
+    return columns
+
+
+def _check_data(columns: Columns, data: np.ndarray) -> None:
+    if data.ndim != 2 or data.shape[1] != len(columns) or not len(data):  # noqa: PLR2004
+        raise ValueError(f"Expected `data` of shape (N, {len(columns)}), got {data.shape}.")
+    wrong = ~are_values(columns, data) | ~np.isfinite(data).all(-1)
+    for row in np.flatnonzero(wrong):
+        raise ValueError(f"Expected `data` with values of {columns}, got row {row}: {data[row]}.")

@@ -1,0 +1,49 @@
+"""Exact normalizing constants: sums over all values of an event of codes."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from pyro_ebm.core.columns import Columns, num_states
+from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
+from pyro_ebm.core.numerics import logsumexp
+
+# Values of an event at most, and those whose energies are evaluated at once.
+_MOST, _CHUNK = 2**20, 2**14
+
+
+def enumerate_values(target: Any, batch_shape: tuple[int, ...], event_shape: Any) -> Iterator[Any]:
+    """Yield all values of an event of codes, in parts of shape ``(n, *batch, *event)``.
+
+    Raises:
+        ValueError: If the event has numbers, or more than a million values.
+    """
+    columns = _check_columns(target.columns)
+    sizes, total = tuple(column.size for column in columns), int(num_states(columns))
+    for start in range(0, total, _CHUNK):
+        index = np.arange(start, min(start + _CHUNK, total))
+        codes = np.stack(np.unravel_index(index, sizes), axis=-1)
+        codes = codes.reshape((-1, *(1,) * len(batch_shape), *event_shape))
+        yield np.broadcast_to(codes, (len(index), *batch_shape, *event_shape)).copy()
+
+
+def sum_over_values(log_density: Callable[[Any], Any], values: Iterator[Any]) -> LogNormalizer:
+    """Return the log of the sum of a density over values; the bracket is the number itself."""
+    parts = [logsumexp(log_density(part)) for part in values]
+    xp = array_namespace(parts[0])
+    total = logsumexp(xp.stack(parts))
+    zero, infinite = xp.zeros_like(total), xp.full_like(total, math.inf)
+    return LogNormalizer(total, total, total, zero, infinite, None, None)
+
+
+def _check_columns(columns: Columns | None) -> Columns:
+    if columns is None or num_states(columns) > _MOST:
+        got = "a continuous one" if columns is None else f"{num_states(columns):.3g} values"
+        raise ValueError(
+            f"Expected a discrete support of at most {_MOST} values for method 'enumeration', got "
+            f"{got}: use 'annealed'."
+        )
+    return columns

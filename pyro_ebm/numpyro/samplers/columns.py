@@ -1,0 +1,52 @@
+"""Columns of numbers and codes as a constraint of NumPyro, and those of its own constraints."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from numpyro.distributions import constraints
+
+from pyro_ebm.core.columns import Columns, are_values, codes_of
+from pyro_ebm.core.numerics import as_real
+
+
+class ColumnConstraint(constraints.Constraint):
+    """Vectors with a number or a code in each column; discrete, as no gradient moves all of it."""
+
+    is_discrete = True
+    event_dim = 1
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def __call__(self, value: Any) -> Array:
+        return are_values(self.columns, jnp.asarray(value))
+
+    def __repr__(self) -> str:
+        return f"ColumnConstraint({self.columns})"
+
+    def feasible_like(self, prototype: Any) -> Array:
+        return jnp.zeros_like(prototype)
+
+    def tree_flatten(self) -> Any:
+        return (), ((), {"columns": self.columns})
+
+    def eq(self, other: object, static: bool = False) -> bool:  # noqa: ARG002, FBT001, FBT002
+        return isinstance(other, ColumnConstraint) and self.columns == other.columns
+
+
+def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
+    """Return columns, and what makes numbers their values; None for a continuous support."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if isinstance(support, ColumnConstraint):
+        return support.columns, as_real
+    if isinstance(support, type(constraints.boolean)):
+        return codes_of(2, event_shape), _as_codes
+    if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:
+        return codes_of(int(support.upper_bound) + 1, event_shape), _as_codes
+    return None
+
+
+def _as_codes(value: Any) -> Array:
+    return jnp.asarray(value).astype(int)

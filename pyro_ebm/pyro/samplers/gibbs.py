@@ -1,0 +1,70 @@
+"""Gibbs sampling of discrete and mixed columns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_ebm.core.samplers import gibbs as core
+from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.pyro.samplers.base import Transition
+from pyro_ebm.pyro.samplers.mala import MALA
+from pyro_ebm.pyro.samplers.target import Potential
+
+
+@dataclass(frozen=True)
+class Gibbs(core.Gibbs):
+    """Gibbs sampling of columns of codes, with a kernel beside it for columns of numbers.
+
+    Method and arguments: :class:`pyro_ebm.core.samplers.gibbs.Gibbs`.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> from pyro_ebm.pyro import EnergyBased, run_chains
+        >>> base = dist.Bernoulli(0.5 * torch.ones(4)).to_event(1)
+        >>> pairs = EnergyBased(lambda x: -(x[:, ::2] * x[:, 1::2]).sum(-1), base)
+        >>> chains = run_chains(Gibbs(), pairs, num_samples=50, progress_bar=False)
+        >>> chains.samples.shape
+        torch.Size([4, 50, 4])
+    """
+
+    numeric: Any = MALA()
+
+    def init(self, potential: Potential, position: Tensor) -> ChainState:
+        if self.has_numbers:
+            return self.numeric.init(potential, position)
+        value = potential(position).detach()
+        one = torch.ones_like(value[(0,) * value.ndim])
+        return ChainState(position, value, None, None, one, one, 0)
+
+    def step(self, potential: Potential, state: ChainState) -> Transition:
+        if not self.has_numbers:
+            moved = self._sweep(potential, state.position, state.potential)
+            still = torch.zeros_like(state.potential, dtype=torch.bool)
+            return state.moved(*moved, None), TransitionInfo(torch.ones_like(moved[1]), still)
+        # A scale of zero holds a column.
+        held = state._replace(scale=state.scale * core.numeric_mask(self.columns, state.position))
+        moving, info = self.numeric.step(potential, held)
+        position, _ = self._sweep(potential, *moving[:2])
+        fresh = self.numeric.init(potential, position)
+        return state.moved(*fresh[:3]), info
+
+    @torch.no_grad()
+    def _sweep(
+        self, potential: Potential, position: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        event_shape = position.shape[value.ndim :]
+        flat = position.reshape((*value.shape, -1))
+        for size, columns in core.blocks(self.columns):
+            for column in columns:
+                others = core.alternatives(flat, column, size)
+                others = potential(others.reshape(others.shape[:-1] + event_shape))
+                noise = -torch.empty((size, *value.shape)).to(value).exponential_().log()
+                flat, value = core.choose(flat, column, size, value, others, noise)
+        return flat.reshape(position.shape), value
+
+
+def default_kernel(distribution: Any) -> Gibbs | MALA:
+    """Return the kernel that moves draws of a distribution where none is given."""
+    return Gibbs() if distribution.support.is_discrete else MALA()

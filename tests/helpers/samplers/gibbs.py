@@ -1,0 +1,151 @@
+"""Gibbs sampling and discrete draws against enumeration, each beside a cooled law that fails."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+rng = np.random.default_rng(0)
+SIZES = (3, 2, 4)
+STATES = np.array(list(itertools.product(*map(range, SIZES))))
+ENERGIES = rng.normal(size=len(STATES)) * 1.5
+TABLE = ENERGIES.reshape(SIZES)
+
+
+def codes(host, inverse_temperature=1.0, kinds=("nominal", "ordinal", "cyclic"), sizes=SIZES):
+    """Any law on 3 x 2 x 4 states, on a uniform base."""
+    columns = [host.ebm.Column(*pair) for pair in zip(kinds, sizes, strict=True)]
+    log_probs = np.full((3, 4), -np.inf)
+    for c, size in enumerate(sizes):
+        log_probs[c, :size] = -math.log(size)
+    base = host.ebm.ColumnMarginals(columns, np.zeros(3), np.ones(3), log_probs)
+    table, strides = host.array(ENERGIES), host.array([8, 4, 1])
+    return host.ebm.EnergyBased(
+        lambda x: table[host.whole((x * strides).sum(-1))],
+        base,
+        inverse_temperature=inverse_temperature,
+    )
+
+
+KINDS = ("nominal", "nominal", "cyclic")
+
+
+def frequencies(values):
+    index = np.asarray(values).reshape(-1, 3) @ np.array([8, 4, 1])
+    return np.bincount(index.astype(int), minlength=len(STATES))
+
+
+def p_value(counts, law):
+    return chisquare(counts, law / law.sum() * counts.sum()).pvalue
+
+
+def exact_draws(number):
+    law = np.exp(-ENERGIES)
+    return STATES[rng.choice(len(STATES), number, p=law / law.sum())].astype(float)
+
+
+@pytest.mark.parametrize("cooling", [1.0, 1.1])
+def test_exact_draws_stay_exact(host, cooling):
+    law, start = np.exp(-ENERGIES), host.array(exact_draws(20_000))
+    model = codes(host, cooling, KINDS)
+    moved = host.move_values(host.ebm.Gibbs(), model, start, 3).samples
+    assert (p_value(frequencies(moved), law) > 1e-3) == (cooling == 1.0)
+    if cooling != 1.0:
+        assert p_value(frequencies(moved), law) < 1e-4
+
+
+def test_chains_and_populations_find_the_law(host):
+    law, model = np.exp(-ENERGIES), codes(host, kinds=KINDS)
+    chains = host.run_chains(
+        host.ebm.Gibbs(), model, num_samples=20, num_chains=1000, thinning=3, num_warmup=10
+    )
+    assert chains.samples.shape == (1000, 20, 3)
+    assert p_value(frequencies(chains.samples[:, -1]), law) > 1e-3
+    draws = host.run_smc(host.ebm.SMC(), model, num_samples=5000)
+    share = frequencies(draws.samples) / 5000
+    error = np.sqrt(law / law.sum() / float(draws.effective_ancestors))
+    assert np.all(abs(share - law / law.sum()) < 5 * error)
+    log_z = math.log(law.mean())
+    assert float(draws.log_normalizer) == pytest.approx(log_z, abs=5 * float(draws.standard_error))
+
+
+def test_bits_and_a_base(host):
+    # The host's own bits; half of the log-odds are the base's.
+    base = host.dist.Bernoulli(host.array([0.3, 0.8, 0.5, 0.5])).to_event(1)
+    weights = host.array([1.0, -1.0, 0.0, 2.0])
+    model = host.ebm.EnergyBased(lambda x: -(x * weights).sum(-1), base)
+    draws = host.sample(model, (2, 3000))
+    assert draws.shape == (2, 3000, 4)
+    odds = np.array([0.3 / 0.7, 4.0, 1.0, 1.0]) * np.exp([1.0, -1.0, 0.0, 2.0])
+    np.testing.assert_allclose(draws.mean((0, 1)), odds / (1 + odds), atol=0.04)
+
+
+def test_a_law_for_each_context(host):
+    base = host.dist.Bernoulli(host.array([0.5, 0.5])).to_event(1)
+    context = host.array([[-2.0], [0.0], [2.0]])
+    model = host.ebm.EnergyBased(lambda x, c: -c[:, 0] * x.sum(-1), base, context=context)
+    draws = host.sample(model, (1500,))
+    expected = 1 / (1 + np.exp([2.0, 0.0, -2.0]))
+    np.testing.assert_allclose(draws.mean((0, 2)), expected, atol=0.06)
+
+
+def mixed(host, inverse_temperature=1.0):
+    """c ~ (.5, .3, .2), x | c ~ N(mu_c, .25): the base's law is divided out."""
+    columns = [host.ebm.Column.numeric(), host.ebm.Column.ordinal(3)]
+    log_probs = np.log([[1 / 3] * 3] * 2)
+    base = host.ebm.ColumnMarginals(columns, [0.5, 0.0], [2.0, 1.0], log_probs)
+    centers, weights = host.array([-1.0, 0.0, 2.0]), host.array(np.log([0.5, 0.3, 0.2]))
+
+    def energy(x):
+        code = host.whole(x[:, 1])
+        number = x[:, 0]
+        return 2 * (number - centers[code]) ** 2 - weights[code] - (number - 0.5) ** 2 / 8
+
+    return host.ebm.EnergyBased(energy, base, inverse_temperature=inverse_temperature)
+
+
+def test_numbers_and_codes(host):
+    model = mixed(host)
+    draws = host.run_smc(host.ebm.SMC(), model, num_samples=4000)
+    code, number = np.asarray(draws.samples[:, 1]), np.asarray(draws.samples[:, 0])
+    error = 4 * math.sqrt(0.25 / float(draws.effective_ancestors))
+    np.testing.assert_allclose(np.bincount(code.astype(int)) / 4000, [0.5, 0.3, 0.2], atol=error)
+    for value, center in enumerate((-1.0, 0.0, 2.0)):
+        own = number[code == value]
+        assert own.mean() == pytest.approx(center, abs=0.08)
+        assert own.std() == pytest.approx(0.5, rel=0.08)
+    # Z = integral of the joint law over the base's constants: sqrt(2 pi .25) / (sqrt(2 pi) 2 3).
+    log_z = math.log(0.5 / 6)
+    assert float(draws.log_normalizer) == pytest.approx(log_z, abs=5 * float(draws.standard_error))
+
+
+@pytest.mark.parametrize("cooling", [1.0, 1.2])
+def test_exact_mixed_draws_stay_exact(host, cooling):
+    code = rng.choice(3, 20_000, p=[0.5, 0.3, 0.2])
+    number = np.array([-1.0, 0.0, 2.0])[code] + 0.5 * rng.normal(size=20_000)
+    start = host.array(np.stack([number, code], -1))
+    moved = np.asarray(host.move_values(host.ebm.Gibbs(), mixed(host, cooling), start, 6).samples)
+    counts = np.bincount(moved[:, 1].astype(int), minlength=3)
+    left = moved[:, 0] - np.array([-1.0, 0.0, 2.0])[moved[:, 1].astype(int)]
+    spread = abs(left.std() / 0.5 - 1) * math.sqrt(2 * 20_000)
+    exact = p_value(counts, np.array([0.5, 0.3, 0.2])) > 1e-3 and spread < 4
+    assert exact == (cooling == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "distribution", "message"),
+    [
+        ("MALA", codes, "a sampler of discrete columns, such as Gibbs"),
+        ("Gibbs", lambda host: host.dist.Normal(0.0, 1.0), "discrete columns for Gibbs"),
+    ],
+)
+def test_kernels_that_do_not_fit(host, sampler, distribution, message):
+    with pytest.raises(ValueError, match=message):
+        host.run_chains(getattr(host.ebm, sampler)(), distribution(host), num_samples=5)
+
+
+def test_numeric_kernel_without_acceptance(host):
+    with pytest.raises(ValueError, match="accepts or rejects"):
+        host.ebm.Gibbs(host.ebm.Langevin(0.1))

@@ -1,0 +1,1 @@
+from helpers.samplers.gibbs import *  # noqa: F403
