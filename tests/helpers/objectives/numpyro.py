@@ -31,6 +31,11 @@ def array(values):
     return jnp.asarray(np.asarray(values, float), float)
 
 
+def whole(x):
+    """Numbers as integers."""
+    return x.astype(int)
+
+
 def normal_noise(*shape, seed=0):
     """The numbers that an objective draws first."""
     return np.asarray(random.normal(random.key(seed), shape))

@@ -24,6 +24,11 @@ def array(values):
     return torch.tensor(np.asarray(values, float), dtype=torch.get_default_dtype())
 
 
+def whole(x):
+    """Numbers as integers."""
+    return x.long()
+
+
 def stop_gradient(x):
     return x.detach()
 

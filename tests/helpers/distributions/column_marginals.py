@@ -1,0 +1,63 @@
+"""Products of column marginals: their fit, densities, draws, and what they refuse."""
+
+import numpy as np
+import pytest
+
+rng = np.random.default_rng(0)
+
+
+def columns(host):
+    return [host.ebm.Column.numeric(), host.ebm.Column.nominal(2), host.ebm.Column.ordinal(4)]
+
+
+def data(number=4000):
+    codes = [rng.choice(2, number, p=[0.3, 0.7]), rng.choice(4, number, p=[0.4, 0.3, 0.2, 0.1])]
+    return np.stack([3.0 + 2.0 * rng.normal(size=number), *codes], -1)
+
+
+def test_fit_density_and_draws(host):
+    base = host.ebm.ColumnMarginals.fit(columns(host), host.array(data()))
+    assert (tuple(base.event_shape), tuple(base.batch_shape)) == ((3,), ())
+    value = host.array([[3.0, 1.0, 0.0], [5.0, 0.0, 3.0]])
+    normal = -0.5 * np.log(2 * np.pi * 4.0)
+    expected = [normal + np.log(0.7 * 0.4), normal - 0.5 + np.log(0.3 * 0.1)]
+    np.testing.assert_allclose(host.to_numpy(base.log_prob(value)), expected, atol=0.15)
+    draws = host.sample(base.expand((2,)), (3000,))
+    assert draws.shape == (3000, 2, 3)
+    np.testing.assert_allclose(draws.mean((0, 1)), [3.0, 0.7, 1.0], atol=0.15)
+    assert bool(np.all(host.to_numpy(base.support.check(host.array(draws)))))
+    assert not np.any(host.to_numpy(base.support.check(value + 0.5)))
+
+
+def test_smoothing_leaves_no_code_out(host):
+    values = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    base = host.ebm.ColumnMarginals.fit(columns(host), values, smoothing=0.5)
+    codes = np.exp(host.to_numpy(base.log_probs))
+    np.testing.assert_allclose(codes[2], [2.5 / 4, 0.5 / 4, 0.5 / 4, 0.5 / 4], rtol=1e-6)
+    np.testing.assert_allclose(codes[1], [0.5, 0.5, 0, 0], rtol=1e-6)
+
+
+WRONG = {
+    "a code out of range": (np.array([[0.0, 2, 0], [1, 0, 0]]), "got row 0"),
+    "a fraction": (np.array([[0.0, 1, 0], [1, 0, 0.5]]), "got row 1"),
+    "not finite": (np.array([[0.0, 1, 0], [np.nan, 0, 0]]), "got row 1"),
+    "a column too few": (np.zeros((2, 2)), r"`data` of shape \(N, 3\), got \(2, 2\)"),
+    "a vector": (np.zeros(3), r"`data` of shape \(N, 3\), got \(3,\)"),
+    "a constant column": (np.zeros((2, 3)), "column 0 to vary, got 0.0 alone"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_data(host, name):
+    values, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        host.ebm.ColumnMarginals.fit(columns(host), values)
+
+
+def test_wrong_parameters(host):
+    with pytest.raises(ValueError, match=r"`log_probs` of shape \(3, 4\), got \(3, 2\)"):
+        host.ebm.ColumnMarginals(columns(host), np.zeros(3), np.ones(3), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="at least one column of codes"):
+        host.ebm.ColumnMarginals([host.ebm.Column.numeric()], [0.0], [1.0], np.zeros((1, 0)))
+    with pytest.raises(ValueError, match="`smoothing`"):
+        host.ebm.ColumnMarginals.fit(columns(host), data(10), smoothing=-1)

@@ -1,0 +1,1 @@
+from helpers.distributions.column_marginals import *  # noqa: F403

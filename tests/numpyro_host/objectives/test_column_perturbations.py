@@ -1,0 +1,1 @@
+from helpers.objectives.column_perturbations import *  # noqa: F403
