@@ -17,6 +17,7 @@ from pyro_ebm.numpyro.evidence.calibration import simulation_based_calibration
 from pyro_ebm.numpyro.evidence.conditional import check_conditional
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
+from pyro_ebm.numpyro.infer.check_modes import check_modes
 from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.numpyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.numpyro.infer.log_likelihood import to_arviz
@@ -78,6 +79,7 @@ __all__ = [
     "generator_bounds",
     "check_conditional",
     "check_model",
+    "check_modes",
     "log_density",
     "log_det_jtj",
     "log_marginal",
