@@ -41,6 +41,7 @@ from pyro_ebm.numpyro.objectives.score_matching import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from pyro_ebm.numpyro.samplers.grid import Grid
 from pyro_ebm.numpyro.samplers.hmc import HMC
 from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.numpyro.samplers.langevin import Langevin
@@ -57,6 +58,7 @@ __all__ = [
     "EnergyELBO",
     "FDivergence",
     "GaussianPerturbation",
+    "Grid",
     "HMC",
     "Joint",
     "KALE",

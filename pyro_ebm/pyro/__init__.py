@@ -42,6 +42,7 @@ from pyro_ebm.pyro.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from pyro_ebm.pyro.optim import step_when
+from pyro_ebm.pyro.samplers.grid import Grid
 from pyro_ebm.pyro.samplers.hmc import HMC
 from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.pyro.samplers.langevin import Langevin
@@ -58,6 +59,7 @@ __all__ = [
     "EnergyELBO",
     "FDivergence",
     "GaussianPerturbation",
+    "Grid",
     "HMC",
     "Joint",
     "KALE",

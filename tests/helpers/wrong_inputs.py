@@ -189,6 +189,7 @@ OBJECTIVES = {
     ),
     "no draws of a base": (lambda h: h.ebm.KALE(num_samples=0), "`num_samples`"),
     "unknown loss of a base": (lambda h: h.ebm.KALE(base_loss="other"), "`base_loss`"),
+    "loss of noise": (lambda h: h.ebm.NoiseContrastive(base_loss="full"), "`base_loss`"),
     "unknown entropy": (lambda h: h.ebm.BidirectionalBounds(entropy="other"), "`entropy`"),
     "unknown penalty": (lambda h: h.ebm.BidirectionalBounds(penalty="other"), "`penalty`"),
     "no projections": (lambda h: h.ebm.SlicedScoreMatching(0), "`num_projections`"),
@@ -356,6 +357,8 @@ EVIDENCE = {
     ),
     "population of one": (lambda h: h.ebm.SMC(num_particles=1), "`num_particles`"),
     "population without moves": (lambda h: h.ebm.SMC(num_moves=0), "`num_moves`"),
+    "grid of one cell": (lambda h: h.ebm.Grid(num_intervals=1), "`num_intervals`"),
+    "grid without moves": (lambda h: h.ebm.Grid(num_moves=0), "`num_moves`"),
     "chains by a population": (
         lambda h: h.run_chains(h.ebm.SMC(), energy_based(h)),
         "init and step",

@@ -174,8 +174,12 @@ class HMC(Kernel):
         check_positive_integer("num_steps", self.num_steps)
 
 
+class Source:
+    """Base of settings of draws from a density that are no run of a kernel."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class SMC:
+class SMC(Source):
     r"""Adaptive tempered sequential Monte Carlo (an SMC sampler): draws with the weights of modes.
 
     Draws of the base, or without one of a standard normal in unconstrained space, are led through
@@ -228,8 +232,8 @@ def check_sampler(sampler: Any, name: str = "sampler") -> Any:
 
 
 def check_source(sampler: Any) -> Any:
-    """Return ``sampler``; raise ``TypeError`` unless it is a kernel or :class:`SMC`."""
-    return sampler if isinstance(sampler, SMC) else check_sampler(sampler)
+    """Return ``sampler``; raise ``TypeError`` unless it is a kernel or :class:`Source`."""
+    return sampler if isinstance(sampler, Source) else check_sampler(sampler)
 
 
 def check_exact(sampler: Any) -> None:
