@@ -46,6 +46,7 @@ from pyro_ebm.numpyro.samplers.hmc import HMC
 from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.mala import MALA
+from pyro_ebm.numpyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.numpyro.samplers.run import run_chains
 from pyro_ebm.numpyro.samplers.smc import SMC
 
@@ -72,6 +73,7 @@ __all__ = [
     "PersistentChains",
     "PseudoSpherical",
     "Pushforward",
+    "ReplicaExchange",
     "SMC",
     "SamplerKernel",
     "ScoreMatching",

@@ -47,6 +47,7 @@ from pyro_ebm.pyro.samplers.hmc import HMC
 from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.mala import MALA
+from pyro_ebm.pyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.pyro.samplers.run import run_chains
 from pyro_ebm.pyro.samplers.smc import SMC
 
@@ -73,6 +74,7 @@ __all__ = [
     "PersistentChains",
     "PseudoSpherical",
     "Pushforward",
+    "ReplicaExchange",
     "SMC",
     "SamplerKernel",
     "ScoreMatching",

@@ -201,6 +201,23 @@ KERNELS = {
     "no temperature": (lambda h: h.ebm.Langevin(0.1, temperature=0.0), "`temperature`"),
     "no friction": (lambda h: h.ebm.KineticLangevin(0.1, friction=0.0), "`friction`"),
     "certain acceptance": (lambda h: h.ebm.MALA(target_accept_prob=1.0), "`target_accept_prob`"),
+    "exchange of biased kernels": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.Langevin(0.1)),
+        "accepts or rejects",
+    ),
+    "exchange of exchanges": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.ReplicaExchange(h.ebm.MALA())),
+        "accepts or rejects",
+    ),
+    "class of a kernel to exchange": (lambda h: h.ebm.ReplicaExchange(h.ebm.MALA), "`kernel`"),
+    "temperatures that rise": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.MALA(), temperatures=(1, 2)),
+        "`temperatures`",
+    ),
+    "one number as temperatures": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.MALA(), temperatures=2.0),
+        "`temperatures`",
+    ),
     "no leapfrog": (lambda h: h.ebm.HMC(0.1, num_steps=0), "`num_steps`"),
     "no chains": (lambda h: h.ebm.PersistentChains(0, ()), "`num_chains`"),
     "negative noise scale": (lambda h: h.ebm.Langevin(0.1, noise_scale=-1.0), "`noise_scale`"),
