@@ -200,7 +200,8 @@ class SMC(Source):
 
     One population makes all draws of one law, those that plates and ``expand`` add too. Each
     element of the batch of base and context has a population of its own: ``num_particles`` times
-    the cost of a short run, for which a kernel is the ``sampler``.
+    the cost of a short run, for which a kernel is the ``sampler``. So has each draw of
+    ``Predictive``, unless ``parallel=True`` makes one population of them all.
 
     Args:
         num_moves: Moves at each temperature.
