@@ -1,7 +1,7 @@
 """Mass of a density where no chain has been."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,10 +81,7 @@ def describe_missing_modes(
         return
     batch_shape, event_shape = tuple(distribution.batch_shape), tuple(distribution.event_shape)
     samples = to_numpy(samples).reshape((-1, *batch_shape, *event_shape))
-    found = _spread(reference.samples, (*batch_shape, *event_shape))
-    ancestors = _spread(reference.ancestors, batch_shape)
-    elements = [(slice(None), *index) for index in np.ndindex(batch_shape)][:_MOST_ELEMENTS]
-    most = max((missing_mass(samples[i], found[i], ancestors[i]) for i in elements), default=0.0)
+    most = _largest_missing_mass(samples, reference, len(event_shape))
     if most > _MUCH:
         yield (
             f"{most:.0%} of {reference.source} lie where no chain on {distribution} has been. "
@@ -92,10 +89,79 @@ def describe_missing_modes(
         )
 
 
+def check_modes(
+    samples: Mapping[str, Any], site: str, reference: Any, draw: Callable[[], tuple[Any, Any]]
+) -> float:
+    """Estimate the share of the mass of a site that the draws of ``MCMC`` have missed.
+
+    Any kernel can miss a mode, the host's too, and agreement of its chains does not show it. They
+    are compared with a ``reference`` as ``run_chains`` compares its own (:func:`missing_mass`).
+    By default it is drawn by ``SMC`` at an energy-based site: right where the draws follow the
+    site's own distribution, in a model that observes nothing. A posterior has no such reference;
+    give one, for example draws of a longer run from many starts.
+
+    Args:
+        samples: What ``get_samples(group_by_chain=True)`` of the run returns.
+        site: Name of a latent variable.
+        reference: Draws with the right weights of modes, shape ``(M, *shape)``, where ``shape`` is
+            that of the site, or the last part of it: the elements of the rest, rows of a plate for
+            example, are then compared one by one (the first 16 of them).
+        draw: Returns the distribution at the site, and draws of it by ``run_smc``.
+
+    Returns:
+        The largest share over these elements.
+
+    Raises:
+        ValueError: If the site has no draws, shapes disagree or, without a reference, the draws do
+            not follow an energy-based distribution of the model.
+
+    Warns:
+        UserWarning: If the share is above 5%.
+    """
+    if site not in samples:
+        raise ValueError(f"Expected a site with draws ({sorted(samples)}), got {site!r}.")
+    draws = to_numpy(samples[site])
+    draws = draws.reshape((-1, *draws.shape[2:]))
+    if reference is None:
+        distribution, found = draw()
+        found, num_event_dims = _of_smc(found), len(distribution.event_shape)
+    else:
+        found = _of_values(reference, "`reference`")
+        num_event_dims = found.samples.ndim - 1
+        if found.samples.shape[1:] != draws.shape[draws.ndim - num_event_dims :]:
+            raise ValueError(
+                f"Expected `reference` of shape (M, *shape), for the shape {draws.shape[1:]} of "
+                f"site {site!r} or the last part of it, got {found.samples.shape}."
+            )
+    most = _largest_missing_mass(draws, found, num_event_dims)
+    if most > _MUCH:
+        text = f"{most:.0%} of {found.source} lie where no chain has been at site {site!r}."
+        warnings.warn(f"{text} Start chains at some of them.", stacklevel=3)
+    return most
+
+
+def _of_smc(draws: Any) -> Reference:
+    return Reference(to_numpy(draws.samples), to_numpy(draws.ancestors), "the draws of SMC")
+
+
+def _largest_missing_mass(samples: np.ndarray, reference: Reference, num_event_dims: int) -> float:
+    """Compare each of the first elements of a batch."""
+    shape = samples.shape[1:]
+    batch_shape = shape[: len(shape) - num_event_dims]
+    found = _spread(reference.samples, shape)
+    ancestors = _spread(reference.ancestors, batch_shape)
+    elements = [(slice(None), *index) for index in np.ndindex(batch_shape)][:_MOST_ELEMENTS]
+    return max((missing_mass(samples[i], found[i], ancestors[i]) for i in elements), default=0.0)
+
+
+def _of_values(values: Any, name: str) -> Reference:
+    values = to_numpy(values)
+    return Reference(values, np.arange(len(values)), f"the values of {name}")
+
+
 def _find_reference(distribution: Any, samples: Any, check: Any, *rng_key: Any) -> Reference | None:
     if not isinstance(check, bool):
-        values = to_numpy(check)
-        return Reference(values, np.arange(len(values)), "the values of `check`")
+        return _of_values(check, "`check`")
     is_long = samples.shape[0] * samples.shape[1] >= _FEWEST_DRAWS
     if not (check and is_long and isinstance(distribution, HasPotential)):
         return None
@@ -106,7 +172,7 @@ def _find_reference(distribution: Any, samples: Any, check: Any, *rng_key: Any) 
     judges = to_numpy(draws.effective_ancestors) >= _FEWEST_EFFECTIVE
     if not (judges.all() and np.isfinite(to_numpy(draws.log_normalizer)).all()):
         return None
-    return Reference(to_numpy(draws.samples), to_numpy(draws.ancestors), "the draws of SMC")
+    return _of_smc(draws)
 
 
 def _missed(draws: np.ndarray, reference: np.ndarray, ancestors: np.ndarray, cells: int) -> float:

@@ -6,9 +6,7 @@ with require_extra("numpyro"):
     import jax as _jax  # noqa: F401
     import numpyro as _numpyro  # noqa: F401
 
-from pyro_ebm.core.columns import Column
-from pyro_ebm.core.evidence.log_density import log_density
-from pyro_ebm.core.objectives.column_perturbations import (
+from pyro_ebm.column_perturbations import (
     Cyclic,
     Masking,
     MaskOne,
@@ -16,6 +14,8 @@ from pyro_ebm.core.objectives.column_perturbations import (
     Product,
     Uniform,
 )
+from pyro_ebm.core.columns import Column
+from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.numpyro.distributions.column_marginals import ColumnMarginals
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
@@ -27,6 +27,7 @@ from pyro_ebm.numpyro.evidence.calibration import simulation_based_calibration
 from pyro_ebm.numpyro.evidence.conditional import check_conditional
 from pyro_ebm.numpyro.evidence.log_marginal import log_marginal
 from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
+from pyro_ebm.numpyro.infer.check_modes import check_modes
 from pyro_ebm.numpyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.numpyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.numpyro.infer.log_likelihood import to_arviz
@@ -51,10 +52,12 @@ from pyro_ebm.numpyro.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from pyro_ebm.numpyro.samplers.gibbs import Gibbs
+from pyro_ebm.numpyro.samplers.grid import Grid
 from pyro_ebm.numpyro.samplers.hmc import HMC
 from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.mala import MALA
+from pyro_ebm.numpyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.numpyro.samplers.run import run_chains
 from pyro_ebm.numpyro.samplers.smc import SMC
 
@@ -71,6 +74,7 @@ __all__ = [
     "FDivergence",
     "GaussianPerturbation",
     "Gibbs",
+    "Grid",
     "HMC",
     "Joint",
     "KALE",
@@ -88,6 +92,7 @@ __all__ = [
     "Product",
     "PseudoSpherical",
     "Pushforward",
+    "ReplicaExchange",
     "SMC",
     "SamplerKernel",
     "ScoreMatching",
@@ -97,6 +102,7 @@ __all__ = [
     "attach",
     "check_conditional",
     "check_model",
+    "check_modes",
     "generator_bounds",
     "log_density",
     "log_det_jtj",

@@ -6,9 +6,7 @@ with require_extra("pyro"):
     import pyro as _pyro  # noqa: F401
     import torch as _torch  # noqa: F401
 
-from pyro_ebm.core.columns import Column
-from pyro_ebm.core.evidence.log_density import log_density
-from pyro_ebm.core.objectives.column_perturbations import (
+from pyro_ebm.column_perturbations import (
     Cyclic,
     Masking,
     MaskOne,
@@ -16,6 +14,8 @@ from pyro_ebm.core.objectives.column_perturbations import (
     Product,
     Uniform,
 )
+from pyro_ebm.core.columns import Column
+from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.pyro.distributions.column_marginals import ColumnMarginals
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
@@ -27,6 +27,7 @@ from pyro_ebm.pyro.evidence.calibration import simulation_based_calibration
 from pyro_ebm.pyro.evidence.conditional import check_conditional
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
+from pyro_ebm.pyro.infer.check_modes import check_modes
 from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.pyro.infer.log_likelihood import to_arviz
@@ -52,10 +53,12 @@ from pyro_ebm.pyro.objectives.score_matching import (
 )
 from pyro_ebm.pyro.optim import step_when
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
+from pyro_ebm.pyro.samplers.grid import Grid
 from pyro_ebm.pyro.samplers.hmc import HMC
 from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
 from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.mala import MALA
+from pyro_ebm.pyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.pyro.samplers.run import run_chains
 from pyro_ebm.pyro.samplers.smc import SMC
 
@@ -72,6 +75,7 @@ __all__ = [
     "FDivergence",
     "GaussianPerturbation",
     "Gibbs",
+    "Grid",
     "HMC",
     "Joint",
     "KALE",
@@ -89,6 +93,7 @@ __all__ = [
     "Product",
     "PseudoSpherical",
     "Pushforward",
+    "ReplicaExchange",
     "SMC",
     "SamplerKernel",
     "ScoreMatching",
@@ -98,6 +103,7 @@ __all__ = [
     "attach",
     "check_conditional",
     "check_model",
+    "check_modes",
     "generator_bounds",
     "log_density",
     "log_det_jtj",

@@ -189,6 +189,7 @@ OBJECTIVES = {
     ),
     "no draws of a base": (lambda h: h.ebm.KALE(num_samples=0), "`num_samples`"),
     "unknown loss of a base": (lambda h: h.ebm.KALE(base_loss="other"), "`base_loss`"),
+    "loss of noise": (lambda h: h.ebm.NoiseContrastive(base_loss="full"), "`base_loss`"),
     "unknown entropy": (lambda h: h.ebm.BidirectionalBounds(entropy="other"), "`entropy`"),
     "unknown penalty": (lambda h: h.ebm.BidirectionalBounds(penalty="other"), "`penalty`"),
     "no projections": (lambda h: h.ebm.SlicedScoreMatching(0), "`num_projections`"),
@@ -200,6 +201,23 @@ KERNELS = {
     "no temperature": (lambda h: h.ebm.Langevin(0.1, temperature=0.0), "`temperature`"),
     "no friction": (lambda h: h.ebm.KineticLangevin(0.1, friction=0.0), "`friction`"),
     "certain acceptance": (lambda h: h.ebm.MALA(target_accept_prob=1.0), "`target_accept_prob`"),
+    "exchange of biased kernels": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.Langevin(0.1)),
+        "accepts or rejects",
+    ),
+    "exchange of exchanges": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.ReplicaExchange(h.ebm.MALA())),
+        "accepts or rejects",
+    ),
+    "class of a kernel to exchange": (lambda h: h.ebm.ReplicaExchange(h.ebm.MALA), "`kernel`"),
+    "temperatures that rise": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.MALA(), temperatures=(1, 2)),
+        "`temperatures`",
+    ),
+    "one number as temperatures": (
+        lambda h: h.ebm.ReplicaExchange(h.ebm.MALA(), temperatures=2.0),
+        "`temperatures`",
+    ),
     "no leapfrog": (lambda h: h.ebm.HMC(0.1, num_steps=0), "`num_steps`"),
     "no chains": (lambda h: h.ebm.PersistentChains(0, ()), "`num_chains`"),
     "negative noise scale": (lambda h: h.ebm.Langevin(0.1, noise_scale=-1.0), "`noise_scale`"),
@@ -356,6 +374,8 @@ EVIDENCE = {
     ),
     "population of one": (lambda h: h.ebm.SMC(num_particles=1), "`num_particles`"),
     "population without moves": (lambda h: h.ebm.SMC(num_moves=0), "`num_moves`"),
+    "grid of one cell": (lambda h: h.ebm.Grid(num_intervals=1), "`num_intervals`"),
+    "grid without moves": (lambda h: h.ebm.Grid(num_moves=0), "`num_moves`"),
     "chains by a population": (
         lambda h: h.run_chains(h.ebm.SMC(), energy_based(h)),
         "init and step",

@@ -52,8 +52,8 @@ class AbstractEnergyBased:
         support: Constraint on the values. Default: that of the base, else all real numbers. Where
             it is narrower than the base's, energies outside count as infinite, and the energy is
             called inside alone.
-        sampler: What ``sample`` draws by: ``SMC()``, the default, or a kernel, for a short run from
-            draws of the base.
+        sampler: What ``sample`` draws by: ``SMC()``, the default; ``Grid()``, for exact draws in
+            one to three dimensions; or a kernel, for a short run from draws of the base.
         num_sampler_steps: Number of steps of a kernel.
         inverse_temperature: :math:`\beta`, a number that multiplies the energy. Above 1 it
             sharpens what was trained at 1. (The images of Arbel et al. were drawn at 100, and

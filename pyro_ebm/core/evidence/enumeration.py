@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.columns import Columns, num_states
@@ -15,19 +14,28 @@ from pyro_ebm.core.numerics import logsumexp
 _MOST, _CHUNK = 2**20, 2**14
 
 
-def enumerate_values(target: Any, batch_shape: tuple[int, ...], event_shape: Any) -> Iterator[Any]:
+def enumerate_values(
+    target: Any, batch_shape: tuple[int, ...], event_shape: Any, arange: Callable[[int, int], Any]
+) -> Iterator[Any]:
     """Yield all values of an event of codes, in parts of shape ``(n, *batch, *event)``.
+
+    ``arange`` is the host's.
 
     Raises:
         ValueError: If the event has numbers, or more than a million values.
     """
     columns = _check_columns(target.columns)
-    sizes, total = tuple(column.size for column in columns), int(num_states(columns))
+    total, stride, strides = int(num_states(columns)), 1, []
+    for column in reversed(columns):
+        strides.append(stride)
+        stride *= column.size
     for start in range(0, total, _CHUNK):
-        index = np.arange(start, min(start + _CHUNK, total))
-        codes = np.stack(np.unravel_index(index, sizes), axis=-1)
-        codes = codes.reshape((-1, *(1,) * len(batch_shape), *event_shape))
-        yield np.broadcast_to(codes, (len(index), *batch_shape, *event_shape)).copy()
+        index = arange(start, min(start + _CHUNK, total))
+        xp, pairs = array_namespace(index), zip(columns, reversed(strides), strict=True)
+        codes = xp.stack([(index // stride) % column.size for column, stride in pairs], axis=-1)
+        codes = xp.reshape(codes, (-1, *(1,) * len(batch_shape), *event_shape))
+        values = xp.broadcast_to(codes, (index.shape[0], *batch_shape, *event_shape))
+        yield target.position(values)
 
 
 def sum_over_values(log_density: Callable[[Any], Any], values: Iterator[Any]) -> LogNormalizer:

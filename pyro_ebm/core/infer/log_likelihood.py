@@ -6,13 +6,17 @@ from typing import Any
 from pyro_ebm.core.model.posterior import Site
 
 
-def model_of(kernel: Any) -> Any:
-    """Return the model behind a kernel of MCMC."""
+def model_of(
+    kernel: Any,
+    use: str = "`log_likelihood=True`",
+    instead: str = "the group, log_likelihood={...}",
+) -> Any:
+    """Return the model behind a kernel of MCMC; raise if there is none to use."""
     model = getattr(kernel, "model", None)
     if model is None:
         raise ValueError(
-            "Expected an MCMC object with a model for `log_likelihood=True`, got "
-            f"{type(kernel).__name__} without one: give the group, log_likelihood={{...}}."
+            f"Expected an MCMC object with a model for {use}, got {type(kernel).__name__} without "
+            f"one: give {instead}."
         )
     return model
 

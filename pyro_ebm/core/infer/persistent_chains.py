@@ -5,6 +5,7 @@ from typing import Any
 
 from pyro_ebm.core.checks import check_finite, check_positive_integer
 from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.core.samplers.settings import check_sampler
 
 
@@ -20,6 +21,9 @@ class PersistentChains:
 
     They start at draws from the site's base, and start again when they are no longer finite. A
     site whose energy has a context, and a law for each row, is refused.
+
+    With ``ReplicaExchange`` the stored values are those of all levels, shape ``(buffer_size,
+    num_levels, *event_shape)``: the hottest first, and the draws that an objective gets last.
 
     Args:
         num_chains: Chains that move in a step.
@@ -69,9 +73,19 @@ class PersistentChains:
             )
 
     @property
+    def levels(self) -> tuple[int, ...]:
+        """Shape of the levels of a chain."""
+        is_levelled = isinstance(self.sampler, ReplicaExchange)
+        return (len(self.sampler.temperatures),) if is_levelled else ()
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the values of all chains."""
-        return (self.buffer_size or self.num_chains, *self.event_shape)
+        return (self.buffer_size or self.num_chains, *self.levels, *self.event_shape)
+
+    def draws(self, values: Any) -> Any:
+        """Take the coldest level of values."""
+        return values[:, -1, ...] if self.levels else values
 
     def check(self, name: str, values: Any, distribution: Any) -> None:
         """Raise unless the chains fit their energy-based site and, after the start, their values.

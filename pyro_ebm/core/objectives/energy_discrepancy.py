@@ -104,7 +104,7 @@ def is_exact(perturbation: Any) -> bool:
 
 
 def mask_one_discrepancy(positive: Any, negative: Any, sizes: Sequence[int]) -> Any:
-    """Compute the loss of :class:`~pyro_ebm.core.objectives.column_perturbations.MaskOne`, exactly.
+    """Compute the loss of :class:`~pyro_ebm.column_perturbations.MaskOne`, exactly.
 
     Args:
         positive: Potentials of values, shape ``(*batch,)``.

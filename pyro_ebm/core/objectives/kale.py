@@ -11,7 +11,13 @@ from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.loss import Metrics, Objective
-from pyro_ebm.core.objectives.negatives import energy_metrics, scaled_energies, weight_metrics
+from pyro_ebm.core.objectives.negatives import (
+    check_base_loss,
+    energy_metrics,
+    is_reparametrized,
+    scaled_energies,
+    weight_metrics,
+)
 from pyro_ebm.core.objectives.settings import convert_fields
 
 # Sign with which a base descends along the log-partition.
@@ -182,12 +188,6 @@ class KALE(Objective):
         return {**energy_metrics(positive, negative), **weight_metrics(-negative)}
 
 
-def is_reparametrized(distribution: Any) -> bool:
-    """Whether draws carry the base's gradient, as they do not across the edge of a support."""
-    base = distribution.base
-    return base.has_rsample and (is_implicit(base) or not distribution._is_truncated)
-
-
 def log_partition(energies: Any) -> Any:
     r"""Estimate the log-normalizer of an energy relative to its base, from M draws of the base.
 
@@ -247,11 +247,7 @@ def choose_base_loss(base_loss: str | None, base: Any) -> str:
         raise ValueError("Expected a base to draw from, got base=None.")
     if base_loss is None:
         return "generalized" if is_implicit(base) else "full"
-    if is_implicit(base) and base_loss != "generalized":
-        raise ValueError(
-            "Expected `base_loss` to be 'generalized' for a base without a density, "
-            f"got {base_loss!r} for {base}."
-        )
+    check_base_loss(base_loss, base)
     return base_loss
 
 

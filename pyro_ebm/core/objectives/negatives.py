@@ -13,7 +13,7 @@ from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 from pyro_ebm.core.samplers.run import ShortRun
-from pyro_ebm.core.samplers.settings import SMC, check_source
+from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 
 # Steps from data by default.
@@ -24,7 +24,7 @@ class Negatives(Objective):
     """Settings of an objective that draws from the model it trains.
 
     Attributes:
-        sampler: Kernel that moves the draws, or ``SMC()``. Default: the kernel of the
+        sampler: Kernel that moves the draws, ``SMC()`` or ``Grid()``. Default: the kernel of the
             distribution, if it has one, else ``MALA()``, whose step size follows its acceptance
             within the run (metric ``acceptance_rate``).
         num_steps: Steps from start to negative. Default: ``num_sampler_steps`` of the distribution.
@@ -61,7 +61,7 @@ def sampler_and_steps(
     settings: Negatives, distribution: Any, default: Any, *, from_data: bool = False
 ) -> tuple[Any, int]:
     """Return what moves the draws of an objective, and for how many steps."""
-    own = default if isinstance(distribution.sampler, SMC) else distribution.sampler
+    own = default if isinstance(distribution.sampler, Source) else distribution.sampler
     num_steps = _STEPS_FROM_DATA if from_data else distribution.num_sampler_steps
     return settings.sampler or own, settings.num_steps or num_steps
 
@@ -70,7 +70,7 @@ def moved(sampler: Any, run: Any) -> ShortRun:
     """Return the draws of a run, and their acceptance if there is a target of it."""
     xp = array_namespace(run.samples)
     has_target = getattr(sampler, "target_accept_prob", None) is not None
-    rate = xp.min(run.acceptance_rate) if has_target or isinstance(sampler, SMC) else None
+    rate = xp.min(run.acceptance_rate) if has_target or isinstance(sampler, Source) else None
     return ShortRun(run.samples, rate)
 
 
@@ -89,11 +89,29 @@ def number_of_draws(settings: Negatives, value: Any, model: Any) -> int:
     return settings.num_samples or max(2, num_values // prod(model.batch_shape))
 
 
-def draw_from_base(objective: Any, base: Any, *rng_key: Any) -> Any:
-    """Draw ``num_samples`` constants for each element of the batch of a base."""
+def draw_from_base(objective: Any, base: Any, *rng_key: Any, through: bool = False) -> Any:
+    """Draw ``num_samples`` for each element of a base's batch, constants unless ``through``."""
     if base is None:
         raise ValueError("Expected a base to draw from, got base=None.")
+    if through:
+        return base.rsample(*rng_key, (objective.num_samples,))
     return objective._constant(base.sample(*rng_key, (objective.num_samples,)))
+
+
+def is_reparametrized(distribution: Any) -> bool:
+    """Whether draws carry the base's gradient, as they do not across the edge of a support."""
+    base = distribution.base
+    has_rsample = getattr(base, "has_rsample", False)
+    return has_rsample and (is_implicit(base) or not distribution._is_truncated)
+
+
+def check_base_loss(base_loss: str, base: Any) -> None:
+    """Raise unless a base has the density that its loss needs."""
+    if is_implicit(base) and base_loss != "generalized":
+        raise ValueError(
+            "Expected `base_loss` to be 'generalized' for a base without a density, "
+            f"got {base_loss!r} for {base}."
+        )
 
 
 class Energies(NamedTuple):

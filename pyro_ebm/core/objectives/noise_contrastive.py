@@ -1,14 +1,22 @@
 """Noise-contrastive estimation: values against draws of the base."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.checks import check_choice, check_positive_integer
 from pyro_ebm.core.distributions.context import own_shape
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives.loss import Loss, Objective
-from pyro_ebm.core.objectives.negatives import draw_from_base, energy_metrics, scaled_energies
+from pyro_ebm.core.objectives.negatives import (
+    check_base_loss,
+    draw_from_base,
+    energy_metrics,
+    is_reparametrized,
+    scaled_energies,
+)
 from pyro_ebm.core.objectives.settings import convert_fields
 
 
@@ -24,33 +32,57 @@ class NoiseContrastive(Objective):
     it as ``log_normalizer``, a learned scalar or, with contexts, one number for each. Without it
     the energy learns to be normalized itself.
 
-    It needs neither MCMC nor a density of the base, which is held constant. No weight is
-    exponential in the energy, so that it is steadier than ``MaximumLikelihood`` and ``KALE``; but
-    where base and data hardly overlap (the metric ``accuracy`` is near 1) it learns as slowly: fit
-    the base first.
+    It needs neither MCMC nor a density of the base. No weight is exponential in the energy, so
+    that it is steadier than ``MaximumLikelihood`` and ``KALE``; but where base and data hardly
+    overlap (the metric ``accuracy`` is near 1) it learns as slowly: fit the base first, or let it
+    learn too. In the same step it then follows ``base_loss``, energy and A held constant:
+
+    | None: it is held constant.
+    | ``"generalized"``: :math:`-\frac1M \sum_m \zeta(-h(y_m))`. The base plays against the energy
+      as a generator against a critic, and moves onto the data, where contrast is hardest. The
+      gradient goes through the draws where the base has ``rsample`` and no wider support, else
+      through :math:`\log p_0(y_m)`.
+    | ``"likelihood"``: :math:`-\log p_0(x)`, as if there were no energy.
+
+    With a flow as base and the energy :math:`E = U + \log p_0`, its base held constant, the model
+    is :math:`e^{-U}` wherever the base has moved. ``"generalized"`` is then flow contrastive
+    estimation, but for a gradient that vanishes where model and data agree. Base and energy can
+    take turns by optimizers that skip steps (``step_when``, ``optax.conditionally_mask``).
 
     Args:
         num_samples: :math:`M`, draws for each element of the base's batch (usually there is one).
+        base_loss: Loss of the base, see above.
 
     Raises:
-        ValueError: If the number is not a positive integer; in ``loss``, if there is no base to
-            draw from, or a log-normalizer of another shape is attached.
+        ValueError: If an argument is out of range; in ``loss``, if there is no base to draw from,
+            or one without the density that its loss needs, or a log-normalizer of another shape is
+            attached.
 
     References:
         | Noise-contrastive estimation: a new estimation principle for unnormalized statistical
           models (Gutmann and Hyvärinen, 2010)
+        | Flow contrastive estimation of energy-based models (Gao et al., 2020),
+          https://arxiv.org/abs/1912.00589
     """
 
+    # The host's function that evaluates another one with its parameters held constant.
+    _frozen: ClassVar[Any]
+
     num_samples: int = 1000
+    base_loss: str | None = None
 
     def __post_init__(self) -> None:
+        if self.base_loss is not None:
+            check_choice("base_loss", self.base_loss, ("generalized", "likelihood"))
         convert_fields(self, num_samples=check_positive_integer)
 
     def _loss(self, distribution: Any, value: Any, log_normalizer: Any, *rng_key: Any) -> Loss:
-        draws = draw_from_base(self, distribution.base, *rng_key)
+        through = self.base_loss == "generalized" and is_reparametrized(distribution)
+        draws = draw_from_base(self, distribution.base, *rng_key, through=through)
         if log_normalizer is not None:
             _check_shape(distribution, log_normalizer)
-        energies = scaled_energies(distribution, self._constant(value), draws)
+        value, fixed = map(self._constant, (value, draws))
+        energies = scaled_energies(distribution, value, fixed)
         constants = [self._constant(energy) for energy in energies]
         shift = 0.0 if log_normalizer is None else log_normalizer
         positive, negative = (energy + shift for energy in energies)
@@ -58,7 +90,30 @@ class NoiseContrastive(Objective):
             "accuracy": lambda: accuracy(self._constant(positive), self._constant(negative)),
             **energy_metrics(*constants),
         }
-        return Loss(noise_contrastive(positive, negative), metrics)
+        loss = noise_contrastive(positive, negative)
+        if self.base_loss is None:
+            return Loss(loss, metrics)
+        of_base = self._of_base(
+            distribution, value, draws, self._constant(negative), through=through
+        )
+        return Loss(loss + of_base - self._constant(of_base), metrics)
+
+    def _of_base(
+        self, distribution: Any, value: Any, draws: Any, negative: Any, *, through: bool
+    ) -> Any:
+        """Loss of the base, in which ``negative`` are constants."""
+        base = distribution.base
+        if self.base_loss == "likelihood":
+            check_base_loss(self.base_loss, base)
+            return -base.log_prob(value)
+        xp = array_namespace(negative)
+        if through:
+            energies, _ = self._frozen(partial(scaled_energy, distribution), draws)
+            negative = negative + energies - self._constant(energies)
+        contrast = xp.logaddexp(xp.zeros_like(negative), -negative)
+        if not through:
+            contrast = contrast * base.log_prob(draws)
+        return -xp.mean(contrast, axis=0)
 
 
 def noise_contrastive(positive: Any, negative: Any) -> Any:

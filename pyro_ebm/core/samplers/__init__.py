@@ -5,7 +5,8 @@ is a frozen dataclass with two methods, ``state = init(potential, position)`` an
 step(potential, state)`` (NumPyro: a key first). It has no length: that belongs to the run, which is
 a *short run* (one position a chain, the last) or a set of *chains* with warm-up. All kernels are
 vectorized over chains, which share a step size, and a scale for each coordinate. MALA and HMC
-accept or reject and leave the density invariant; the two Langevin kernels do not.
+accept or reject and leave the density invariant; the two Langevin kernels do not. Replica exchange
+runs one of the exact ones at several temperatures, whose states travel in that of the cold level.
 
 Kernels know no distribution. A ``Target`` joins the two: the bijection to unconstrained space, and
 the potential there.

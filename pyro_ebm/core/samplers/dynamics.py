@@ -29,6 +29,7 @@ class ChainState(NamedTuple):
         step_size: Step size in use, 0-dimensional or one for each element of the target's batch.
         scale: Standard deviations that coordinates are measured in, broadcasts with ``position``.
         index: Number of steps taken.
+        hotter: States of the hotter levels of replica exchange, the hottest first.
     """
 
     position: Any
@@ -38,12 +39,17 @@ class ChainState(NamedTuple):
     step_size: Any
     scale: Any
     index: Any
+    hotter: tuple["ChainState", ...] = ()
 
     def moved(self, position: Any, potential: Any, gradient: Any) -> "ChainState":
         """Replace what a step changes."""
         return self._replace(
             position=position, potential=potential, gradient=gradient, index=self.index + 1
         )
+
+    def levels(self) -> tuple["ChainState", ...]:
+        """States of all levels, the hottest first; of one where there is no replica exchange."""
+        return (*self.hotter, self)
 
     def units(self) -> tuple[Any, Any]:
         """Step size and scale, shaped to broadcast with positions."""
@@ -62,10 +68,19 @@ class TransitionInfo(NamedTuple):
         acceptance_rate: Probability of acceptance, shape ``(*chains,)``.
         diverging: Whether the move lost more than 1,000 nats or, without acceptance, met a
             gradient that is not finite; shape ``(*chains,)``.
+        swap_rate: Probabilities that neighbouring levels of replica exchange would swap, the
+            hottest first, shape ``(*chains, num_levels - 1)``; None for other samplers.
+        hotter: Statistics of the hotter levels.
     """
 
     acceptance_rate: Any
     diverging: Any
+    swap_rate: Any = None
+    hotter: tuple["TransitionInfo", ...] = ()
+
+    def of_draw(self) -> dict[str, Any]:
+        """Statistics that there are of the draw, by name."""
+        return {k: v for k, v in self._asdict().items() if v is not None and k != "hotter"}
 
 
 def langevin_move(
@@ -112,7 +127,7 @@ def mala_log_acceptance(
     """
     delta = (0.5 * step_size) ** 0.5 * scale * (gradient + proposal_gradient)
     gain = _sum_event(delta * (noise - 0.5 * delta), potential.ndim)
-    return _rejected_where_nan(potential - proposal_potential + gain)
+    return rejected_where_nan(potential - proposal_potential + gain)
 
 
 def hmc_log_acceptance(
@@ -127,7 +142,7 @@ def hmc_log_acceptance(
     """
     kinetic = velocity * velocity - proposal_velocity * proposal_velocity
     gain = 0.5 * _sum_event(kinetic, potential.ndim)
-    return _rejected_where_nan(potential - proposal_potential + gain)
+    return rejected_where_nan(potential - proposal_potential + gain)
 
 
 def kick(velocity: Any, gradient: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
@@ -202,7 +217,7 @@ def _sum_event(x: Any, num_chain_dims: int) -> Any:
     return xp.sum(x, axis=event_axes) if event_axes else x
 
 
-def _rejected_where_nan(log_ratio: Any) -> Any:
-    # A chain never accepts a proposal without a density.
+def rejected_where_nan(log_ratio: Any) -> Any:
+    """Replace NaN by minus infinity: a chain never accepts a proposal without a density."""
     xp = array_namespace(log_ratio)
     return xp.where(xp.isnan(log_ratio), xp.full_like(log_ratio, -math.inf), log_ratio)

@@ -14,7 +14,7 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.columns import Columns
-from pyro_ebm.core.samplers.settings import Kernel, check_exact, check_sampler
+from pyro_ebm.core.samplers.settings import Kernel, Source, check_exact, check_sampler
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class Gibbs(Kernel):
         if self.numeric is not None:
             check_exact(check_sampler(self.numeric, "numeric"))
 
+    def check_bound(self) -> None:
+        """Raise unless the columns of a target are known."""
+        if not self.columns:
+            raise ValueError(
+                f"Expected {self} on a distribution whose columns are known, as in run_chains, "
+                "SMC and objectives, got a potential alone."
+            )
+
     @property
     def has_numbers(self) -> bool:
         """Whether there are numeric columns."""
@@ -68,6 +76,8 @@ class Gibbs(Kernel):
 
 def kernel_for(sampler: Any, target: Any) -> Any:
     """Return a kernel for the columns of a target; raise unless it can move them."""
+    if isinstance(getattr(sampler, "kernel", None), Gibbs):
+        raise ValueError(f"Expected a kernel of real numbers inside of {sampler}, got Gibbs.")
     if isinstance(sampler, Gibbs):
         if target.columns is None:
             raise ValueError(
@@ -77,7 +87,7 @@ def kernel_for(sampler: Any, target: Any) -> Any:
         new = replace(sampler)
         object.__setattr__(new, "columns", target.columns)
         return new
-    if target.columns is not None and not hasattr(sampler, "num_particles"):
+    if target.columns is not None and not isinstance(sampler, Source):
         raise ValueError(f"Expected a sampler of discrete columns, such as Gibbs(), got {sampler}.")
     return sampler
 

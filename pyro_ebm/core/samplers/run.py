@@ -32,7 +32,8 @@ def with_step_sizes(sampler: Any, state: ChainState, num_laws: int) -> ChainStat
         return state
     shape = state.potential.shape[state.potential.ndim - num_laws :]
     xp = array_namespace(state.potential)
-    return state._replace(step_size=xp.broadcast_to(state.step_size, shape))
+    hotter = tuple(with_step_sizes(sampler, level, num_laws) for level in state.hotter)
+    return state._replace(step_size=xp.broadcast_to(state.step_size, shape), hotter=hotter)
 
 
 def tuned(sampler: Any, state: ChainState, info: TransitionInfo) -> ChainState:
@@ -45,7 +46,8 @@ def tuned(sampler: Any, state: ChainState, info: TransitionInfo) -> ChainState:
     xp, rate = array_namespace(info.acceptance_rate), info.acceptance_rate
     rate = xp.mean(rate, axis=tuple(range(rate.ndim - state.step_size.ndim)))
     factor = xp.exp(rate - sampler.target_accept_prob)
-    return state._replace(step_size=state.step_size * factor)
+    hotter = tuple(tuned(sampler, *level) for level in zip(state.hotter, info.hotter, strict=True))
+    return state._replace(step_size=state.step_size * factor, hotter=hotter)
 
 
 def is_tuned(sampler: Any) -> bool:
@@ -86,24 +88,30 @@ def start_chains(
         check_start(distribution, *evaluated)
     if before is None:
         return state
-    return before._replace(potential=state.potential, gradient=state.gradient)
+    if len(before.hotter) != len(state.hotter):
+        raise ValueError(
+            f"Expected `init` to be a state of the same sampler, with {len(state.hotter)} hotter "
+            f"levels, got {len(before.hotter)}."
+        )
+    hotter = [_at(level, begin(level.position)[0]) for level in before.hotter]
+    return _at(before, state)._replace(hotter=tuple(hotter))
 
 
 def kept_draw(
     potential: Callable[[Any], Any], state: ChainState, info: TransitionInfo
-) -> tuple[Any, Any, TransitionInfo]:
+) -> tuple[Any, Any, dict[str, Any]]:
     """Position, potential and statistics of a draw that is kept."""
     if state.potential is not None:
-        return state.position, state.potential, info
+        return state.position, state.potential, info.of_draw()
     value = potential(state.position)
     diverging = info.diverging | ~array_namespace(value).isfinite(value)
-    return state.position, value, info._replace(diverging=diverging)
+    return state.position, value, info._replace(diverging=diverging).of_draw()
 
 
 def summarize_draws(
     distribution: Any,
     target: Any,
-    draws: tuple[Any, Any, TransitionInfo],
+    draws: tuple[Any, Any, dict[str, Any]],
     step_size: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Return samples and statistics from draws of shape ``(num_chains, num_samples, ...)``."""
@@ -111,8 +119,13 @@ def summarize_draws(
     samples, lp = target.value(position), -potential
     if not target.is_unconstrained:
         lp = lp - target.log_volume(position, samples)
-    statistics = {"lp": lp, **info._asdict()}
+    statistics = {"lp": lp, **info}
     statistics["step_size"] = array_namespace(lp).broadcast_to(step_size, lp.shape)
     if isinstance(distribution, HasPotential) and distribution.base is not None:
         statistics["ebm_energy"] = distribution.base.log_prob(samples) - lp
     return samples, statistics
+
+
+def _at(before: ChainState, state: ChainState) -> ChainState:
+    """State with the potential and the gradient of another at the same positions."""
+    return before._replace(potential=state.potential, gradient=state.gradient)

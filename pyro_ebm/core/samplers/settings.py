@@ -22,6 +22,9 @@ _PROTOCOL = ("init", "step", "target_accept_prob", "adapt_mass_matrix")
 class Kernel:
     """Base of the settings of all kernels. A kernel of your own need not derive from it."""
 
+    # Whether steps after `init` leave a density invariant.
+    is_exact: ClassVar[bool] = True
+
     def init(self, *args: Any) -> Any:
         """Start chains at ``(potential, position)``, a position of shape ``(*chains, *event)``."""
         raise NotImplementedError(f"{type(self).__name__} is the settings half of a kernel.")
@@ -60,6 +63,7 @@ class Langevin(Kernel):
     _: KW_ONLY
     temperature: float | Callable[[Any], Any] = 1.0
     noise_scale: float = 1.0
+    is_exact: ClassVar[bool] = False
     target_accept_prob: ClassVar[None] = None
     adapt_mass_matrix: ClassVar[bool] = False
 
@@ -99,6 +103,7 @@ class KineticLangevin(Kernel):
     step_size: float
     _: KW_ONLY
     friction: float = 1.0
+    is_exact: ClassVar[bool] = False
     target_accept_prob: ClassVar[None] = None
     adapt_mass_matrix: ClassVar[bool] = False
 
@@ -174,8 +179,12 @@ class HMC(Kernel):
         check_positive_integer("num_steps", self.num_steps)
 
 
+class Source:
+    """Base of settings of draws from a density that are no run of a kernel."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class SMC:
+class SMC(Source):
     r"""Adaptive tempered sequential Monte Carlo (an SMC sampler): draws with the weights of modes.
 
     Draws of the base, or without one of a standard normal in unconstrained space, are led through
@@ -191,7 +200,8 @@ class SMC:
 
     One population makes all draws of one law, those that plates and ``expand`` add too. Each
     element of the batch of base and context has a population of its own: ``num_particles`` times
-    the cost of a short run, for which a kernel is the ``sampler``.
+    the cost of a short run, for which a kernel is the ``sampler``. So has each draw of
+    ``Predictive``, unless ``parallel=True`` makes one population of them all.
 
     Args:
         num_moves: Moves at each temperature.
@@ -228,16 +238,16 @@ def check_sampler(sampler: Any, name: str = "sampler") -> Any:
 
 
 def check_source(sampler: Any) -> Any:
-    """Return ``sampler``; raise ``TypeError`` unless it is a kernel or :class:`SMC`."""
-    return sampler if isinstance(sampler, SMC) else check_sampler(sampler)
+    """Return ``sampler``; raise ``TypeError`` unless it is a kernel or :class:`Source`."""
+    return sampler if isinstance(sampler, Source) else check_sampler(sampler)
 
 
 def check_exact(sampler: Any) -> None:
     """Raise unless a kernel accepts or rejects its moves."""
-    if isinstance(sampler, Langevin | KineticLangevin):
+    if not getattr(sampler, "is_exact", True):
         raise ValueError(
             "Expected a sampler that accepts or rejects its moves, such as MALA or HMC (others "
-            f"do not leave a density invariant, and weights would be biased), got {sampler}."
+            f"do not leave a density invariant), got {sampler}."
         )
 
 

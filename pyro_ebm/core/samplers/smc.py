@@ -210,7 +210,8 @@ def take_rows(x: Any, chosen: Any) -> Any:
     """Take elements of the first axis, chosen for each element of a batch, ``(N, *batch)``."""
     xp = array_namespace(x)
     index = xp.reshape(chosen, (*chosen.shape, *(1,) * (x.ndim - chosen.ndim)))
-    return xp.take_along_axis(x, xp.broadcast_to(index, x.shape), axis=0)
+    shape = (*chosen.shape, *x.shape[chosen.ndim :])
+    return xp.take_along_axis(x, xp.broadcast_to(index, shape), axis=0)
 
 
 def _is_enough(population: Population, log_share: Any) -> Any:

@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_instance
 from pyro_ebm.core.samplers.checks import describe_divergence
+from pyro_ebm.core.samplers.grid import Grid, describe_large_cells, describe_no_box
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc import MAX_TEMPERATURES, Population
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, log_of_share
@@ -122,13 +123,13 @@ def number_of_draws(sample_shape: Shape, batch_shape: Shape, own_shape: Shape) -
 
 def check_draws(distribution: Any, sampler: Any, draws: Any) -> Iterator[str]:
     """Raise unless draws are finite; yield warnings about them."""
-    is_smc = isinstance(draws, SMCDraws)
     xp = array_namespace(draws.samples)
     if not bool(xp.all(xp.isfinite(draws.samples))):
-        describe = describe_end(distribution) if is_smc else describe_divergence(sampler)
-        raise ValueError(describe)
-    if is_smc:
+        raise ValueError(_describe_no_draws(distribution, sampler))
+    if isinstance(draws, SMCDraws):
         yield from describe_doubts(distribution, draws)
+    if isinstance(sampler, Grid):
+        yield from describe_large_cells(distribution, sampler, draws.acceptance_rate)
 
 
 def check_smc(sampler: Any) -> None:
@@ -174,6 +175,12 @@ def describe_end(distribution: Any) -> str:
         "temperatures, got stuck on the way: its energy is NaN or minus infinity, infinite at all "
         "draws of the base, or too rough for the moves."
     )
+
+
+def _describe_no_draws(distribution: Any, sampler: Any) -> str:
+    if isinstance(sampler, Grid):
+        return describe_no_box(distribution)
+    return describe_end(distribution) if isinstance(sampler, SMC) else describe_divergence(sampler)
 
 
 def _own_and_copies(batch_shape: Shape, own_shape: Shape) -> tuple[Shape, Shape]:

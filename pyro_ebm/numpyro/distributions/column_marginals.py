@@ -8,7 +8,7 @@ from jax import Array, random
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, Normal
 
-from pyro_ebm.core.distributions import column_marginals as core
+from pyro_ebm import column_marginals as core
 from pyro_ebm.numpyro.samplers.columns import ColumnConstraint
 
 
@@ -16,7 +16,7 @@ class ColumnMarginals(core.AbstractColumnMarginals, Distribution):
     """Independent columns of numbers and codes, the base of an energy on a table.
 
     Definition and arguments: the base class
-    :class:`~pyro_ebm.core.distributions.column_marginals.AbstractColumnMarginals`.
+    :class:`~pyro_ebm.column_marginals.AbstractColumnMarginals`.
 
     Example:
         >>> import jax, jax.numpy as jnp

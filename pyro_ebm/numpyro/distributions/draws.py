@@ -1,4 +1,4 @@
-"""Draws of energy-based distributions: by sequential Monte Carlo, or by short runs of a kernel."""
+"""Draws of energy-based distributions: by SMC, on a grid, or by short runs of a kernel."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,15 +9,17 @@ from jax import Array, custom_batching, lax, random
 from jax.tree_util import register_dataclass
 
 from pyro_ebm.core.samplers.gibbs import kernel_for
+from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.samplers.gibbs import Gibbs
+from pyro_ebm.numpyro.samplers.grid import Grid, draw_on_grid
 from pyro_ebm.numpyro.samplers.run import move_values
 from pyro_ebm.numpyro.samplers.smc import family_sums, lead
-from pyro_ebm.numpyro.samplers.target import initial_values
+from pyro_ebm.numpyro.samplers.target import Target, initial_values
 
 register_dataclass(SMCDraws)
 
@@ -33,6 +35,8 @@ def draw_values(
         return replace(draws, samples=values)
     if isinstance(sampler, SMC):
         return _draw_population(rng_key, frozen, sampler, number)
+    if isinstance(sampler, Grid):
+        return _run_grid(rng_key, frozen, sampler, number)
     start_key, chain_key = random.split(rng_key)
     values = initial_values(start_key, frozen, (number,))
     num_laws = len(frozen.batch_shape)
@@ -77,3 +81,20 @@ def _run_population(rng_key: Array, distribution: Any, smc: SMC, number: int) ->
     ancestors = population.ancestors
     sizes = family_sums(ancestors, jnp.ones_like(population.particles.tilt))
     return summarize(population, samples, ancestors[chosen], sizes, visited)
+
+
+def _run_grid(rng_key: Array, distribution: Any, grid: Grid, number: int) -> ShortRun:
+    target = Target.of(distribution)
+    # By a key of its own, so that one grid does for all keys under `vmap`.
+    pilots = target.position(initial_values(random.key(0), distribution, (NUM_PILOTS,)))
+    event_shape = pilots.shape[1 + len(distribution.batch_shape) :]
+
+    def log_density(flat: Array) -> Array:
+        value = -target.potential(flat.reshape(flat.shape[:-1] + event_shape))
+        # Where a bijection overflows there is no density.
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    flat = pilots.reshape((*pilots.shape[: pilots.ndim - len(event_shape)], -1))
+    run = draw_on_grid(rng_key, grid, log_density, flat, number)
+    samples = run.samples.reshape(run.samples.shape[:-1] + event_shape)
+    return replace(run, samples=target.value(samples))

@@ -30,7 +30,7 @@ from pyro_ebm.core.distributions.context import (
 )
 from pyro_ebm.core.distributions.joint import conditional_energy, part_names
 from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, single_value
-from pyro_ebm.core.samplers.settings import check_source
+from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.smc_draws import (
     NUM_REFERENCE_DRAWS,
     arrange,
@@ -104,7 +104,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         context_batch_ndims: int | None = None,
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
-        sampler: Sampler | SMC | None = None,
+        sampler: Sampler | Source | None = None,
         num_sampler_steps: int = 100,
         inverse_temperature: float = 1.0,
         log_normalizer: Callable[[], Array | float] | None = None,

@@ -120,8 +120,8 @@ def _enumerated(
 ) -> Result:
     model = without_plates(distribution)
     target = Target.of_any(model)
-    parts = enumerate_values(target, model.batch_shape, model.event_shape)
-    return sum_over_values(partial(_log_density, model), map(target.position, parts)), ()
+    values = enumerate_values(target, model.batch_shape, model.event_shape, jnp.arange)
+    return sum_over_values(partial(_log_density, model), values), ()
 
 
 @jax.jit

@@ -10,8 +10,9 @@ import numpy as np
 from jax import Array
 
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.evidence.quadrature import Box, event_shape_of, first_box
+from pyro_ebm.core.evidence.quadrature import event_shape_of
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
+from pyro_ebm.core.samplers.boxes import Box, first_box, points_of_grid
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
 # Points whose energies are evaluated at once.
@@ -51,14 +52,9 @@ def _log_density_of_chunk(
     first: Array,
     event_shape: tuple[int, ...],
 ) -> Array:
-    low, high = box
-    *batch_shape, num_dims = low.shape
-    points = first + jnp.arange(_CHUNK)
     # The number of intervals is traced too, so that all grids share one compilation.
-    digits = [points // (num_intervals + 1) ** axis for axis in reversed(range(num_dims))]
-    steps = jnp.stack(digits, axis=-1) % (num_intervals + 1)
-    share = steps.reshape((_CHUNK, *(1 for _ in batch_shape), num_dims)) / num_intervals
-    return _log_density(target, low + share * (high - low), event_shape)
+    points = points_of_grid(box, num_intervals, first + jnp.arange(_CHUNK))
+    return _log_density(target, points, event_shape)
 
 
 @partial(jax.jit, static_argnames="event_shape")

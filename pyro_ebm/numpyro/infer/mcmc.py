@@ -29,6 +29,7 @@ from pyro_ebm.numpyro.samplers.warmup import (
     end_warmup,
     prepare_state,
     schedule,
+    unbraked,
 )
 
 _Learned = tuple[ChainState, Warmup]
@@ -136,7 +137,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         potential = self._potential(model_args, model_kwargs)
         start, warmup = state.chains, state.adapt_state.warmup
         chains, info = self.sampler.step(step_key, potential, braked(start, warmup))
-        learned = chains._replace(step_size=start.step_size), warmup
+        learned = unbraked(chains, start), warmup
         if self._num_warmup:
             warm_up = partial(self._warm_up, state.i, info)
             learned = lax.cond(state.i < self._num_warmup, warm_up, lambda same: same, learned)
@@ -163,14 +164,18 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
     def _potential(
         self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
     ) -> Potential:
-        """Potential of all chains, from shape ``(num_chains, size)`` to ``(num_chains,)``."""
+        """Potential of all chains, from shape ``(*chains, size)`` to ``(*chains,)``."""
         potential_fn = self._potential_fn(*model_args, **(model_kwargs or {}))
 
         def potential(position: Array) -> Array:
             with TrainedByObjective():
                 return potential_fn(self._unravel(position))
 
-        return jax.vmap(potential)
+        def potentials(position: Array) -> Array:
+            rows = position.reshape(-1, position.shape[-1])
+            return jax.vmap(potential)(rows).reshape(position.shape[:-1])
+
+        return potentials
 
     def _start(self, z: Any, potential: Potential, rng_key: Array) -> KernelState:
         if is_prng_key(rng_key):
@@ -187,10 +192,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         chains, warmup = learned
         now = jax.tree.map(lambda flags: flags[i], schedule(self._num_warmup))
         chains, warmup = adapt(self.sampler, chains, info, warmup, now)
-        last = end_warmup(self.sampler, chains, warmup).step_size
+        last = end_warmup(self.sampler, chains, warmup)
         is_last = i + 1 == self._num_warmup
-        step_size = jnp.where(is_last, last, chains.step_size)
-        return chains._replace(step_size=step_size), warmup
+        return jax.tree.map(partial(jnp.where, is_last), last, chains), warmup
 
     def _state(
         self,

@@ -13,7 +13,7 @@ from numpyro.primitives import mutable
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.numpyro.samplers.mala import MALA
-from pyro_ebm.numpyro.samplers.run import move_values
+from pyro_ebm.numpyro.samplers.run import move_levels, move_values
 from pyro_ebm.numpyro.samplers.target import initial_values
 
 
@@ -83,11 +83,12 @@ def _advance(
 ) -> tuple[Array, Array]:
     take_key, start_key, restart_key, move_key = random.split(rng_key, 4)
     taken = random.permutation(take_key, len(values))[: chains.num_chains]
-    fresh = initial_values(start_key, distribution, (chains.num_chains,)).astype(values.dtype)
+    fresh = initial_values(start_key, distribution, (chains.num_chains, *chains.levels))
     restarts = random.bernoulli(restart_key, chains.restart_probability, taken.shape)
     diverged = ~jnp.isfinite(values[taken]).reshape(chains.num_chains, -1).all(axis=1)
-    again = (restarts | diverged).reshape(-1, *(1 for _ in chains.event_shape))
-    start = jnp.where(again, fresh, values[taken])
-    moved = move_values(move_key, chains.sampler, distribution, start, chains.num_steps).samples
+    again = (restarts | diverged).reshape(-1, *(1 for _ in chains.shape[1:]))
+    start = jnp.where(again, fresh.astype(values.dtype), values[taken])
+    run = move_key, chains.sampler, distribution, start, chains.num_steps
+    moved = move_levels(*run) if chains.levels else move_values(*run).samples
     moved = moved.astype(values.dtype)
-    return values.at[taken].set(moved), moved
+    return values.at[taken].set(moved), chains.draws(moved)

@@ -34,6 +34,13 @@ def find_energy(fn: Any) -> EnergyBased | None:
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
 
 
+def find_plain_energy(fn: Any) -> EnergyBased | None:
+    """Energy-based distribution inside of plates alone, if there is one."""
+    while isinstance(fn, Independent | ExpandedDistribution):
+        fn = fn.base_dist
+    return fn if isinstance(fn, EnergyBased) else None
+
+
 def find_mixture(fn: Any) -> Distribution | None:
     """Distribution of a site, if an energy without ``log_normalizer`` is a leaf of it."""
     mixture = _unwrap(fn)

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, random
 
-from pyro_ebm.core.objectives import column_perturbations as core
+from pyro_ebm import column_perturbations as core
 from pyro_ebm.core.objectives.perturbations import check_continuous
 
 

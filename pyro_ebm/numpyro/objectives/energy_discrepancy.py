@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jax import Array, lax, random
 
+from pyro_ebm.column_perturbations import neighbors
 from pyro_ebm.core.objectives import energy_discrepancy as core
-from pyro_ebm.core.objectives.column_perturbations import neighbors
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.objectives.column_perturbations import kernel_on

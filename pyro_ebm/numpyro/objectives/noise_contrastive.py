@@ -4,6 +4,7 @@ from jax import Array, lax
 
 from pyro_ebm.core.objectives import noise_contrastive as core
 from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 
 
@@ -23,6 +24,7 @@ class NoiseContrastive(core.NoiseContrastive):
     """
 
     _constant = staticmethod(lax.stop_gradient)
+    _frozen = staticmethod(frozen_in_parameters)
 
     def loss(
         self,

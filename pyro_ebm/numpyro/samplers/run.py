@@ -20,6 +20,7 @@ from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.missing_modes import describe_missing_modes
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition, check_rng_key
+from pyro_ebm.numpyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.numpyro.samplers.target import (
     Potential,
     Target,
@@ -47,14 +48,20 @@ def short_run(
     num_steps: int,
     num_laws: int = 0,
 ) -> core.ShortRun:
-    def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
-        state, info = sampler.step(key, potential, state)
-        return core.tuned(sampler, state, info), info.acceptance_rate.mean()
-
-    keys = random.split(rng_key, num_steps)
     start = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
-    state, rates = lax.scan(move, start, keys)
-    return core.ShortRun(state.position, rates.mean())
+    state, rate = _steps(rng_key, sampler, potential, start, num_steps)
+    return core.ShortRun(state.position, rate)
+
+
+def move_levels(
+    rng_key: Array, sampler: ReplicaExchange, distribution: Any, values: Array, num_steps: int
+) -> Array:
+    distribution, values = lax.stop_gradient((distribution, values))
+    target = Target.of(distribution)
+    positions = jnp.moveaxis(target.position(values), 1, 0)
+    start = sampler.init_levels(target.potential, positions)
+    state, _ = _steps(rng_key, sampler, target.potential, start, num_steps)
+    return target.value(jnp.stack([level.position for level in state.levels()], 1))
 
 
 def move_values(
@@ -123,6 +130,17 @@ def run_chains(
         ):
             warnings.warn(trouble, stacklevel=2)
     return Chains(samples, statistics, state)
+
+
+def _steps(
+    rng_key: Array, sampler: Sampler, potential: Potential, state: ChainState, num_steps: int
+) -> tuple[ChainState, Array]:
+    def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
+        state, info = sampler.step(key, potential, state)
+        return core.tuned(sampler, state, info), info.acceptance_rate.mean()
+
+    state, rates = lax.scan(move, state, random.split(rng_key, num_steps))
+    return state, rates.mean()
 
 
 def _run(

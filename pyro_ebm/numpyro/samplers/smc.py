@@ -91,13 +91,19 @@ def _resample_population(rng_key: Array, population: core.Population) -> core.Po
 def resample(rng_key: Array, log_weights: Array) -> Array:
     """Draw as many indices as weights by stratified resampling."""
     num_weights = len(log_weights)
-    flat = jax.nn.softmax(log_weights, axis=0).reshape((num_weights, -1))
-    shift = random.uniform(rng_key, flat.shape, flat.dtype)
+    shift = random.uniform(rng_key, log_weights.reshape((num_weights, -1)).shape, log_weights.dtype)
     points = (jnp.arange(num_weights)[:, None] + shift) / num_weights
-    search = partial(jnp.searchsorted, side="right")
-    chosen = jax.vmap(search, in_axes=1, out_axes=1)(jnp.cumsum(flat, axis=0), points)
+    return choose(log_weights, points.reshape(log_weights.shape))
+
+
+def choose(log_weights: Array, points: Array) -> Array:
+    """Choose the indices at which cumulative weights reach some points, both ``(*, *batch)``."""
+    weights = jax.nn.softmax(log_weights, axis=0).reshape((len(log_weights), -1))
+    search = jax.vmap(partial(jnp.searchsorted, side="right"), in_axes=1, out_axes=1)
+    flat = points.reshape((len(points), -1))
+    chosen = search(jnp.cumsum(weights, axis=0), flat).reshape(points.shape)
     # Rounding may leave the sum of all weights a hair below the last point.
-    return jnp.minimum(chosen, num_weights - 1).reshape(log_weights.shape)
+    return jnp.minimum(chosen, len(log_weights) - 1)
 
 
 def family_sums(ancestors: Array, weights: Array) -> Array:

@@ -18,6 +18,7 @@ class Warmup(NamedTuple):
     averaging: core.DualAveraging
     moments: core.Moments
     brakes: Array
+    hotter: tuple["Warmup", ...]
 
 
 class At(NamedTuple):
@@ -35,25 +36,34 @@ def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
         state = state._replace(step_size=jnp.broadcast_to(state.step_size, batch_shape))
     if sampler.adapt_mass_matrix:
         state = state._replace(scale=jnp.broadcast_to(state.scale, state.position.shape[1:]))
-    return state
+    return state._replace(hotter=tuple(prepare_state(sampler, level) for level in state.hotter))
 
 
 def begin_warmup(sampler: Sampler, state: ChainState) -> Warmup:
     averaging = core.begin_dual_averaging(state.step_size)
     is_tuned = sampler.target_accept_prob is not None
     brakes = jnp.ones_like(state.potential if is_tuned else state.step_size)
-    return Warmup(averaging, core.begin_moments(state.position), brakes)
+    hotter = tuple(begin_warmup(sampler, level) for level in state.hotter)
+    return Warmup(averaging, core.begin_moments(state.position), brakes, hotter)
 
 
 def braked(state: ChainState, warmup: Warmup) -> ChainState:
     """State with the step sizes that its chains can take now; :func:`adapt` takes it back."""
-    return state._replace(step_size=state.step_size * warmup.brakes)
+    hotter = tuple(map(braked, state.hotter, warmup.hotter))
+    return state._replace(step_size=state.step_size * warmup.brakes, hotter=hotter)
+
+
+def unbraked(state: ChainState, before: ChainState) -> ChainState:
+    """State with the step sizes that it had before its brakes."""
+    hotter = tuple(map(unbraked, state.hotter, before.hotter))
+    return state._replace(step_size=before.step_size, hotter=hotter)
 
 
 def end_warmup(sampler: Sampler, state: ChainState, warmup: Warmup) -> ChainState:
     if sampler.target_accept_prob is None:
         return state
-    return state._replace(step_size=core.average_step_size(warmup.averaging))
+    hotter = tuple(map(partial(end_warmup, sampler), state.hotter, warmup.hotter))
+    return state._replace(step_size=core.average_step_size(warmup.averaging), hotter=hotter)
 
 
 def schedule(num_warmup: int) -> At:
@@ -70,7 +80,7 @@ def adapt(
     sampler: Sampler, state: ChainState, info: TransitionInfo, warmup: Warmup, at: At
 ) -> tuple[ChainState, Warmup]:
     """Chains and warm-up after a step."""
-    averaging, moments, brakes = warmup
+    averaging, moments, brakes, _ = warmup
     if sampler.target_accept_prob is not None:
         rate = info.acceptance_rate.mean(0)
         averaging = core.dual_averaging(averaging, rate, sampler.target_accept_prob)
@@ -83,7 +93,10 @@ def adapt(
         moments = _where(at.ends, core.begin_moments(state.position), moments)
         restarted = core.begin_dual_averaging(core.average_step_size(averaging))
         averaging = _where(at.ends, restarted, averaging)
-    return state, Warmup(averaging, moments, brakes)
+    levels = zip(state.hotter, info.hotter, warmup.hotter, strict=True)
+    pairs = [adapt(sampler, *level, at) for level in levels]
+    state = state._replace(hotter=tuple(level for level, _ in pairs))
+    return state, Warmup(averaging, moments, brakes, tuple(learned for _, learned in pairs))
 
 
 def _where(condition: Array, yes: Any, no: Any) -> Any:

@@ -7,7 +7,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_ebm.core.distributions import column_marginals as core
+from pyro_ebm import column_marginals as core
 from pyro_ebm.pyro.samplers.columns import ColumnConstraint
 
 
@@ -15,7 +15,7 @@ class ColumnMarginals(core.AbstractColumnMarginals, TorchDistribution):
     """Independent columns of numbers and codes, the base of an energy on a table.
 
     Definition and arguments: the base class
-    :class:`~pyro_ebm.core.distributions.column_marginals.AbstractColumnMarginals`.
+    :class:`~pyro_ebm.column_marginals.AbstractColumnMarginals`.
 
     Example:
         >>> import torch

@@ -1,20 +1,25 @@
-"""Draws of energy-based distributions: by sequential Monte Carlo, or by short runs of a kernel."""
+"""Draws of energy-based distributions: by SMC, on a grid, or by short runs of a kernel."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import pyro
 import torch
+from torch import Tensor
 
 from pyro_ebm.core.samplers.gibbs import kernel_for
+from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
+from pyro_ebm.pyro.samplers.grid import Grid, draw_on_grid
 from pyro_ebm.pyro.samplers.run import move_values
 from pyro_ebm.pyro.samplers.smc import family_sums, lead
-from pyro_ebm.pyro.samplers.target import initial_values
+from pyro_ebm.pyro.samplers.target import Target, initial_values
 
 
 @torch.no_grad()
@@ -28,6 +33,8 @@ def draw_values(
         return replace(draws, samples=values)
     if isinstance(sampler, SMC):
         return _run_population(distribution, sampler, number)
+    if isinstance(sampler, Grid):
+        return _run_grid(distribution, sampler, number)
     values = initial_values(distribution, (number,))
     return move_values(sampler, distribution, values, num_steps, len(distribution.batch_shape))
 
@@ -43,3 +50,20 @@ def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
     ancestors = population.ancestors
     sizes = family_sums(ancestors, torch.ones_like(population.particles.tilt))
     return summarize(population, samples, ancestors[chosen], sizes, visited)
+
+
+def _run_grid(distribution: Any, grid: Grid, number: int) -> ShortRun:
+    target = Target.of(distribution)
+    pilots = target.position(initial_values(distribution, (NUM_PILOTS,)))
+    event_shape = pilots.shape[1 + len(distribution.batch_shape) :]
+
+    def log_density(flat: Tensor) -> Tensor:
+        value = -target.potential(flat.reshape(flat.shape[:-1] + event_shape))
+        # Where a bijection overflows there is no density.
+        return torch.where(value.isnan(), -math.inf, value)
+
+    flat = pilots.reshape((*pilots.shape[: pilots.ndim - len(event_shape)], -1))
+    with pyro.validation_enabled(is_validate=False):
+        run = draw_on_grid(grid, log_density, flat, number)
+    samples = run.samples.reshape(run.samples.shape[:-1] + event_shape)
+    return replace(run, samples=target.value(samples))

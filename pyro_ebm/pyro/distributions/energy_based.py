@@ -23,7 +23,7 @@ from pyro_ebm.core.distributions.checks import (
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
 from pyro_ebm.core.distributions.joint import part_names
 from pyro_ebm.core.distributions.probe import check_rows
-from pyro_ebm.core.samplers.settings import check_source
+from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.smc_draws import (
     NUM_REFERENCE_DRAWS,
     arrange,
@@ -96,7 +96,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         context_batch_ndims: int | None = None,
         event_shape: tuple[int, ...] | None = None,
         support: Any = None,
-        sampler: Sampler | SMC | None = None,
+        sampler: Sampler | Source | None = None,
         num_sampler_steps: int = 100,
         inverse_temperature: float = 1.0,
         log_normalizer: Callable[[], Tensor | float] | None = None,

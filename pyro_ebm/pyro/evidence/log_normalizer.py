@@ -100,8 +100,7 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
 def _enumerated(distribution: EnergyBased, _: core.LogNormalizerSettings) -> Result:
     model = without_plates(distribution)
     target = Target.of_any(model)
-    parts = enumerate_values(target, model.batch_shape, model.event_shape)
-    values = (target.position(torch.as_tensor(part)) for part in parts)
+    values = enumerate_values(target, model.batch_shape, model.event_shape, torch.arange)
     return sum_over_values(lambda value: -target.potential(value), values), ()
 
 

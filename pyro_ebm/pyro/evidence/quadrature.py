@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pyro
 import torch
 from torch import Tensor
 
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.evidence.quadrature import Box, event_shape_of, first_box
+from pyro_ebm.core.evidence.quadrature import event_shape_of
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
+from pyro_ebm.core.samplers.boxes import first_box
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
-
-# Points whose energies are evaluated at once.
-_CHUNK = 2**14
+from pyro_ebm.pyro.samplers.grid import evaluate_on_grid
 
 
 @torch.no_grad()
@@ -28,17 +28,6 @@ def integrate(target: TemperedTarget, position: Tensor) -> tuple[LogNormalizer, 
         # Where a bijection overflows there is no density.
         return torch.where(value.isnan(), -math.inf, value)
 
-    def log_density_on_grid(box: Box, num_intervals: int) -> Tensor:
-        low, high = box
-        *batch_shape, num_dims = low.shape
-        grid_shape = num_dims * (num_intervals + 1,)
-        parts = []
-        for points in torch.arange(math.prod(grid_shape), device=low.device).split(_CHUNK):
-            steps = torch.stack(torch.unravel_index(points, grid_shape), dim=-1).to(low.dtype)
-            share = steps.reshape((-1, *(1 for _ in batch_shape), num_dims)) / num_intervals
-            parts.append(log_density(low + share * (high - low)))
-        return torch.cat(parts).reshape((*grid_shape, *batch_shape))
-
     with pyro.validation_enabled(is_validate=False):
         box = first_box(flat, log_density(flat))
-        return integrate_on_grids(target.distribution, log_density_on_grid, box)
+        return integrate_on_grids(target.distribution, partial(evaluate_on_grid, log_density), box)

@@ -32,7 +32,7 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
         draw = {name: values[index] for name, values in samples.items()}
         with poutine.block(), poutine.trace() as met, poutine.condition(data=draw):
             model(*mcmc._args, **mcmc._kwargs)
-        sites = {name: site for name, site in met.trace.nodes.items() if _is_sample(site)}
+        sites = {name: site for name, site in met.trace.nodes.items() if is_random(site)}
         if not densities:
             names = pointwise_sites(sites.values(), samples, _is_unnormalized)
             densities = {name: [] for name in names}
@@ -41,9 +41,10 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
     return {name: torch.stack(values) for name, values in densities.items()}
 
 
-def _is_sample(site: Any) -> bool:
-    is_random = site["type"] == "sample" and not site_is_subsample(site)
-    return is_random and "_deterministic" not in site["infer"]
+def is_random(site: Any) -> bool:
+    """Whether a site is random or observed, a factor too, and no subsample of a plate."""
+    is_sample = site["type"] == "sample" and not site_is_subsample(site)
+    return is_sample and "_deterministic" not in site["infer"]
 
 
 def _is_unnormalized(fn: Any) -> bool:

@@ -15,7 +15,6 @@ from torch import Tensor
 from pyro_ebm.core.infer import mcmc as settings
 from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
 from pyro_ebm.core.samplers.checks import describe_trouble
-from pyro_ebm.core.samplers.dynamics import TransitionInfo
 from pyro_ebm.core.samplers.run import kept_draw
 from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.samplers.base import Sampler
@@ -94,8 +93,8 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
     def diagnostics(self) -> dict[str, Any]:
         potentials, infos = zip(*self._kept, strict=True)
-        rate = torch.cat([info.acceptance_rate for info in infos])
-        diverging = torch.cat([info.diverging for info in infos])
+        found = {name: torch.cat([info[name] for info in infos]) for name in infos[0]}
+        rate, diverging = found["acceptance_rate"], found.pop("diverging")
         name = f"model {getattr(self.model, '__name__', type(self.model).__name__)}"
         run = self.sampler, name, self._warmup_steps
         for trouble in describe_trouble(*run, rate[None], diverging[None]):
@@ -103,8 +102,8 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         step_size = self._state.step_size
         statistics = {
             "lp": -torch.cat(potentials),
-            "acceptance_rate": rate,
             "step_size": step_size.expand(rate.shape),
+            **found,
         }
         return {
             "divergences": diverging.nonzero()[:, 0].tolist(),
@@ -121,16 +120,22 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         self._warmup_steps = 0
         self._index = 0
         self._mean_rate = 0.0
-        self._kept: list[tuple[Tensor, TransitionInfo]] = []
+        self._kept: list[tuple[Tensor, dict[str, Tensor]]] = []
 
     def _potential(self, position: Tensor) -> Tensor:
+        rows = position.reshape(-1, position.shape[-1])
+        return torch.stack([self._potential_of_row(row) for row in rows]).reshape(
+            position.shape[:-1]
+        )
+
+    def _potential_of_row(self, position: Tensor) -> Tensor:
         try:
-            return self._potential_fn(self._by_site(position[0])).reshape(1)
+            return self._potential_fn(self._by_site(position)).reshape(())
         except Exception as error:
             # Pyro's own kernels count these as divergences, a singular matrix for example.
             if not any(handles(error) for handles in _EXCEPTION_HANDLERS.values()):
                 raise
-            return 0.0 * position.sum(-1) + torch.inf
+            return 0.0 * position.sum() + torch.inf
 
     def _by_site(self, position: Tensor) -> dict[str, Tensor]:
         sizes = {name: self._initial_params[name].shape for name in sorted(self._initial_params)}

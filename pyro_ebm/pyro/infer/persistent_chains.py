@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.pyro.samplers.mala import MALA
-from pyro_ebm.pyro.samplers.run import move_values
+from pyro_ebm.pyro.samplers.run import move_levels, move_values
 from pyro_ebm.pyro.samplers.target import initial_values
 
 
@@ -42,13 +42,13 @@ class PersistentChains(settings.PersistentChains):
         """
         device = values.device
         taken = torch.randperm(len(values), device=device)[: self.num_chains]
-        fresh = initial_values(distribution, (self.num_chains,))
+        fresh = initial_values(distribution, (self.num_chains, *self.levels))
         restarts = torch.rand(self.num_chains, device=device) < self.restart_probability
         diverged = ~torch.isfinite(values[taken]).reshape(self.num_chains, -1).all(dim=1)
-        again = (restarts | diverged).reshape(-1, *(1 for _ in self.event_shape))
-        start = torch.where(again, fresh, values[taken])
-        moved = move_values(self.sampler, distribution, start, self.num_steps).samples
-        return values.index_copy(0, taken, moved), moved
+        again = (restarts | diverged).reshape(-1, *(1 for _ in self.shape[1:]))
+        run = self.sampler, distribution, torch.where(again, fresh, values[taken]), self.num_steps
+        moved = move_levels(*run) if self.levels else move_values(*run).samples
+        return values.index_copy(0, taken, moved), self.draws(moved)
 
 
 class ModuleChains(nn.Module):
@@ -104,7 +104,7 @@ class ChainStore:
                 chains.check(name, values, distribution)
                 distribution = without_plates(distribution)
                 if values is None:
-                    values = initial_values(distribution, chains.shape[:1])
+                    values = initial_values(distribution, (chains.shape[0], *chains.levels))
                 values, self.moved[name] = chains.advance(distribution, values)
                 if self.keeps:
                     # In place: the store holds on to every tensor it was ever given.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.objectives import column_perturbations as core
+from pyro_ebm import column_perturbations as core
 from pyro_ebm.core.objectives.perturbations import check_continuous
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from pyro_ebm.column_perturbations import neighbors
 from pyro_ebm.core.objectives import energy_discrepancy as core
-from pyro_ebm.core.objectives.column_perturbations import neighbors
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.column_perturbations import kernel_on

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from pyro_ebm.core.objectives import noise_contrastive as core
 from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.pyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 
 
@@ -21,6 +22,7 @@ class NoiseContrastive(core.NoiseContrastive):
     """
 
     _constant = staticmethod(Tensor.detach)
+    _frozen = staticmethod(frozen_in_parameters)
 
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, log_normalizer: Tensor | None = None

@@ -32,6 +32,7 @@ class Gibbs(core.Gibbs):
     numeric: Any = MALA()
 
     def init(self, potential: Potential, position: Tensor) -> ChainState:
+        self.check_bound()
         if self.has_numbers:
             return self.numeric.init(potential, position)
         value = potential(position).detach()

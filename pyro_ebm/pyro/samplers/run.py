@@ -11,12 +11,13 @@ from tqdm.auto import trange
 
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers import run as core
-from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.missing_modes import describe_missing_modes
 from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.pyro.samplers.target import (
     Potential,
     Target,
@@ -36,14 +37,23 @@ def short_run(
 
     The last ``num_laws`` dimensions of chains have step sizes of their own to be tuned.
     """
-    total = position.new_zeros(())
     with pyro.validation_enabled(is_validate=False):
         state = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
-        for _ in range(num_steps):
-            state, info = sampler.step(potential, state)
-            state = core.tuned(sampler, state, info)
-            total = total + info.acceptance_rate.mean()
-    return core.ShortRun(state.position, total / num_steps)
+        state, rate = _steps(sampler, potential, state, num_steps)
+    return core.ShortRun(state.position, rate)
+
+
+@torch.no_grad()
+def move_levels(
+    sampler: ReplicaExchange, distribution: Any, values: Tensor, num_steps: int
+) -> Tensor:
+    """Run replica exchange from values of its levels, ``(num_chains, num_levels, *event)``."""
+    target = Target.of(distribution)
+    with pyro.validation_enabled(is_validate=False):
+        positions = target.position(values).unbind(1)
+        state = sampler.init_levels(target.potential, positions)
+        state, _ = _steps(sampler, target.potential, state, num_steps)
+    return target.value(torch.stack([level.position for level in state.levels()], 1))
 
 
 @torch.no_grad()
@@ -112,6 +122,18 @@ def run_chains(
     return chains
 
 
+def _steps(
+    sampler: Sampler, potential: Potential, state: ChainState, num_steps: int
+) -> tuple[ChainState, Tensor]:
+    """Take some steps, and tune the step size; return the mean acceptance too."""
+    total = state.position.new_zeros(())
+    for _ in range(num_steps):
+        state, info = sampler.step(potential, state)
+        state = core.tuned(sampler, state, info)
+        total = total + info.acceptance_rate.mean()
+    return state, total / num_steps
+
+
 def _start(
     sampler: Sampler, distribution: Any, target: Any, num_chains: int, init: Any, *, probes: bool
 ) -> ChainState:
@@ -134,6 +156,6 @@ def _chains(
 ) -> Chains:
     *arrays, infos = zip(*draws, strict=True)
     position, potential = (torch.stack(parts, dim=1) for parts in arrays)
-    info = TransitionInfo(*(torch.stack(parts, dim=1) for parts in zip(*infos, strict=True)))
+    info = {name: torch.stack([info[name] for info in infos], dim=1) for name in infos[0]}
     stacked = position, potential, info
     return Chains(*core.summarize_draws(distribution, target, stacked, state.step_size), state)

@@ -63,13 +63,19 @@ def lead(
 
 def resample(log_weights: Tensor) -> Tensor:
     """Draw as many indices as weights by stratified resampling."""
-    num_weights = len(log_weights)
+    steps = torch.arange(len(log_weights), device=log_weights.device)
+    shift = torch.rand_like(log_weights.movedim(0, -1).contiguous()).movedim(-1, 0)
+    steps = steps.reshape((-1, *(1 for _ in shift.shape[1:])))
+    return choose(log_weights, (steps + shift) / len(log_weights))
+
+
+def choose(log_weights: Tensor, points: Tensor) -> Tensor:
+    """Choose the indices at which cumulative weights reach some points, both ``(*, *batch)``."""
     weights = log_weights.softmax(0).movedim(0, -1).contiguous()
-    steps = torch.arange(num_weights, device=weights.device)
-    points = (steps + torch.rand_like(weights)) / num_weights
+    points = points.movedim(0, -1).contiguous()
     chosen = torch.searchsorted(weights.cumsum(-1), points, right=True)
     # Rounding may leave the sum of all weights a hair below the last point.
-    return chosen.clamp(max=num_weights - 1).movedim(-1, 0)
+    return chosen.clamp(max=len(log_weights) - 1).movedim(-1, 0)
 
 
 def family_sums(ancestors: Tensor, weights: Tensor) -> Tensor:

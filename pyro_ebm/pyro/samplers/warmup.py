@@ -19,12 +19,15 @@ class Warmup:
         self.averaging = core.begin_dual_averaging(state.step_size)
         self.moments = core.begin_moments(state.position)
         self.brakes: Any = 1.0
+        self.hotter = [Warmup(sampler, level, num_warmup) for level in state.hotter]
 
     def braked(self, state: ChainState) -> ChainState:
         """State with the step sizes that its chains can take now."""
         if not torch.is_tensor(self.brakes):
             return state
-        return state._replace(step_size=state.step_size * self.brakes)
+        levels = zip(self.hotter, state.hotter, strict=True)
+        hotter = tuple(warmup.braked(level) for warmup, level in levels)
+        return state._replace(step_size=state.step_size * self.brakes, hotter=hotter)
 
     def adapt(self, index: int, state: ChainState, info: TransitionInfo) -> ChainState:
         """Update what has been learned with step ``index``, and the state with that."""
@@ -45,4 +48,5 @@ class Warmup:
                 self.windows = self.windows[1:]
         if target is not None and index + 1 == self.num_warmup:
             state = state._replace(step_size=core.average_step_size(self.averaging))
-        return state
+        levels = zip(self.hotter, state.hotter, info.hotter, strict=True)
+        return state._replace(hotter=tuple(w.adapt(index, s, i) for w, s, i in levels))

@@ -6,11 +6,11 @@ import pytest
 
 from pyro_ebm.core.evidence.quadrature import (
     check_num_dims,
-    first_box,
     integrate,
     is_fine,
     summarize_grid,
 )
+from pyro_ebm.core.samplers.boxes import first_box
 
 
 def on_grid(log_density, box, num_intervals):

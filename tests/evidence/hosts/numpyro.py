@@ -300,6 +300,13 @@ def importance_log_weights(distribution: Any, num_samples: int) -> Array:
     return importance.importance_log_weights(_next_key(), distribution, num_samples)
 
 
+def nuts(model: Callable, *args: np.ndarray, num_draws: int, num_chains: int) -> Any:
+    options = {"num_samples": num_draws, "num_warmup": num_draws, "num_chains": num_chains}
+    mcmc = infer.MCMC(infer.NUTS(model), **options, chain_method="vectorized", progress_bar=False)
+    mcmc.run(_next_key(), *map(array, args))
+    return ebm.to_arviz(mcmc)
+
+
 def check_conditional(joint: Any, **draws: np.ndarray) -> Any:
     check = ebm.check_conditional(joint)
     return check(_next_key(), **{name: array(x) for name, x in draws.items()})

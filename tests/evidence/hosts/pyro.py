@@ -4,10 +4,12 @@ Networks are torch modules on rows, flows are zuko's. Networks that are trained 
 dictionary by name, and a model or guide registers each of them where it looks it up.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyro
@@ -263,6 +265,17 @@ def draw(distribution: Any, num_samples: int) -> np.ndarray:
 def call(guide: Any, *args: Any) -> dict[str, Any]:
     """Draw from a guide that returns its draws."""
     return {name: value.detach() for name, value in guide(*args).items()}
+
+
+def nuts(model: Callable, *args: np.ndarray, num_draws: int, num_chains: int) -> Any:
+    """Run the host's NUTS after as much warm-up, chain by chain; the result is ArviZ's."""
+    options = {"num_samples": num_draws, "warmup_steps": num_draws, "num_chains": num_chains}
+    # With fewer cores than chains they run here, and Pyro warns.
+    with patch("torch.multiprocessing.cpu_count", lambda: 1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "num_chains=.* is more than available_cpu")
+        mcmc = infer.MCMC(infer.NUTS(model), **options, disable_progbar=True)
+    mcmc.run(*map(array, args))
+    return ebm.to_arviz(mcmc)
 
 
 def check_conditional(joint: Any, **draws: np.ndarray) -> Any:

@@ -96,6 +96,20 @@ def test_lp_is_the_unconstrained_density(host):
     assert data.sample_stats["lp"].values[-1, -1] == pytest.approx(expected, abs=1e-4)
 
 
+def test_replica_exchange_finds_both_modes_of_a_posterior(host):
+    def model(*_):
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 10.0))
+        host.ppl.sample("square", host.dist.Normal(z**2, 1 / 3), obs=host.array(4.0))
+
+    sampler = host.ebm.ReplicaExchange(host.ebm.MALA(), temperatures=(36, 6, 1))
+    mcmc = run(host, sampler, model=model, num_samples=300, num_warmup=100)
+    data = to_arviz(mcmc)
+    z = data.posterior["z"].values
+    assert 0.1 < (z > 0).mean() < 0.9
+    assert (abs(abs(z) - 2) < 5 / 12).all()
+    assert 0.4 < data.sample_stats["acceptance_rate"].mean() < 0.75
+
+
 def test_chains_start_at_initial_params_and_are_independent(host):
     start = {"z": np.array([[-1.0], [1.0], [2.0]]) * np.ones(3), "rate": np.zeros(3)}
     options = {"num_samples": 5, "num_warmup": 0, "num_chains": 3}

@@ -245,6 +245,10 @@ def mcmc(kernel, *args, init_params=None, **options):
     return run
 
 
+def check_modes(mcmc, site, **options):
+    return ebm.check_modes(KEY, mcmc, site, **options)
+
+
 def print_summary(mcmc):
     mcmc.print_summary()
 

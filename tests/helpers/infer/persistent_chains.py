@@ -251,3 +251,27 @@ def test_refusals(host, case, message):
 def test_a_sampler_is_needed(host):
     with pytest.raises(TypeError, match="`sampler` to have init and step, .* got float"):
         host.ebm.PersistentChains(4, (), sampler=0.1)
+
+
+# --- replica exchange ---
+
+
+def test_all_levels_are_stored(host):
+    """Chains that all start in one of two modes, behind a barrier of 10 nats, find the other."""
+
+    def energy(x):
+        return 2.0 * (x**2 - 1.5**2) ** 2 - 0.25 * x**2
+
+    fn = host.ebm.EnergyBased(energy, host.dist.Normal(0.0, 2.0**0.5))
+    sampler = host.ebm.ReplicaExchange(host.ebm.MALA(), temperatures=(16, 4, 1))
+    chains = host.ebm.PersistentChains(500, (), sampler=sampler, buffer_size=600)
+    values = np.full((600, 3), 1.5)
+    values[:2] = np.nan
+    for seed in range(20):
+        values, moved = host.advance(chains, fn, values, seed=seed)
+    assert (values.shape, moved.shape) == ((600, 3), (500,))
+    assert np.isin(moved, values[:, -1]).all()
+    assert (moved > 0).mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(500))
+    between = (abs(values) < 0.75).mean(0)
+    assert between[0] > 0.1
+    assert between[-1] < 0.02

@@ -240,6 +240,10 @@ def mcmc(kernel, *args, num_samples, num_warmup, num_chains=1, init_params=None,
     return run
 
 
+def check_modes(mcmc, site, **options):
+    return ebm.check_modes(mcmc, site, **options)
+
+
 def print_summary(mcmc):
     mcmc.summary()
 

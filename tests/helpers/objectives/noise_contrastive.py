@@ -40,6 +40,44 @@ def test_value_and_gradients_by_hand(host):
     assert set(found.metrics) == {"accuracy", "energy_gap", "energy_scale"}
 
 
+@pytest.mark.parametrize("has_rsample", [True, False])
+@pytest.mark.parametrize("base_loss", [None, "generalized", "likelihood"])
+def test_gradients_of_a_base_that_learns(host, base_loss, has_rsample):
+    """With the energy a x^2 / 2 held constant in it, and N(m, s) as base."""
+    noise, a, log_z, m, s = np.array([-1.1, 0.4, 0.9, 1.7]), 1.3, -0.2, 0.3, 1.2
+    y = m + s * noise
+
+    def given(p):
+        base = host.given_normal(noise, *p["base"], has_rsample=has_rsample)
+        return host.ebm.EnergyBased(lambda x: 0.5 * p["a"] * x**2, base)
+
+    objective = host.ebm.NoiseContrastive(num_samples=len(noise), base_loss=base_loss)
+    params = {"base": np.array([m, s]), "a": a, "log_z": log_z}
+    found = host.step(objective, given, params, X, lambda p: {"log_normalizer": p["log_z"]})
+    h, g = (0.5 * a * z**2 + log_z for z in (X, y))
+    np.testing.assert_allclose(found.loss, softplus(h) + softplus(-g).mean())
+    halves = (sigmoid(h) * X**2 / 2).mean() - (sigmoid(-g) * y**2 / 2).mean()
+    assert found.gradients["a"] == pytest.approx(halves)
+    assert found.gradients["log_z"] == pytest.approx(sigmoid(h).mean() - sigmoid(-g).mean())
+    of_x, of_y = (np.stack([(z - m) / s**2, (z - m) ** 2 / s**3 - 1 / s]) for z in (X, y))
+    if base_loss is None:
+        expected = np.zeros(2)
+    elif base_loss == "likelihood":
+        expected = -of_x.mean(1)
+    elif has_rsample:
+        expected = (sigmoid(-g) * a * y * np.stack([np.ones(4), noise])).mean(1)
+    else:
+        expected = -(softplus(-g) * of_y).mean(1)
+    np.testing.assert_allclose(found.gradients["base"], expected, atol=1e-12)
+
+
+def test_a_base_without_density_has_no_likelihood(host):
+    flat = host.ebm.EnergyBased(lambda x: 0 * x, host.Implicit())
+    objective = host.ebm.NoiseContrastive(num_samples=3, base_loss="likelihood")
+    with pytest.raises(ValueError, match="to be 'generalized' .*, got 'likelihood' for"):
+        host.loss(objective, flat, X)
+
+
 def test_minimum(host, optimized):
     """On exact quantiles of N(0, 1/2), a is 1 and A is log Z."""
     shares = (np.arange(1000) + 0.5) / 1000
@@ -72,6 +110,9 @@ def test_each_context_has_its_log_normalizer(host):
 
 def test_what_does_not_fit(host):
     objective = host.ebm.NoiseContrastive(num_samples=3)
+    with pytest.raises(ValueError, match="a base to draw from, got base=None"):
+        host.loss(objective, host.ebm.EnergyBased(lambda x: x**2, event_shape=()), X)
+    objective = host.ebm.NoiseContrastive(base_loss="generalized")
     with pytest.raises(ValueError, match="a base to draw from, got base=None"):
         host.loss(objective, host.ebm.EnergyBased(lambda x: x**2, event_shape=()), X)
     with pytest.raises(ValueError, match=r"scalar `log_normalizer`, or .* \(\), got shape \(6,\)"):

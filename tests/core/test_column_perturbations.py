@@ -8,8 +8,7 @@ from scipy.linalg import expm
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from pyro_ebm.core.columns import Column
-from pyro_ebm.core.objectives.column_perturbations import (
+from pyro_ebm.column_perturbations import (
     Cyclic,
     Masking,
     Ordinal,
@@ -17,6 +16,7 @@ from pyro_ebm.core.objectives.column_perturbations import (
     Uniform,
     walks,
 )
+from pyro_ebm.core.columns import Column
 from pyro_ebm.core.objectives.energy_discrepancy import mask_one_discrepancy
 from pyro_ebm.core.objectives.perturbations import GaussianPerturbation
 

@@ -1,0 +1,1 @@
+from helpers.infer.check_modes import *  # noqa: F403

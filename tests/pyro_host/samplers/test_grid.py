@@ -1,0 +1,1 @@
+from helpers.samplers.grid import *  # noqa: F403

@@ -1,0 +1,1 @@
+from helpers.samplers.replica_exchange import *  # noqa: F403
