@@ -75,6 +75,8 @@ benchmark: $(STAMP)
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group benchmark
 	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_pyro.py
 	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_numpyro.py
+	@cd tests && $(ONE_THREAD) ../$(BIN)/python -m evidence tempering --quick --host pyro
+	@cd tests && $(ONE_THREAD) ../$(BIN)/python -m evidence tempering --quick --host numpyro
 
 evidence-report: $(STAMP)
 	@cd tests && ../$(BIN)/python -m evidence report
