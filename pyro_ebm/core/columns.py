@@ -94,7 +94,7 @@ def num_states(columns: Columns) -> float:
 
 
 def are_values(columns: Columns, value: Any) -> Any:
-    """Whether each value, shape ``(*batch, num_columns)``, has numbers and codes in its columns."""
+    """Return whether each value, shape ``(*batch, num_columns)``, fits its columns."""
     xp = array_namespace(value)
     if value.shape[-1] != len(columns):
         return xp.zeros(value.shape[:-1], dtype=xp.bool, device=device(value))

@@ -104,3 +104,14 @@ def test_a_conditional_energy_is_trained():
     assert jnp.isfinite(result.losses).all()
     prior = ebm.site_distribution(names["model"], "y", params=result.params)(c, y)
     assert prior.batch_shape == (10,)
+
+
+def test_a_table_is_trained():
+    codes = [random.randint(random.key(k), (50,), 0, size) for k, size in ((0, 5), (1, 12))]
+    table = jnp.stack([random.normal(random.key(2), (50,)), *codes], -1)
+    names = {"ebm": ebm, "numpyro": numpyro, "eqx_module": eqx_module, "table": table}
+    names |= {"energy_net": linear(3, 1, first)}
+    exec(readme.numpyro_code("ColumnMarginals.fit"), names)
+    svi = SVI(names["model"], lambda x: None, optax.adam(1e-3), names["loss"])
+    result = svi.run(random.key(0), 2, table, progress_bar=False)
+    assert jnp.isfinite(result.losses).all()

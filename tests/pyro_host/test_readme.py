@@ -104,3 +104,21 @@ def test_a_conditional_energy_is_trained():
     SVI(names["model"], lambda c, y: None, Adam({"lr": 0.1}), loss).step(c, y)
     assert not torch.equal(before, names["energy"].net.weight)
     assert ebm.site_distribution(names["model"], "y")(c, y).batch_shape == (10,)
+
+
+def test_a_table_is_trained():
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.net(x)[:, 0]
+
+    codes = torch.randint(5, (50,)), torch.randint(12, (50,))
+    table = torch.stack([torch.randn(50), *codes], -1)
+    names = {"ebm": ebm, "pyro": pyro, "energy": First(), "table": table}
+    exec(readme.code("ColumnMarginals.fit"), names)
+    before = names["energy"].net.weight.detach().clone()
+    SVI(names["model"], lambda x: None, Adam({"lr": 0.1}), names["loss"]).step(table)
+    assert not torch.equal(before, names["energy"].net.weight)

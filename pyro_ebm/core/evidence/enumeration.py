@@ -14,7 +14,7 @@ from pyro_ebm.core.numerics import logsumexp
 _MOST, _CHUNK = 2**20, 2**14
 
 
-def enumerate_values(
+def values_of(
     target: Any, batch_shape: tuple[int, ...], event_shape: Any, arange: Callable[[int, int], Any]
 ) -> Iterator[Any]:
     """Yield all values of an event of codes, in parts of shape ``(n, *batch, *event)``.

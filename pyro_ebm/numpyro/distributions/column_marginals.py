@@ -1,4 +1,4 @@
-"""Products of column marginals for NumPyro."""
+"""Independent columns as a NumPyro distribution."""
 
 from typing import Any
 
@@ -13,10 +13,9 @@ from pyro_ebm.numpyro.samplers.columns import ColumnConstraint
 
 
 class ColumnMarginals(core.AbstractColumnMarginals, Distribution):
-    """Independent columns of numbers and codes, the base of an energy on a table.
+    """Product of columns, a pytree whose leaves are the parameters.
 
-    Definition and arguments: the base class
-    :class:`~pyro_ebm.column_marginals.AbstractColumnMarginals`.
+    The base class has the definition and the arguments.
 
     Example:
         >>> import jax, jax.numpy as jnp

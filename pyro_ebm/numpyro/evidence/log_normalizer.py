@@ -16,12 +16,11 @@ from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
-from pyro_ebm.core.evidence.enumeration import enumerate_values, sum_over_values
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.checks import real_array
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.evidence.annealing import (
@@ -29,12 +28,12 @@ from pyro_ebm.numpyro.evidence.annealing import (
     resample_and_move,
     schedule_from_pilot,
 )
+from pyro_ebm.numpyro.evidence.enumeration import enumerate_values
 from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler, check_rng_key
 from pyro_ebm.numpyro.samplers.gibbs import Gibbs
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
-from pyro_ebm.numpyro.samplers.target import Target
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -113,20 +112,8 @@ def _grid(
     return integrate(path, path.target.position(values))
 
 
-def _enumerated(
-    _: Array,
-    distribution: EnergyBased,
-    settings: core.LogNormalizerSettings,  # noqa: ARG001
-) -> Result:
-    model = without_plates(distribution)
-    target = Target.of_any(model)
-    values = enumerate_values(target, model.batch_shape, model.event_shape, jnp.arange)
-    return sum_over_values(partial(_log_density, model), values), ()
-
-
-@jax.jit
-def _log_density(distribution: EnergyBased, value: Array) -> Array:
-    return -distribution.potential(value)
+def _enumerated(_: Array, distribution: EnergyBased, *__: Any) -> Result:
+    return enumerate_values(distribution), ()
 
 
 def _annealed(

@@ -1,4 +1,4 @@
-"""Noise on columns of codes and numbers, as JAX arrays."""
+"""Noise on columns, by random keys."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,6 @@ from pyro_ebm.core.objectives.perturbations import check_continuous
 
 
 def kernel_on(perturbation: Any, columns: Any) -> Any:
-    """Return noise with ``forward`` and ``backward``, on a target with these columns or None."""
     if not isinstance(perturbation, core.ColumnPerturbation):
         return check_continuous(perturbation, columns)
     core.check_has_columns(perturbation, columns)
@@ -22,7 +21,7 @@ def kernel_on(perturbation: Any, columns: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Walks:
-    """Independent noise on each column, the same forward and backward."""
+    """Tables of random walks, and standard deviations of numbers."""
 
     tables: Array
     deviations: Array
@@ -45,7 +44,7 @@ class _Walks:
 
 @dataclass(frozen=True)
 class _Masks:
-    """Columns that are masked, and drawn anew."""
+    """Masks, with the sizes of what they hide."""
 
     perturbation: core.Masking | core.MaskOne
     sizes: Array

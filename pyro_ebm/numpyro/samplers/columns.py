@@ -1,4 +1,4 @@
-"""Columns of numbers and codes as a constraint of NumPyro, and those of its own constraints."""
+"""Discrete supports of NumPyro, column by column."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pyro_ebm.core.numerics import as_real
 
 
 class ColumnConstraint(constraints.Constraint):
-    """Vectors with a number or a code in each column; discrete, as no gradient moves all of it."""
+    """Constraint on vectors of numbers and codes, discrete as a whole."""
 
     is_discrete = True
     event_dim = 1
@@ -36,7 +36,6 @@ class ColumnConstraint(constraints.Constraint):
 
 
 def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
-    """Return columns, and what makes numbers their values; None for a continuous support."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, ColumnConstraint):

@@ -1,4 +1,4 @@
-"""Gibbs sampling of discrete and mixed columns."""
+"""Gibbs sweeps as scans over columns."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,7 @@ from pyro_ebm.numpyro.samplers.target import Potential
 
 @dataclass(frozen=True)
 class Gibbs(core.Gibbs):
-    """Gibbs sampling of columns of codes, with a kernel beside it for columns of numbers.
-
-    Method and arguments: :class:`pyro_ebm.core.samplers.gibbs.Gibbs`.
+    """Gibbs sampling, as :class:`pyro_ebm.core.samplers.gibbs.Gibbs` describes it.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
@@ -45,7 +43,6 @@ class Gibbs(core.Gibbs):
             moved = self._sweep(sweep_key, potential, state.position, state.potential)
             still = jnp.zeros(state.potential.shape, bool)
             return state.moved(*moved, None), TransitionInfo(jnp.ones_like(moved[1]), still)
-        # A scale of zero holds a column.
         held = state._replace(scale=state.scale * core.numeric_mask(self.columns, state.position))
         moving, info = self.numeric.step(number_key, potential, held)
         position, _ = self._sweep(sweep_key, potential, *moving[:2])
@@ -72,5 +69,4 @@ class Gibbs(core.Gibbs):
 
 
 def default_kernel(distribution: Any) -> Gibbs | MALA:
-    """Return the kernel that moves draws of a distribution where none is given."""
     return Gibbs() if distribution.support.is_discrete else MALA()

@@ -44,11 +44,8 @@ def lead(
     evaluate = partial(_evaluate, path, has_gradients=kernel is None)
     population = core.begin(evaluate(position))
     visited = jnp.ones((core.MAX_TEMPERATURES + 1, *population.inverse_temperature.shape))
-    visited = (
-        visited.astype(population.inverse_temperature.dtype)
-        .at[0]
-        .set(population.inverse_temperature)
-    )
+    visited = visited.astype(population.log_normalizer.dtype)
+    visited = visited.at[0].set(population.inverse_temperature)
 
     def goes_on(carry: Any) -> Array:
         _, population, _, count = carry
@@ -59,19 +56,10 @@ def lead(
         rng_key, choice_key, move_key = random.split(rng_key, 3)
         population = _resample_population(choice_key, population)
         keys = random.split(move_key, num_moves)
-        if kernel is None:
-            population, _ = lax.scan(move, population, keys)
-        else:
-            population = _move_by_kernel(keys, population, path, evaluate, kernel)
+        move = _move if kernel is None else partial(_move_by_kernel, kernel, path)
+        population = move(keys, population, evaluate)
         visited = visited.at[count + 1].set(population.inverse_temperature)
         return rng_key, population, visited, count + 1
-
-    def move(population: core.Population, key: Array) -> tuple[core.Population, None]:
-        noise_key, accept_key = random.split(key)
-        here = population.particles
-        uniform = random.uniform(accept_key, here.tilt.shape, here.tilt.dtype)
-        noise = noise_like(noise_key, here.position)
-        return core.move(population, evaluate, noise, uniform, num_moves), None
 
     start = rng_key, population, visited, 0
     _, population, visited, _ = lax.while_loop(goes_on, change, start)
@@ -113,8 +101,19 @@ def family_sums(ancestors: Array, weights: Array) -> Array:
     return sums.reshape(ancestors.shape)
 
 
+def _move(keys: Array, population: core.Population, evaluate: Any) -> core.Population:
+    def move(population: core.Population, key: Array) -> tuple[core.Population, None]:
+        noise_key, accept_key = random.split(key)
+        here = population.particles
+        uniform = random.uniform(accept_key, here.tilt.shape, here.tilt.dtype)
+        noise = noise_like(noise_key, here.position)
+        return core.move(population, evaluate, noise, uniform, len(keys)), None
+
+    return lax.scan(move, population, keys)[0]
+
+
 def _move_by_kernel(
-    keys: Array, population: core.Population, path: Path, evaluate: Any, kernel: Sampler
+    kernel: Sampler, path: Path, keys: Array, population: core.Population, evaluate: Any
 ) -> core.Population:
     potential = path.at(population.inverse_temperature)
 

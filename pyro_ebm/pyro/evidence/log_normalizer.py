@@ -12,11 +12,10 @@ from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
-from pyro_ebm.core.evidence.enumeration import enumerate_values, sum_over_values
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
-from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.evidence.annealing import (
@@ -24,12 +23,13 @@ from pyro_ebm.pyro.evidence.annealing import (
     resample_and_move,
     schedule_from_pilot,
 )
+from pyro_ebm.pyro.evidence.enumeration import enumerate_values
 from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
-from pyro_ebm.pyro.samplers.target import Target, real_array
+from pyro_ebm.pyro.samplers.target import real_array
 
 # Result of a method, and the warnings about it beyond those about its numbers.
 Result = tuple[core.LogNormalizer, Iterable[str]]
@@ -96,12 +96,8 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
     return integrate(path, path.target.position(values))
 
 
-@torch.no_grad()
 def _enumerated(distribution: EnergyBased, _: core.LogNormalizerSettings) -> Result:
-    model = without_plates(distribution)
-    target = Target.of_any(model)
-    values = enumerate_values(target, model.batch_shape, model.event_shape, torch.arange)
-    return sum_over_values(lambda value: -target.potential(value), values), ()
+    return enumerate_values(distribution), ()
 
 
 def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:

@@ -51,12 +51,8 @@ def lead(
         increment = core.next_increment(bounds, population)
         chosen = resample(core.log_weights(population, increment))
         population = core.resampled(population, increment, chosen)
-        if kernel is not None:
-            population = _move_by_kernel(population, path, evaluate, kernel, num_moves)
-        for _ in range(0 if kernel is not None else num_moves):
-            noise = torch.randn_like(population.particles.position)
-            uniform = torch.rand_like(population.particles.tilt)
-            population = core.move(population, evaluate, noise, uniform, num_moves)
+        move = _move if kernel is None else partial(_move_by_kernel, kernel, path)
+        population = move(population, evaluate, num_moves)
         visited.append(population.inverse_temperature)
     return population, torch.stack(visited)
 
@@ -83,8 +79,16 @@ def family_sums(ancestors: Tensor, weights: Tensor) -> Tensor:
     return torch.zeros_like(weights).scatter_add(0, ancestors.long(), weights)
 
 
+def _move(population: core.Population, evaluate: Any, num_moves: int) -> core.Population:
+    for _ in range(num_moves):
+        noise = torch.randn_like(population.particles.position)
+        uniform = torch.rand_like(population.particles.tilt)
+        population = core.move(population, evaluate, noise, uniform, num_moves)
+    return population
+
+
 def _move_by_kernel(
-    population: core.Population, path: Path, evaluate: Any, kernel: Sampler, num_moves: int
+    kernel: Sampler, path: Path, population: core.Population, evaluate: Any, num_moves: int
 ) -> core.Population:
     potential = path.at(population.inverse_temperature)
     state = core.state_of(population, kernel, potential)

@@ -1,0 +1,53 @@
+"""Exact log-normalizers of codes, and brackets that contain them."""
+
+import math
+
+import numpy as np
+import pytest
+
+rng = np.random.default_rng(0)
+
+
+def ising(host, num_bits=16, batch_shape=()):
+    """A chain of bits in pairs: Z is known by its transfer matrix."""
+    base = host.dist.Bernoulli(host.array(np.full((*batch_shape, num_bits), 0.5))).to_event(1)
+    return host.ebm.EnergyBased(lambda x: -1.5 * (x[:, 1:] * x[:, :-1]).sum(-1), base)
+
+
+def log_z_of_chain(num_bits=16):
+    transfer = np.array([[1.0, 1.0], [1.0, math.exp(1.5)]])
+    return math.log(np.linalg.matrix_power(transfer, num_bits - 1).sum()) - num_bits * math.log(2)
+
+
+def test_sum_over_all_values(host):
+    result = host.log_normalizer(ising(host), method="enumeration")
+    assert float(result.estimate) == pytest.approx(log_z_of_chain(), abs=1e-4)
+    assert float(result.upper - result.lower) == 0.0
+    batched = host.log_normalizer(ising(host, 3, (2,)), method="enumeration")
+    np.testing.assert_allclose(np.asarray(batched.estimate), [log_z_of_chain(3)] * 2, atol=1e-5)
+
+
+def test_brackets_contain_the_sum(host):
+    result = host.log_normalizer(ising(host), num_samples=200, num_temperatures=20, num_moves=10)
+    assert float(result.lower) < log_z_of_chain() < float(result.upper)
+    assert float(result.upper - result.lower) < 1.0
+
+
+def test_bracket_of_a_mixed_event(host):
+    columns = [host.ebm.Column.numeric(), host.ebm.Column.nominal(3)]
+    base = host.ebm.ColumnMarginals(columns, [0.0, 0.0], [2.0, 1.0], np.log(np.full((2, 3), 1 / 3)))
+    # Per code c, the mean of exp(-(x - c)^2 / 2) under N(0, 4).
+    model = host.ebm.EnergyBased(lambda x: 0.5 * (x[:, 0] - x[:, 1]) ** 2, base)
+    log_z = math.log(np.mean([math.exp(-(c**2) / 10) / math.sqrt(5) for c in range(3)]))
+    result = host.log_normalizer(model, num_samples=400, num_temperatures=30, num_moves=20)
+    assert float(result.lower) < log_z < float(result.upper)
+
+
+def test_too_many_values(host):
+    with pytest.raises(ValueError, match="at most 1048576 values .* got 2.1e"):
+        host.log_normalizer(ising(host, 21), method="enumeration")
+    normal = host.ebm.EnergyBased(lambda x: 0 * x, host.dist.Normal(0.0, 1.0))
+    with pytest.raises(ValueError, match="discrete support"):
+        host.log_normalizer(normal, method="enumeration")
+    with pytest.raises(ValueError, match="use 'enumeration' or 'annealed'"):
+        host.log_normalizer(ising(host, 3), method="grid")

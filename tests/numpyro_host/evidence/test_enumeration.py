@@ -1,0 +1,1 @@
+from helpers.evidence.enumeration import *  # noqa: F403
