@@ -1,5 +1,7 @@
-"""Toy distributions and small real images."""
+"""Toy distributions, as codes too, and small real images."""
 
+from pyro_ebm.datasets.codes import Codes as Codes
+from pyro_ebm.datasets.codes import codes as codes
 from pyro_ebm.datasets.images import Digits as Digits
 from pyro_ebm.datasets.images import Split as Split
 from pyro_ebm.datasets.images import digits as digits

@@ -165,6 +165,12 @@ def _draw_rings(rng: Generator, n: int) -> Array:
     return radius * _on_circle(2 * np.pi * rng.random(n)) + _noise(rng, n, 0.08)
 
 
+def _draw_circles(rng: Generator, n: int) -> Array:
+    radius = 3.0 * np.where(np.arange(n) < n // 2, 1.0, 0.5)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    return rng.permutation(radius[:, None] * _on_circle(angle) + _noise(rng, n, 0.24))
+
+
 def _draw_two_moons(rng: Generator, n: int) -> Array:
     moon = _on_circle(np.pi * rng.random(n))
     lower = rng.integers(2, size=(n, 1))
@@ -185,6 +191,7 @@ TOYS: Mapping[str, Toy] = {
     for toy in (
         _mixture("25_gaussians", _GRID.reshape(25, 2) / _SHRINK, 0.2 / _SHRINK),
         _mixture("8_gaussians", _COMPASS / _SHRINK, 0.5 / _SHRINK),
+        Toy(name="circles", draw=_draw_circles),
         Toy(name="checkerboard", draw=_draw_checkerboard, density=_checkerboard_density),
         Toy(name="pinwheel", draw=_draw_pinwheel),
         Toy(name="rings", draw=_draw_rings),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pyro_ebm.datasets import TOYS, Toy, bimodal, digits, toy
+from pyro_ebm.datasets import TOYS, Toy, bimodal, codes, digits, toy
 
 ALL = [*TOYS.values(), bimodal(0.3)]
 WITH_DENSITY = [t for t in ALL if t.density is not None]
@@ -27,7 +27,7 @@ def grid(distribution):
 
 def test_names_of_toys():
     assert set(TOYS) == {
-        *("25_gaussians", "8_gaussians", "checkerboard", "pinwheel"),
+        *("25_gaussians", "8_gaussians", "checkerboard", "circles", "pinwheel"),
         *("rings", "swiss_roll", "two_moons", "two_spirals"),
     }
     assert {t.name for t in WITH_DENSITY} == {
@@ -172,3 +172,30 @@ def test_digits_are_split_by_seed():
     assert all(len(np.unique(part.labels)) == 10 for part in data)
     np.testing.assert_array_equal(data.test.images, digits().test.images)
     assert not np.array_equal(data.test.images, digits(seed=1).test.images)
+
+
+@pytest.mark.parametrize(("base", "num_digits"), [(2, 16), (5, 8), (10, 6)])
+def test_codes_are_read_back(base, num_digits):
+    written = codes("two_moons", base, num_digits)
+    x = written.toy.sample(500, seed=3)
+    digits = written.encode(x)
+    assert digits.shape == (500, 2 * num_digits)
+    assert (digits.min(), digits.max()) == (0, base - 1)
+    cell = 2 * (written.reach + 1) / base**num_digits
+    np.testing.assert_allclose(written.decode(digits), x, atol=cell)
+    np.testing.assert_array_equal(written.encode(written.decode(digits)), digits)
+
+
+def test_neighbors_differ_in_one_bit():
+    # Of one coordinate, away from zero.
+    written = codes("8_gaussians")
+    step = (written.reach + 1) / 2**15
+    x = np.stack([0.5 + step * np.arange(100), np.full(100, 0.5)], -1)
+    assert set(abs(np.diff(written.encode(x), axis=0)).sum(-1)) == {1}
+
+
+def test_codes_that_no_number_holds():
+    with pytest.raises(ValueError, match="got 60 digits of base 2"):
+        codes("rings", 2, 60)
+    with pytest.raises(ValueError, match="`base` to be an integer of at least 2, got 1"):
+        codes("rings", 1)

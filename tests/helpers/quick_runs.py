@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from evidence import digits
 from evidence.experiments import (
+    bit_codes,
     bounds_digits,
     bounds_planes,
     bounds_sandwich,
@@ -54,6 +55,11 @@ def energies_separate(host: Any, nets: Nets, by: float) -> bool:
 def check_planes(host: Any) -> None:
     figures = planes.run(host, 0, **planes.QUICK)
     assert figures["difference"] > -1.3  # the base alone: -1.6
+
+
+def check_bit_codes(host: Any) -> None:
+    figures = bit_codes.run(host, 0, **bit_codes.QUICK)
+    assert figures["NLL"] < 22.17  # the base alone: 22.18
 
 
 def check_gaussians_25(host: Any) -> None:
