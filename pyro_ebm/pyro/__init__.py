@@ -15,6 +15,7 @@ from pyro_ebm.column_perturbations import (
     Uniform,
 )
 from pyro_ebm.core.columns import Column
+from pyro_ebm.core.evidence.code_probabilities import code_probabilities
 from pyro_ebm.core.evidence.log_density import log_density
 from pyro_ebm.core.objectives.divergences import alpha_divergence
 from pyro_ebm.pyro.distributions.column_marginals import ColumnMarginals
@@ -104,6 +105,7 @@ __all__ = [
     "check_conditional",
     "check_model",
     "check_modes",
+    "code_probabilities",
     "generator_bounds",
     "log_density",
     "log_det_jtj",

@@ -14,7 +14,7 @@ the estimate, `predicted` the mean of its standard error, `evaluations` the grad
 - narrow: one normal of sd .15 or .02 in 2 or 32 dimensions; base N(0, 1);
 - wide and narrow: 16-d, 8 apart, sd .3 and .9, equal weights; base N(0, 2). A path from the base
   misses the narrow one, and nothing shows it: log Z is low by log 2;
-- quartic: 1-d, energy x^4 - 2 x; base N(0, 1). The one center is its mean, sd .453. Chains that
+- quartic: 1-d, energy x^4 - 2 x; base N(0, 1). The one center is its mean, sd .450. Chains that
   start in its tails get stuck there.
 """
 

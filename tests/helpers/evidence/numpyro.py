@@ -50,6 +50,11 @@ def array(values):
     return xp.asarray(np.asarray(values), float)
 
 
+def whole(x):
+    """Numbers as integers."""
+    return x.astype(int)
+
+
 def random_normal(*shape):
     return random.normal(KEY, shape)
 

@@ -45,6 +45,11 @@ def array(values):
     return xp.as_tensor(np.asarray(values), dtype=xp.get_default_dtype())
 
 
+def whole(x):
+    """Numbers as integers."""
+    return x.long()
+
+
 def random_normal(*shape):
     return xp.randn(shape)
 

@@ -1,0 +1,55 @@
+"""Probabilities of the codes of one column, given all others."""
+
+from typing import Any
+
+from array_api_compat import array_namespace, device
+
+from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.distributions.checks import check_energy_based
+from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased
+from pyro_ebm.core.numerics import logsumexp
+
+
+def code_probabilities(distribution: Any, value: Any, column: int) -> Any:
+    r"""Evaluate the probabilities of the codes of a column, given the other columns, exactly.
+
+    .. math::
+        p(x_c = v \mid x_{-c}) = \frac{e^{-U(v, x_{-c})}}{\sum_{u} e^{-U(u, x_{-c})}}
+
+    With labels in the column this is a classifier. :math:`\log Z` cancels, and one call of the
+    energy, on as many values as there are codes, gives all.
+
+    Args:
+        distribution: An energy-based distribution whose events have columns of codes.
+        value: Values, shape ``(*sample, *batch, *event)``; those in the column are ignored.
+        column: Number of the column, in the flattened event.
+
+    Returns:
+        Shape ``(*sample, *batch, size)``, with gradients in the parameters.
+
+    Raises:
+        TypeError: If the distribution is none of ours.
+        ValueError: If there is no such column, or it is numeric.
+    """
+    check_energy_based(distribution, AbstractEnergyBased)
+    target = distribution._target_class.of_any(distribution)
+    size = _size(target.columns, column)
+    value = target.position(value)
+    xp, event_shape = array_namespace(value), tuple(distribution.event_shape)
+    batch_shape = value.shape[: value.ndim - len(event_shape)]
+    flat = xp.reshape(value, (*batch_shape, len(target.columns)))
+    here = xp.arange(flat.shape[-1], device=device(flat)) == column
+    codes = xp.arange(size, dtype=flat.dtype, device=device(flat))
+    values = xp.where(here, xp.reshape(codes, (-1,) + (1,) * flat.ndim), flat)
+    log_p = -target.potential(xp.reshape(values, (size, *batch_shape, *event_shape)))
+    return xp.exp(xp.moveaxis(log_p - logsumexp(log_p), 0, -1))
+
+
+def _size(columns: Any, column: Any) -> int:
+    if columns is None:
+        raise ValueError("Expected events with columns of codes, got a continuous support.")
+    check_positive_integer("column", column, minimum=0)
+    if column >= len(columns) or columns[column].is_numeric:
+        got = "a numeric one" if column < len(columns) else f"{column} of {len(columns)} columns"
+        raise ValueError(f"Expected `column` to be the number of a column of codes, got {got}.")
+    return columns[column].size

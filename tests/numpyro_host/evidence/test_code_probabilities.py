@@ -1,0 +1,1 @@
+from helpers.evidence.code_probabilities import *  # noqa: F403
