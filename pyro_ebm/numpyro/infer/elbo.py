@@ -129,6 +129,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         record_key, normalizer_key = random.split(random.fold_in(rng_key, 0))
         recorder = self._record(record_key, params, model, guide, args, kwargs)
         states, values = _advance_chains(random.fold_in(rng_key, 1), recorder)
+        self._check_discrete(recorder)
         if recorder.sites:
             emitter = FactorEmitter(self.objective, values)
             model, guide = emitter(model), emitter.guide(guide)
@@ -146,6 +147,16 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
             total = self._log_normalizer(normalizer_key, list(recorder.sites.values()))
             result = {**result, "loss": result["loss"] + total}
         return result
+
+    def _check_discrete(self, recorder: SiteRecorder) -> None:
+        """Raise if the stock ELBO has no gradient with a discrete energy-based latent."""
+        for name in () if self.can_infer_discrete else recorder.sites:
+            if recorder.latents.get(name):
+                raise ValueError(
+                    f"Expected EnergyELBO(objective, TraceGraph_ELBO()) with the discrete latent "
+                    f"site {name!r}, whose guide learns by score functions, got "
+                    f"{type(self.elbo).__name__}."
+                )
 
     def _check_particles(self, mutables: set[str]) -> None:
         if mutables and self.num_particles > 1:

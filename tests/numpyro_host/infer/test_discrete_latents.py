@@ -1,0 +1,60 @@
+"""A prior over bits in a latent-variable model, whose guide learns by score functions."""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from jax import random
+from numpyro.infer import MCMC, NUTS, SVI, TraceGraph_ELBO
+
+import pyro_ebm.numpyro as ebm
+
+MIXING = jnp.array([[2.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, -1.0], [0.0, 0.0, 2.0, 1.0]])
+OBJECTIVE = ebm.EnergyDiscrepancy(perturbation=ebm.Uniform(1.0))
+
+
+def data(number=400):
+    bits, noise = random.split(random.key(0))
+    z = 1.0 * (random.uniform(bits, (number, 3)) < jnp.array([0.2, 0.5, 0.9]))
+    return z.mean(0), z @ MIXING + 0.4 * random.normal(noise, (number, 4))
+
+
+def model(x):
+    weights = numpyro.param("weights", jnp.zeros(3))
+    base = dist.Bernoulli(jnp.full(3, 0.5)).to_event(1)
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", ebm.EnergyBased(lambda z: -(z * weights).sum(-1), base))
+        numpyro.sample("x", dist.Normal(z @ MIXING, 0.4).to_event(1), obs=x)
+
+
+def guide(x):
+    slope = numpyro.param("slope", 4.0)
+    logits = slope * (x @ jnp.linalg.pinv(MIXING) - 0.5)
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Bernoulli(logits=logits).to_event(1))
+
+
+def test_prior_and_guide_learn():
+    share, x = data()
+    svi = SVI(model, guide, optax.adam(0.03), ebm.EnergyELBO(OBJECTIVE, TraceGraph_ELBO()))
+    params = svi.run(random.key(0), 300, x, progress_bar=False).params
+    assert jax.nn.sigmoid(params["weights"]).tolist() == pytest.approx(share.tolist(), abs=0.06)
+    assert params["slope"] > 5.0  # The posterior is sharp.
+
+
+def test_elbo_without_score_functions_is_refused():
+    svi = SVI(model, guide, optax.adam(0.03), ebm.EnergyELBO(OBJECTIVE))
+    with pytest.warns(UserWarning, match="discrete latent variables"):
+        state = svi.init(random.key(0), jnp.zeros((2, 4)))
+    with pytest.raises(
+        ValueError, match=r"TraceGraph_ELBO\(\)\) with the discrete latent site 'z'"
+    ):
+        svi.update(state, jnp.zeros((2, 4)))
+
+
+def test_nuts_refuses():
+    mcmc = MCMC(NUTS(model), num_samples=1, num_warmup=1, progress_bar=False)
+    with pytest.raises(RuntimeError, match="EnergyBased distribution at site z"):
+        mcmc.run(random.key(0), jnp.zeros((2, 4)))
