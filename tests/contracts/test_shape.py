@@ -26,11 +26,11 @@ TESTS, EVIDENCE = split_tests(ROOT)
 def test_size_of_the_package():
     size = Size.of(PACKAGE)
     # What stands: 14,500 and 8,550 before energies were bound, of an aim of 14,200 and 8,400.
-    assert size.physical <= 22_690
-    assert size.code <= 13_550
+    assert size.physical <= 22_860
+    assert size.code <= 13_660
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 23_990), (EVIDENCE, 4_830)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 24_190), (EVIDENCE, 4_970)])
 def test_size_of_the_tests(files, limit):
     # What stands, 1,600 lines of recorded numbers included; the aim for tests is 16,000.
     assert Size.of(files).physical <= limit
