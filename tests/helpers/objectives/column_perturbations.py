@@ -129,21 +129,35 @@ def bits(host):
     return prior
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda ebm: ebm.ContrastiveDivergence(num_steps=2),
-        lambda ebm: ebm.MaximumLikelihood(num_samples=400),
-    ],
-    ids=["contrastive divergence", "maximum likelihood"],
-)
-def test_other_objectives_on_bits(host, make):
+OTHERS = {
+    "contrastive divergence": lambda ebm: ebm.ContrastiveDivergence(num_steps=2),
+    "maximum likelihood": lambda ebm: ebm.MaximumLikelihood(num_samples=400),
+    "KALE": lambda ebm: ebm.KALE(num_samples=400),
+    "noise contrast": lambda ebm: ebm.NoiseContrastive(num_samples=400),
+    "pseudo-spherical": lambda ebm: ebm.PseudoSpherical(1.0, num_steps=2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_objectives_on_bits(host, name):
     x = (rng.uniform(size=(2000, 3)) < [0.2, 0.5, 0.7]).astype(float)
+    has_number = name == "noise contrast"
+    start = {"w": np.zeros(3)} | ({"a": 0.0} if has_number else {})
     path = host.train(
-        make(host.ebm), bits(host), {"w": np.zeros(3)}, x, num_steps=150, learning_rate=0.05
-    )["w"][-50:].mean(0)
-    mean = x.mean(0)
-    np.testing.assert_allclose(path, np.log(mean / (1 - mean)), atol=0.12)
+        OTHERS[name](host.ebm),
+        bits(host),
+        start,
+        x,
+        (lambda p: {"log_normalizer": p["a"]}) if has_number else None,
+        num_steps=150,
+        learning_rate=0.05,
+    )
+    weights, mean = path["w"][-50:].mean(0), x.mean(0)
+    expected = np.log(mean / (1 - mean))
+    np.testing.assert_allclose(weights, expected, atol=0.15)
+    if has_number:
+        log_z = np.log((1 + np.exp(expected)) / 2).sum()
+        assert path["a"][-50:].mean() == pytest.approx(log_z, abs=0.1)
 
 
 @pytest.mark.parametrize(
