@@ -152,7 +152,8 @@ def check_spread(
         raise ValueError(
             f"Expected log Z to be the same for all values of {[*draws]}, got a {result}: the "
             "posterior is wrong. Train on pairs, joint = EnergyBased(energy, Joint(theta=prior, "
-            "x=base)), with parameters from the prior and data from the simulator."
+            "x=base)), with parameters from the prior and data from the simulator; if it was, for "
+            "longer."
         )
     return result
 
