@@ -8,12 +8,13 @@ from array_api_compat import array_namespace
 
 def as_real(x: Any) -> Any:
     """Convert integers and Booleans to the default floating-point numbers; others are unchanged."""
-    return x * 1.0 if _is_whole(x.dtype) else x
+    return x * 1.0 if _is_whole(type(x.dtype), x.dtype) else x
 
 
 @cache
-def _is_whole(dtype: Any) -> bool:
-    # By name, once for each type: samplers ask at every step, and `isdtype` takes its time.
+def _is_whole(_: type, dtype: Any) -> bool:
+    # By name, once for each type: samplers ask at every step, and `isdtype` takes its time. The
+    # class beside it: types of different libraries may have one hash, and refuse comparison.
     return "int" in str(dtype) or "bool" in str(dtype)
 
 
