@@ -30,7 +30,7 @@ def test_size_of_the_package():
     assert size.code <= 13_660
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 24_190), (EVIDENCE, 4_970)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 24_200), (EVIDENCE, 4_970)])
 def test_size_of_the_tests(files, limit):
     # What stands, 1,600 lines of recorded numbers included; the aim for tests is 16,000.
     assert Size.of(files).physical <= limit
