@@ -7,8 +7,9 @@ kernel back too. As :math:`t \to \infty` energy discrepancy becomes maximum like
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive
 from pyro_ebm.core.columns import Column, Columns
-from pyro_ebm.core.objectives.perturbations import ColumnPerturbation, GaussianPerturbation
+from pyro_ebm.core.objectives.perturbations import (
+    ColumnPerturbation,
+    GaussianPerturbation,
+    check_continuous,
+)
 from pyro_ebm.core.objectives.settings import convert_fields
 from pyro_ebm.core.samplers.gibbs import alternatives, blocks
 
@@ -196,6 +201,26 @@ class Product(ColumnPerturbation):
                 )
 
 
+def kernel_on(
+    perturbation: Any, columns: Columns | None, of_walks: Callable[..., Any], of_masks: Any
+) -> Any:
+    """Return noise with ``forward`` and ``backward``, on a target with these columns or None.
+
+    Args:
+        perturbation: Noise of columns; noise on numbers is checked, and returned as it is.
+        columns: Columns of the target.
+        of_walks: Makes the host's noise from the results of :func:`walks`.
+        of_masks: Makes that of masks from a perturbation and sizes of columns.
+    """
+    if not isinstance(perturbation, ColumnPerturbation):
+        return check_continuous(perturbation, columns)
+    columns = check_has_columns(perturbation, columns)
+    if isinstance(perturbation, Masking | MaskOne):
+        return of_masks(perturbation, check_codes(perturbation, columns))
+    return of_walks(*walks(perturbation, columns))
+
+
+@lru_cache
 def walks(perturbation: Any, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     """Tabulate independent noise on each column.
 
@@ -225,24 +250,25 @@ def neighbors(target: Any, x: Any) -> Any:
     Raises:
         ValueError: If the target has no columns of codes alone.
     """
-    check_has_columns(MaskOne(exact=True), target.columns)
-    check_codes(MaskOne(exact=True), target.columns)
-    xp, num_columns = array_namespace(x), len(target.columns)
+    columns = check_has_columns(MaskOne(exact=True), target.columns)
+    check_codes(MaskOne(exact=True), columns)
+    xp, num_columns = array_namespace(x), len(columns)
     flat = xp.reshape(x, (-1, num_columns))
     rows = [flat[None, ...]]
-    for size, columns in blocks(target.columns):
-        rows += [alternatives(flat, column, size) for column in columns]
+    for size, run in blocks(columns):
+        rows += [alternatives(flat, column, size) for column in run]
     rows = xp.concat(rows)
     return xp.reshape(rows, (rows.shape[0], *x.shape))
 
 
-def check_has_columns(perturbation: Any, columns: Columns | None) -> None:
-    """Raise unless a target has columns of codes."""
+def check_has_columns(perturbation: Any, columns: Columns | None) -> Columns:
+    """Return the columns of a target; raise unless it has some of codes."""
     if columns is None:
         raise ValueError(
             f"Expected a discrete support for {perturbation}, got a continuous one: give a "
             "`variance`."
         )
+    return columns
 
 
 def check_codes(perturbation: Any, columns: Columns) -> np.ndarray:

@@ -44,7 +44,7 @@ class Column:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether values are real numbers."""
+        """Presence of real numbers in place of codes."""
         return self.kind == "numeric"
 
     @classmethod

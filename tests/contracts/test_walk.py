@@ -10,7 +10,7 @@ from contracts.walk import PACKAGE, walk
 def test_log_normalizer_stays_near_its_room(host):
     found = walk(PACKAGE / host, "log_normalizer")
     assert found.num_rooms <= 6
-    assert found.num_returns <= 14
+    assert found.num_returns <= 12
 
 
 FILES = {

@@ -7,6 +7,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.columns import Columns, num_states
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.numerics import logsumexp
 
@@ -14,16 +15,16 @@ from pyro_ebm.core.numerics import logsumexp
 _MOST, _CHUNK = 2**20, 2**14
 
 
-def values_of(
-    target: Any, batch_shape: tuple[int, ...], event_shape: Any, arange: Callable[[int, int], Any]
-) -> Iterator[Any]:
+def values_of(path: Any, arange: Callable[[int, int], Any]) -> Iterator[Any]:
     """Yield all values of an event of codes, in parts of shape ``(n, *batch, *event)``.
 
-    ``arange`` is the host's.
+    The batch is that of base and context; ``arange`` is the host's.
 
     Raises:
         ValueError: If the event has numbers, or more than a million values.
     """
+    distribution, target = path.distribution, path.target
+    shape = (*own_shape(distribution), *distribution.event_shape)
     columns = _check_columns(target.columns)
     total, stride, strides = int(num_states(columns)), 1, []
     for column in reversed(columns):
@@ -33,9 +34,9 @@ def values_of(
         index = arange(start, min(start + _CHUNK, total))
         xp, pairs = array_namespace(index), zip(columns, reversed(strides), strict=True)
         codes = xp.stack([(index // stride) % column.size for column, stride in pairs], axis=-1)
-        codes = xp.reshape(codes, (-1, *(1,) * len(batch_shape), *event_shape))
-        values = xp.broadcast_to(codes, (index.shape[0], *batch_shape, *event_shape))
-        yield target.position(values)
+        ones = (1,) * (len(shape) - len(distribution.event_shape))
+        codes = xp.reshape(codes, (-1, *ones, *distribution.event_shape))
+        yield target.position(xp.broadcast_to(codes, (index.shape[0], *shape)))
 
 
 def sum_over_values(log_density: Callable[[Any], Any], values: Iterator[Any]) -> LogNormalizer:

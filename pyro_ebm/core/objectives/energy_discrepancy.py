@@ -99,7 +99,7 @@ class EnergyDiscrepancy(Objective):
 
 
 def is_exact(perturbation: Any) -> bool:
-    """Whether noise is averaged over without a draw."""
+    """Check whether noise is averaged over without a draw."""
     return bool(getattr(perturbation, "exact", False))
 
 

@@ -99,7 +99,7 @@ def draw_from_base(objective: Any, base: Any, *rng_key: Any, through: bool = Fal
 
 
 def is_reparametrized(distribution: Any) -> bool:
-    """Whether draws carry the base's gradient, as they do not across the edge of a support."""
+    """Check for draws with the base's gradient, which none carry across the edge of a support."""
     base = distribution.base
     has_rsample = getattr(base, "has_rsample", False)
     return has_rsample and (is_implicit(base) or not distribution._is_truncated)

@@ -58,7 +58,7 @@ def next_box(log_density: Any, box: Box, bound: Any = None) -> Box:
 
 
 def is_snug(log_density: Any, box: Box, after: Box) -> Any:
-    """Whether the density is negligible on all faces, and the box not much larger than the next."""
+    """Find boxes with negligible density on all faces, hardly larger than the next."""
     xp, (low, high) = array_namespace(log_density), after
     snug = xp.all(high - low >= _SNUG * (box[1] - box[0]))
     return snug & xp.all(drop_to_faces(log_density, num_dims_of(box)) >= NEGLIGIBLE)

@@ -27,6 +27,8 @@ class Gibbs(Kernel):
 
     Args:
         numeric: Kernel of numeric columns, which accepts or rejects its moves. Default: ``MALA()``.
+        columns: A ``Column`` for each coordinate of the flattened event. Default: those of the
+            distribution; a potential alone has none.
 
     Raises:
         TypeError: If ``numeric`` is no kernel.
@@ -38,8 +40,7 @@ class Gibbs(Kernel):
     """
 
     numeric: Any = None
-    # Of the target; see `kernel_for`.
-    columns: Columns = field(default=(), init=False, repr=False)
+    columns: Columns = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.numeric is not None:
@@ -50,12 +51,12 @@ class Gibbs(Kernel):
         if not self.columns:
             raise ValueError(
                 f"Expected {self} on a distribution whose columns are known, as in run_chains, "
-                "SMC and objectives, got a potential alone."
+                "SMC and objectives, got a potential alone: give `columns`."
             )
 
     @property
     def has_numbers(self) -> bool:
-        """Whether there are numeric columns."""
+        """Presence of numeric columns."""
         return any(column.is_numeric for column in self.columns)
 
     @property
@@ -70,7 +71,7 @@ class Gibbs(Kernel):
 
     @property
     def adapt_mass_matrix(self) -> bool:
-        """Whether warm-up learns a scale for each numeric column."""
+        """Adaptation of a scale for each numeric column in warm-up."""
         return self.has_numbers and self.numeric.adapt_mass_matrix
 
 
@@ -84,9 +85,7 @@ def kernel_for(sampler: Any, target: Any) -> Any:
                 f"Expected a support with discrete columns for {sampler}, got a continuous one: "
                 "use MALA or HMC."
             )
-        new = replace(sampler)
-        object.__setattr__(new, "columns", target.columns)
-        return new
+        return replace(sampler, columns=target.columns)
     if target.columns is not None and not isinstance(sampler, Source):
         raise ValueError(f"Expected a sampler of discrete columns, such as Gibbs(), got {sampler}.")
     return sampler
@@ -149,6 +148,5 @@ def _with_code(position: Any, column: Any, size: int, steps: Any) -> Any:
     """Move a column on by some codes; ``steps`` broadcast with the chains."""
     xp = array_namespace(position)
     here = xp.arange(position.shape[-1], device=device(position)) == column
-    code = xp.sum(xp.where(here, position, xp.zeros_like(position)), axis=-1)
-    code = xp.astype((code + steps) % size, position.dtype)
+    code = (position[..., column] + steps) % size
     return xp.where(here, code[..., None], position)

@@ -8,17 +8,15 @@ from jax import Array
 
 from pyro_ebm.core.evidence.enumeration import sum_over_values, values_of
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
-from pyro_ebm.numpyro.samplers.target import Target
+from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
 
 def enumerate_values(distribution: EnergyBased) -> LogNormalizer:
-    model = without_plates(distribution)
-    target = Target.of_any(model)
-    values = values_of(target, model.batch_shape, model.event_shape, jnp.arange)
-    return sum_over_values(partial(_log_density, model), values)
+    path = TemperedTarget(distribution)
+    return sum_over_values(partial(_log_density, path), values_of(path, jnp.arange))
 
 
 @jax.jit
-def _log_density(distribution: EnergyBased, value: Array) -> Array:
-    return -distribution.potential(value)
+def _log_density(path: TemperedTarget, value: Array) -> Array:
+    return -path.at(1.0)(value)

@@ -31,7 +31,7 @@ from pyro_ebm.numpyro.evidence.annealing import (
 from pyro_ebm.numpyro.evidence.enumeration import enumerate_values
 from pyro_ebm.numpyro.evidence.quadrature import integrate
 from pyro_ebm.numpyro.samplers.base import Sampler, check_rng_key
-from pyro_ebm.numpyro.samplers.gibbs import Gibbs
+from pyro_ebm.numpyro.samplers.gibbs import default_kernel
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import run_chains
 
@@ -69,14 +69,12 @@ def log_normalizer(
     check_rng_key(rng_key)
     check_energy_based(distribution, EnergyBased)
     draws = None if draws is None else real_array("draws", draws, jnp.asarray)
-    if sampler is None:
-        sampler = Gibbs() if distribution.support.is_discrete else MALA(0.1)
     settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler,
+        sampler=sampler or default_kernel(distribution, MALA(0.1)),
         draws=core.as_values(distribution, draws),
     )
     result, doubts = _METHODS[method](rng_key, distribution, settings)

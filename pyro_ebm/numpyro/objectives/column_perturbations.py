@@ -4,38 +4,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 
 from pyro_ebm import column_perturbations as core
-from pyro_ebm.core.objectives.perturbations import check_continuous
 
 
 def kernel_on(perturbation: Any, columns: Any) -> Any:
-    if not isinstance(perturbation, core.ColumnPerturbation):
-        return check_continuous(perturbation, columns)
-    core.check_has_columns(perturbation, columns)
-    if isinstance(perturbation, core.Masking | core.MaskOne):
-        return _Masks(perturbation, jnp.asarray(core.check_codes(perturbation, columns)))
-    return _Walks(*map(jnp.asarray, core.walks(perturbation, columns)))
+    return core.kernel_on(perturbation, columns, _Walks, _Masks)
 
 
 @dataclass(frozen=True)
 class _Walks:
     """Tables of random walks, and standard deviations of numbers."""
 
-    tables: Array
-    deviations: Array
+    tables: np.ndarray
+    deviations: np.ndarray
 
     def forward(self, rng_key: Array, x: Array) -> Array:
         code_key, number_key = random.split(rng_key)
         flat = x.reshape((-1, len(self.tables)))
-        uniform = random.uniform(code_key, flat.shape, self.tables.dtype)
-        rows = self.tables[jnp.arange(len(self.tables)), flat.astype(int)]
+        tables, deviations = map(jnp.asarray, (self.tables, self.deviations))
+        uniform = random.uniform(code_key, flat.shape, tables.dtype)
+        rows = tables[jnp.arange(len(tables)), flat.astype(int)]
         moved = (uniform[..., None] > rows[..., :-1]).sum(-1).astype(x.dtype)
         if jnp.issubdtype(x.dtype, jnp.floating):
             noise = random.normal(number_key, flat.shape, x.dtype)
-            noisy = flat + self.deviations.astype(x.dtype) * noise
-            moved = jnp.where(self.deviations > 0, noisy, moved)
+            noisy = flat + deviations.astype(x.dtype) * noise
+            moved = jnp.where(deviations > 0, noisy, moved)
         return moved.reshape(x.shape)
 
     def backward(self, rng_key: Array, y: Array, num_samples: int) -> Array:
@@ -47,7 +43,7 @@ class _Masks:
     """Masks, with the sizes of what they hide."""
 
     perturbation: core.Masking | core.MaskOne
-    sizes: Array
+    sizes: np.ndarray
 
     def forward(self, rng_key: Array, x: Array) -> tuple[Array, Array]:
         flat = x.reshape((-1, len(self.sizes)))

@@ -12,6 +12,8 @@ from pyro_ebm.numpyro.samplers.base import Transition
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.target import Potential
 
+_MALA = MALA()
+
 
 @dataclass(frozen=True)
 class Gibbs(core.Gibbs):
@@ -27,7 +29,7 @@ class Gibbs(core.Gibbs):
         (4, 50, 4)
     """
 
-    numeric: Any = MALA()
+    numeric: Any = _MALA
 
     def init(self, potential: Potential, position: Array) -> ChainState:
         self.check_bound()
@@ -68,5 +70,5 @@ class Gibbs(core.Gibbs):
         return chains[0].reshape(position.shape), chains[1]
 
 
-def default_kernel(distribution: Any) -> Gibbs | MALA:
-    return Gibbs() if distribution.support.is_discrete else MALA()
+def default_kernel(distribution: Any, numeric: MALA = _MALA) -> Gibbs | MALA:
+    return Gibbs(numeric) if distribution.support.is_discrete else numeric

@@ -26,7 +26,7 @@ from pyro_ebm.pyro.evidence.annealing import (
 from pyro_ebm.pyro.evidence.enumeration import enumerate_values
 from pyro_ebm.pyro.evidence.quadrature import integrate
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.gibbs import Gibbs
+from pyro_ebm.pyro.samplers.gibbs import default_kernel
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import run_chains
 from pyro_ebm.pyro.samplers.target import real_array
@@ -57,14 +57,12 @@ def log_normalizer(
     """
     check_energy_based(distribution, EnergyBased)
     draws = None if draws is None else real_array("draws", draws)
-    if sampler is None:
-        sampler = Gibbs() if distribution.support.is_discrete else MALA(0.1)
     settings = core.LogNormalizerSettings(
         method=method,
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler,
+        sampler=sampler or default_kernel(distribution, MALA(0.1)),
         draws=core.as_values(distribution, draws),
     )
     result, doubts = _METHODS[method](distribution, settings)

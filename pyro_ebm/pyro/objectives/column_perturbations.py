@@ -3,38 +3,34 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_ebm import column_perturbations as core
-from pyro_ebm.core.objectives.perturbations import check_continuous
 
 
 def kernel_on(perturbation: Any, columns: Any) -> Any:
-    """Return noise with ``forward`` and ``backward``, on a target with these columns or None."""
-    if not isinstance(perturbation, core.ColumnPerturbation):
-        return check_continuous(perturbation, columns)
-    core.check_has_columns(perturbation, columns)
-    if isinstance(perturbation, core.Masking | core.MaskOne):
-        return _Masks(perturbation, torch.as_tensor(core.check_codes(perturbation, columns)))
-    return _Walks(*map(torch.as_tensor, core.walks(perturbation, columns)))
+    """Return noise on tensors for a target with these columns, or None."""
+    return core.kernel_on(perturbation, columns, _Walks, _Masks)
 
 
 @dataclass(frozen=True)
 class _Walks:
     """Independent noise on each column, the same forward and backward."""
 
-    tables: Tensor
-    deviations: Tensor
+    tables: np.ndarray
+    deviations: np.ndarray
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, len(self.tables))
         uniform = torch.rand(flat.shape, device=x.device)
         column = torch.arange(len(self.tables), device=x.device)
-        rows = self.tables.to(uniform)[column, flat.long().clamp(0, self.tables.shape[-1] - 1)]
+        codes = flat.long().clamp(0, self.tables.shape[-1] - 1)
+        rows = torch.as_tensor(self.tables).to(uniform)[column, codes]
         moved = (uniform[..., None] > rows[..., :-1]).sum(-1).to(x)
         if x.is_floating_point():
-            deviations = self.deviations.to(x)
+            deviations = torch.as_tensor(self.deviations).to(x)
             noisy = flat + deviations * torch.randn_like(flat)
             moved = torch.where(deviations > 0, noisy, moved)
         return moved.reshape(x.shape)
@@ -48,7 +44,7 @@ class _Masks:
     """Columns that are masked, and drawn anew."""
 
     perturbation: core.Masking | core.MaskOne
-    sizes: Tensor
+    sizes: np.ndarray
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         flat = x.reshape(-1, len(self.sizes))
@@ -61,6 +57,7 @@ class _Masks:
 
     def backward(self, y: tuple[Tensor, Tensor], num_samples: int) -> Tensor:
         x, masked = y
-        uniform = torch.rand((num_samples, x.numel() // len(self.sizes), len(self.sizes)))
-        codes = (uniform.to(x.device) * self.sizes.to(x.device)).floor().to(x)
+        shape = num_samples, x.numel() // len(self.sizes), len(self.sizes)
+        uniform = torch.rand(shape, device=x.device)
+        codes = (uniform * torch.as_tensor(self.sizes).to(uniform)).floor().to(x)
         return torch.where(masked, codes.reshape((num_samples, *x.shape)), x)

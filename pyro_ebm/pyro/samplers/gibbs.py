@@ -12,6 +12,8 @@ from pyro_ebm.pyro.samplers.base import Transition
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.target import Potential
 
+_MALA = MALA()
+
 
 @dataclass(frozen=True)
 class Gibbs(core.Gibbs):
@@ -29,7 +31,7 @@ class Gibbs(core.Gibbs):
         torch.Size([4, 50, 4])
     """
 
-    numeric: Any = MALA()
+    numeric: Any = _MALA
 
     def init(self, potential: Potential, position: Tensor) -> ChainState:
         self.check_bound()
@@ -66,6 +68,6 @@ class Gibbs(core.Gibbs):
         return flat.reshape(position.shape), value
 
 
-def default_kernel(distribution: Any) -> Gibbs | MALA:
-    """Return the kernel that moves draws of a distribution where none is given."""
-    return Gibbs() if distribution.support.is_discrete else MALA()
+def default_kernel(distribution: Any, numeric: MALA = _MALA) -> Gibbs | MALA:
+    """Return the kernel that moves draws where none is given; ``numeric`` moves numbers."""
+    return Gibbs(numeric) if distribution.support.is_discrete else numeric
