@@ -118,7 +118,16 @@ def test_numbers_and_codes(host):
         assert own.std() == pytest.approx(0.5, rel=0.08)
     # Z = integral of the joint law over the base's constants: sqrt(2 pi .25) / (sqrt(2 pi) 2 3).
     log_z = math.log(0.5 / 6)
+    assert 0.35 < float(draws.acceptance_rate) < 0.85  # Tuned to .57.
     assert float(draws.log_normalizer) == pytest.approx(log_z, abs=5 * float(draws.standard_error))
+
+
+def test_chains_of_numbers_and_codes_forget_their_start(host):
+    start = host.array(np.tile([0.0, 1.0], (3000, 1)))
+    moved = np.asarray(host.move_values(host.ebm.Gibbs(), mixed(host), start, 100).samples)
+    counts = np.bincount(moved[:, 1].astype(int), minlength=3)
+    assert p_value(counts, np.array([0.5, 0.3, 0.2])) > 1e-3
+    assert moved[:, 0].std() == pytest.approx(math.sqrt(0.25 + 1.29), rel=0.06)
 
 
 @pytest.mark.parametrize("cooling", [1.0, 1.2])
