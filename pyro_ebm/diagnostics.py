@@ -1,11 +1,12 @@
 """Chains of samplers, and the conversion of draws of either host to ArviZ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pyro_ebm._arrays import is_from, to_numpy
+from pyro_ebm.core.columns import Column, check_columns, names_of
 
 Array = Any
 Group = Mapping[str, Array]
@@ -52,6 +53,7 @@ def to_arviz(
     dims: Mapping[str, list[str]] | None = None,
     sample_stats: Group | None = None,
     log_likelihood: Group | bool | None = None,
+    columns: Mapping[str, Iterable[Column]] | None = None,
     **groups: Group,
 ) -> Any:
     """Convert posterior draws to the data structure of the installed ArviZ.
@@ -74,6 +76,8 @@ def to_arviz(
             model, for `az.loo` and `az.compare`; masked values count as zero. An energy-based site
             is refused, unless its density is `distribution.normalized(log_normalizer)`. Or the
             group itself, a dictionary.
+        columns: Columns of variables that are tables, by variable. Each becomes a variable under
+            its own name, codes as integers, in the posterior and in all other groups.
         **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
             `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
             them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
@@ -105,6 +109,8 @@ def to_arviz(
         groups["log_likelihood"] = _given(draws, log_likelihood)
     contents = {"posterior": posterior, "sample_stats": _statistics(statistics, chain, draw)}
     contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
+    if columns:
+        contents = {group: _by_column(arrays, columns) for group, arrays in contents.items()}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
     if "lp" in statistics and not isinstance(draws, Mapping):
         # An integer, because a netCDF file stores no Boolean attributes.
@@ -200,6 +206,24 @@ def _shaped(group: str, arrays: Group, chain: int, draw: int) -> dict[str, np.nd
         return {name: to_numpy(value) for name, value in arrays.items()}
     known = ", ".join(_PER_DRAW + _PRIOR + _DATA)
     raise ValueError(f"Expected groups out of {known}, got {group!r}.")
+
+
+def _by_column(
+    arrays: dict[str, np.ndarray], columns: Mapping[str, Iterable[Column]]
+) -> dict[str, np.ndarray]:
+    tables = {name: arrays[name] for name in columns if name in arrays}
+    split = {k: v for k, v in arrays.items() if k not in tables}
+    for name, table in tables.items():
+        of_table = check_columns(columns[name])
+        if table.shape[-1:] != (len(of_table),):
+            raise ValueError(
+                f"Expected {name!r} of {len(of_table)} columns, got shape {table.shape}."
+            )
+        parts = zip(of_table, names_of(of_table, name), np.moveaxis(table, -1, 0), strict=True)
+        if again := split.keys() & names_of(of_table, name):
+            raise ValueError(f"Expected variables of different names, got {sorted(again)} twice.")
+        split |= {own: x if c.is_numeric else x.astype(int) for c, own, x in parts}
+    return split
 
 
 def _given(draws: Any, log_likelihood: Any) -> Group:

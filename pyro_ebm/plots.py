@@ -14,6 +14,7 @@ from scipy.stats import binom
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm._extras import require
 from pyro_ebm._histograms import bins_around, density, draw_histogram, finite
+from pyro_ebm._table_plot import plot_table as plot_table
 from pyro_ebm.calibration import Calibration
 from pyro_ebm.core.checks import check_choice, check_positive, check_positive_integer
 from pyro_ebm.diagnostics import Chains

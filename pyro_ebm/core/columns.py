@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from array_api_compat import array_namespace, device
@@ -22,17 +22,19 @@ class Column:
     Args:
         kind: ``"numeric"``, ``"nominal"``, ``"ordinal"`` or ``"cyclic"``.
         size: Number of codes, at least 2, and 3 on a circle; none for numbers.
+        name: Name of the column in ArviZ and in plots; columns are equal whatever their names.
 
     Raises:
         ValueError: If the kind is unknown, or does not have such a size.
 
     Example:
-        >>> Column.cyclic(12)
-        Column(kind='cyclic', size=12)
+        >>> Column.cyclic(12, "month")
+        Column(kind='cyclic', size=12, name='month')
     """
 
     kind: str
     size: int = 0
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, ("numeric", *_FEWEST))
@@ -48,24 +50,24 @@ class Column:
         return self.kind == "numeric"
 
     @classmethod
-    def numeric(cls) -> Self:
+    def numeric(cls, name: str = "") -> Self:
         """Make a column of real numbers."""
-        return cls("numeric")
+        return cls("numeric", name=name)
 
     @classmethod
-    def nominal(cls, size: int) -> Self:
+    def nominal(cls, size: int, name: str = "") -> Self:
         """Make a column of codes without an order."""
-        return cls("nominal", size)
+        return cls("nominal", size, name)
 
     @classmethod
-    def ordinal(cls, size: int) -> Self:
+    def ordinal(cls, size: int, name: str = "") -> Self:
         """Make a column of codes on a line."""
-        return cls("ordinal", size)
+        return cls("ordinal", size, name)
 
     @classmethod
-    def cyclic(cls, size: int) -> Self:
+    def cyclic(cls, size: int, name: str = "") -> Self:
         """Make a column of codes on a circle."""
-        return cls("cyclic", size)
+        return cls("cyclic", size, name)
 
 
 Columns = tuple[Column, ...]
@@ -86,6 +88,14 @@ def check_columns(columns: Iterable[Any]) -> Columns:
 def codes_of(size: int, event_shape: tuple[int, ...]) -> Columns:
     """Return a nominal column for each coordinate of an event of codes."""
     return (Column.nominal(size),) * math.prod(event_shape)
+
+
+def names_of(columns: Columns, prefix: str) -> list[str]:
+    """Return a name for each column; those without have a prefix and their number."""
+    names = [column.name or f"{prefix}_{c}" for c, column in enumerate(columns)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected columns of different names, got {names}.")
+    return names
 
 
 def num_states(columns: Columns) -> float:

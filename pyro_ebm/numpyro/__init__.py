@@ -53,6 +53,7 @@ from pyro_ebm.numpyro.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from pyro_ebm.numpyro.samplers.gibbs import Gibbs
+from pyro_ebm.numpyro.samplers.gibbs_with_gradients import GibbsWithGradients
 from pyro_ebm.numpyro.samplers.grid import Grid
 from pyro_ebm.numpyro.samplers.hmc import HMC
 from pyro_ebm.numpyro.samplers.kinetic_langevin import KineticLangevin
@@ -75,6 +76,7 @@ __all__ = [
     "FDivergence",
     "GaussianPerturbation",
     "Gibbs",
+    "GibbsWithGradients",
     "Grid",
     "HMC",
     "Joint",

@@ -54,6 +54,7 @@ from pyro_ebm.pyro.objectives.score_matching import (
 )
 from pyro_ebm.pyro.optim import step_when
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
+from pyro_ebm.pyro.samplers.gibbs_with_gradients import GibbsWithGradients
 from pyro_ebm.pyro.samplers.grid import Grid
 from pyro_ebm.pyro.samplers.hmc import HMC
 from pyro_ebm.pyro.samplers.kinetic_langevin import KineticLangevin
@@ -76,6 +77,7 @@ __all__ = [
     "FDivergence",
     "GaussianPerturbation",
     "Gibbs",
+    "GibbsWithGradients",
     "Grid",
     "HMC",
     "Joint",

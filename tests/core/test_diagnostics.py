@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray
 
+from pyro_ebm.core.columns import Column
 from pyro_ebm.diagnostics import Chains, to_arviz
 
 CHAIN, DRAW = 2, 50
@@ -236,3 +237,39 @@ def test_errors():
         to_arviz(chains(), posterior_predictive={"y": np.zeros((99, 5))})
     with pytest.raises(ValueError, match="groups out of posterior_predictive, .*got 'posteriors'"):
         to_arviz(chains(), posteriors={"y": draws()})
+
+
+# --- tables ---
+
+COLUMNS = [Column.numeric("age"), Column.ordinal(3, "rating"), Column.nominal(2)]
+
+
+def table(*shape):
+    rng = np.random.default_rng(0)
+    codes = rng.integers([3, 2], size=(*shape, 2))
+    return np.concatenate([rng.normal(size=(*shape, 1)), codes], axis=-1)
+
+
+def test_columns_become_variables(generation):
+    samples, seen = table(2, 50), table(7)
+    groups = {"posterior_predictive": {"x": samples}, "observed_data": {"x": seen}}
+    data = chains()._replace(samples=samples).to_arviz(columns={"x": COLUMNS}, **groups)
+    for group in ("posterior", "posterior_predictive", "observed_data"):
+        assert list(data[group].data_vars) == ["age", "rating", "x_2"]
+    assert data.posterior["rating"].dtype.kind == "i"
+    np.testing.assert_array_equal(data.posterior["age"], samples[..., 0])
+    np.testing.assert_array_equal(data.observed_data["x_2"], seen[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (COLUMNS[:2], r"'x' of 2 columns, got shape \(2, 50, 3\)"),
+        ([COLUMNS[0]] * 3, "columns of different names, got .'age', 'age', 'age'"),
+        ([*COLUMNS[:2], Column.nominal(2, "w")], r"variables of different names, got \['w'\]"),
+    ],
+)
+def test_wrong_columns(columns, message):
+    draws = {"x": table(2, 50), "w": np.zeros((2, 50))}
+    with pytest.raises(ValueError, match=message):
+        to_arviz(draws, columns={"x": columns})

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.contour import QuadContourSet
 
 from pyro_ebm.calibration import Calibration
+from pyro_ebm.core.columns import Column
 from pyro_ebm.core.evidence.weights import bracket
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.plots import (
@@ -19,6 +20,7 @@ from pyro_ebm.plots import (
     plot_log_weights,
     plot_metric,
     plot_ranks,
+    plot_table,
 )
 
 
@@ -311,3 +313,43 @@ def test_ranks_of_each_number():
     np.testing.assert_array_equal([line.values for line in lines], counts.T)
     np.testing.assert_allclose(lines[0].edges[[0, -1]], [0, 100])
     assert legend(ax)[1] == f"number 0 (p = {calibration.p_values[0]:.2g})"
+
+
+# --- tables ---
+
+
+def test_table_of_draws_and_data():
+    columns = [Column.numeric("age"), Column.ordinal(3, "rating"), Column.cyclic(4)]
+    rng = np.random.default_rng(0)
+    data, draws = (
+        np.stack([rng.normal(size=n), rng.integers(3, size=n), rng.integers(m, size=n)], -1)
+        for n, m in ((60, 4), (40, 2))
+    )
+    axes = plot_table(columns, draws.reshape(4, 10, 3), data)
+    # Frequencies of codes on the diagonal.
+    heights = [patch.get_data().values for patch in axes[2, 2].patches]
+    np.testing.assert_allclose(heights[0], np.bincount(data[:, 2].astype(int)) / 60)
+    np.testing.assert_allclose(heights[1], np.bincount(draws[:, 2].astype(int), minlength=4) / 40)
+    # Data above it, draws below, codes moved by less than half.
+    for ax, table, pair in ((axes[0, 1], data, [1, 0]), (axes[1, 0], draws, [0, 1])):
+        dots = ax.lines[0].get_xydata()
+        code = pair.index(1)
+        np.testing.assert_array_equal(dots[:, 1 - code], table[:, 0])
+        np.testing.assert_array_equal(np.round(dots[:, code]), table[:, 1])
+    shares = axes[2, 1].collections[0].get_array()
+    counts = np.histogram2d(draws[:, 2], draws[:, 1], bins=(range(5), range(4)))[0]
+    np.testing.assert_allclose(shares, counts / 40)
+    assert [ax.get_xlabel() for ax in axes[-1]] == ["age", "rating", "column_2"]
+    assert axes[2, 1].get_ylim() == axes[2, 2].get_xlim()
+
+
+@pytest.mark.parametrize(
+    ("columns", "draws", "message"),
+    [
+        (3, np.zeros((5, 2)), r"`draws` of shape \(..., 3\), .* got \(5, 2\)"),
+        (9, np.zeros((5, 9)), "at most 8 columns, got 9"),
+    ],
+)
+def test_tables_that_cannot_be_plotted(columns, draws, message):
+    with pytest.raises(ValueError, match=message):
+        plot_table([Column.nominal(2)] * columns, draws, np.zeros((5, columns)))

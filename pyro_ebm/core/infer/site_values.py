@@ -6,7 +6,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.samplers.truncation import move_inside
+from pyro_ebm.core.samplers.truncation import is_inside, move_inside
 
 
 def check_finite_values(site: str, energy: Any, value: Any, counts: Any) -> None:
@@ -37,6 +37,12 @@ def check_context(site: str, energy: Any, counts: Any) -> None:
 def check_inside(site: str, energy: Any, value: Any, counts: Any) -> None:
     """Raise if values that count are outside of the support of an energy, or on its edge."""
     support = energy.support
+    if support.is_discrete:
+        number = _count(~is_inside(energy, value), counts, 0)
+        if number:
+            raise ValueError(
+                f"Expected values at site {site!r} in {support}, got others in {number}."
+            )
     if support.is_discrete or energy._target_class.is_real(support):
         return
     try:

@@ -14,29 +14,18 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.columns import Columns
+from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.core.samplers.settings import Kernel, Source, check_exact, check_sampler
 
 
 @dataclass(frozen=True)
-class Gibbs(Kernel):
-    r"""Gibbs sampling: every column in turn from its conditional distribution; always accepted.
-
-    A step is a sweep over all columns of codes. A column of :math:`S` codes costs one call of the
-    energy, on :math:`S - 1` values for each chain. Numeric columns, if there are any, first move
-    together, given the codes, by a kernel; then a step costs one gradient more.
-
-    Args:
-        numeric: Kernel of numeric columns, which accepts or rejects its moves. Default: ``MALA()``.
-        columns: A ``Column`` for each coordinate of the flattened event. Default: those of the
-            distribution; a potential alone has none.
+class ColumnKernel(Kernel):
+    """Base of kernels of discrete columns, which a kernel of numeric columns goes with.
 
     Raises:
         TypeError: If ``numeric`` is no kernel.
         ValueError: If it does not accept or reject its moves.
-
-    References:
-        | Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of images
-          (Geman and Geman, 1984)
     """
 
     numeric: Any = None
@@ -74,12 +63,35 @@ class Gibbs(Kernel):
         """Adaptation of a scale for each numeric column in warm-up."""
         return self.has_numbers and self.numeric.adapt_mass_matrix
 
+    def holding_codes(self, state: ChainState) -> ChainState:
+        """Return a state in which ``numeric`` moves numbers alone: a scale of 0 holds a code."""
+        mask = numeric_mask(self.columns, state.position)
+        return state._replace(scale=state.scale * mask)
+
+
+class Gibbs(ColumnKernel):
+    r"""Gibbs sampling: every column in turn from its conditional distribution; always accepted.
+
+    A step is a sweep over all columns of codes. A column of :math:`S` codes costs one call of the
+    energy, on :math:`S - 1` values for each chain. Numeric columns, if there are any, first move
+    together, given the codes, by a kernel; then a step costs one gradient more.
+
+    Args:
+        numeric: Kernel of numeric columns, which accepts or rejects its moves. Default: ``MALA()``.
+        columns: A ``Column`` for each coordinate of the flattened event. Default: those of the
+            distribution; a potential alone has none.
+
+    References:
+        | Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of images
+          (Geman and Geman, 1984)
+    """
+
 
 def kernel_for(sampler: Any, target: Any) -> Any:
     """Return a kernel for the columns of a target; raise unless it can move them."""
-    if isinstance(getattr(sampler, "kernel", None), Gibbs):
-        raise ValueError(f"Expected a kernel of real numbers inside of {sampler}, got Gibbs.")
-    if isinstance(sampler, Gibbs):
+    if isinstance(sampler, ReplicaExchange):
+        return replace(sampler, kernel=kernel_for(sampler.kernel, target))
+    if isinstance(sampler, ColumnKernel):
         if target.columns is None:
             raise ValueError(
                 f"Expected a support with discrete columns for {sampler}, got a continuous one: "

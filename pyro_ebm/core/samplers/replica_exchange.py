@@ -34,6 +34,8 @@ class ReplicaExchange(Kernel):
     A level measures coordinates in units of :math:`\sqrt{T_k}` times those of the kernel, and
     warm-up tunes the step size (and the scales) of each level by itself.
 
+    Codes of discrete columns move by ``Gibbs()``.
+
     It is for long chains: ``run_chains``, ``SamplerKernel``, and ``PersistentChains``, which store
     all levels. What stays invariant is the density of all levels together, but they start at the
     same positions: draws of the first tens of steps have too low an energy, and no mode is found
@@ -79,6 +81,11 @@ class ReplicaExchange(Kernel):
         """Whether warm-up also learns a scale for each coordinate, at every level."""
         return self.kernel.adapt_mass_matrix
 
+    def check_start(self, gradient: Any) -> None:
+        """Raise where ``kernel`` does."""
+        if isinstance(self.kernel, Kernel):
+            self.kernel.check_start(gradient)
+
     def init(self, potential: Any, position: Any) -> ChainState:
         """Start all levels at the same positions, with one gradient."""
         return self._joined([self.kernel.init(potential, position)] * len(self.temperatures))
@@ -89,7 +96,7 @@ class ReplicaExchange(Kernel):
 
     def _joined(self, states: list[ChainState]) -> ChainState:
         cold = states[-1]
-        if cold.potential is None or cold.gradient is None or cold.velocity is not None:
+        if cold.potential is None or cold.velocity is not None:
             raise ValueError(
                 "Expected `kernel` to have position, potential and gradient as its state, as MALA "
                 f"and HMC do, got {self.kernel}."
@@ -123,13 +130,14 @@ def stack_levels(temperatures: tuple[float, ...], state: ChainState) -> tuple[Ch
     """
     levels, xp = state.levels(), array_namespace(state.potential)
     temperature = xp.stack([xp.full_like(state.potential, each) for each in temperatures])
-    position, potential, gradient = (
-        xp.stack(parts) for parts in zip(*(x[:3] for x in levels), strict=True)
-    )
+    position = xp.stack([level.position for level in levels])
+    gradient = state.gradient
+    if gradient is not None:
+        gradient = xp.stack([level.gradient for level in levels]) / _like(temperature, position)
     stacked = state._replace(
         position=position,
-        potential=potential / temperature,
-        gradient=gradient / _like(temperature, gradient),
+        potential=xp.stack([level.potential for level in levels]) / temperature,
+        gradient=gradient,
         step_size=xp.stack([_lift(level.step_size, state.potential) for level in levels]),
         scale=xp.stack([_lift(level.scale, state.position) for level in levels]),
         hotter=(),
@@ -152,14 +160,15 @@ def swap_levels(
         uniform: Random numbers, shape ``(num_levels - 1, *chains)``.
     """
     xp = array_namespace(uniform)
-    potential = moved.potential * temperature
-    gradient = moved.gradient * _like(temperature, moved.gradient)
+    potential, gradient = moved.potential * temperature, moved.gradient
+    if gradient is not None:
+        gradient = gradient * _like(temperature, gradient)
     log_ratio = swap_log_ratio(potential, temperature)
     swaps = xp.log(uniform) < log_ratio
     swaps = xp.stack([swaps[k, ...] & ((k + state.index) % 2 == 0) for k in range(len(swaps))])
-    arrays = [_swapped(swaps, x) for x in (moved.position, potential, gradient)]
+    arrays = [_levels(swaps, x) for x in (moved.position, potential, gradient)]
     levels = state.levels()
-    states = [level.moved(*(x[k, ...] for x in arrays)) for k, level in enumerate(levels)]
+    states = [level.moved(*parts) for level, *parts in zip(levels, *arrays, strict=True)]
     infos = [TransitionInfo(*(x[k, ...] for x in info[:2])) for k in range(len(levels))]
     swap_rate = xp.moveaxis(decision_info(log_ratio).acceptance_rate, 0, -1)
     return (
@@ -199,9 +208,13 @@ def _like(temperature: Any, position: Any) -> Any:
     return array_namespace(temperature).reshape(temperature, shape)
 
 
-def _swapped(swaps: Any, x: Any) -> Any:
-    """Swap levels ``k`` and ``k + 1`` of ``x`` where ``swaps[k]``."""
+def _levels(swaps: Any, x: Any) -> list[Any]:
+    """Swap levels ``k`` and ``k + 1`` of ``x`` where ``swaps[k]``, and take them apart."""
+    num_levels = swaps.shape[0] + 1
+    if x is None:
+        return [None] * num_levels
     xp = array_namespace(x)
     never = xp.zeros_like(swaps[:1, ...])
     from_above = accept(xp.concat([swaps, never]), xp.concat([x[1:, ...], x[-1:, ...]]), x)
-    return accept(xp.concat([never, swaps]), xp.concat([x[:1, ...], x[:-1, ...]]), from_above)
+    swapped = accept(xp.concat([never, swaps]), xp.concat([x[:1, ...], x[:-1, ...]]), from_above)
+    return [swapped[k, ...] for k in range(num_levels)]

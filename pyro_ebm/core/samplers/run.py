@@ -8,6 +8,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.samplers.checks import check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.settings import Kernel
 from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 
 Evaluated = tuple[ChainState, tuple[Any, Any]]
@@ -57,6 +58,7 @@ def is_tuned(sampler: Any) -> bool:
 
 
 def start_chains(
+    sampler: Any,
     distribution: Any,
     target: Any,
     num_chains: int,
@@ -69,6 +71,7 @@ def start_chains(
     """Start chains at initial values, or at the state of an earlier run.
 
     Args:
+        sampler: Their kernel.
         distribution: Any distribution.
         target: Its target.
         num_chains: Number of chains.
@@ -86,6 +89,8 @@ def start_chains(
     state, evaluated = begin(target.position(value) if before is None else before.position)
     if is_known(evaluated[0]):
         check_start(distribution, *evaluated)
+        if isinstance(sampler, Kernel):
+            sampler.check_start(evaluated[1])
     if before is None:
         return state
     if len(before.hotter) != len(state.hotter):

@@ -33,6 +33,9 @@ class Kernel:
         """Move every chain once, from ``(potential, state)``; NumPyro has ``rng_key`` first."""
         raise NotImplementedError(f"{type(self).__name__} is the settings half of a kernel.")
 
+    def check_start(self, gradient: Any) -> None:
+        """Raise where no chain could move well, by the gradients at the start of a run."""
+
 
 @dataclass(frozen=True)
 class Langevin(Kernel):

@@ -12,15 +12,33 @@ NUM_SHARE_DRAWS = 10_000
 
 
 def is_truncated(support: Any, base: Any, target_class: Any) -> bool:
-    """Whether a support is given that may be narrower than that of the base."""
-    if support is None or base is None or support.is_discrete:
+    """Whether a support is given that may be narrower than that of the base; raise if it is wider.
+
+    Of discrete columns the support is that of the base.
+    """
+    if support is None or (base is None and not support.is_discrete):
+        return False
+    try:
+        own = getattr(base, "support", None)
+    except NotImplementedError:  # A base without one: all real numbers.
+        own = None
+    if support.is_discrete or getattr(own, "is_discrete", False):
+        _check_columns(support, own, tuple(getattr(base, "event_shape", ())), target_class)
         return False
     if target_class.is_real(support):
         return False
-    try:
-        return not _is_same(support, base.support)
-    except NotImplementedError:  # A base without one: all real numbers.
-        return True
+    return own is None or not _is_same(support, own)
+
+
+def _check_columns(support: Any, own: Any, event_shape: Any, target_class: Any) -> None:
+    """Raise unless a support has the columns of ``own``, that of a base."""
+    got = "no base" if own is None else f"one of {own}"
+    columns, of_base = (x and target_class.columns_of(x, event_shape) for x in (support, own))
+    if not columns or not of_base or columns[0] != of_base[0]:
+        raise ValueError(
+            f"Expected a `base` on the `support` {support}, such as Bernoulli, Categorical or "
+            f"ColumnMarginals, got {got}."
+        )
 
 
 def _is_same(first: Any, second: Any) -> bool:

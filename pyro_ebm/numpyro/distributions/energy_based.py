@@ -55,6 +55,7 @@ from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import as_pushforward, latent_energy
 from pyro_ebm.numpyro.distributions.scanned import promote_energy_based, vmap_over_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
+from pyro_ebm.numpyro.samplers.columns import are_indices
 from pyro_ebm.numpyro.samplers.smc import SMC
 from pyro_ebm.numpyro.samplers.target import Target
 
@@ -231,6 +232,10 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         return log_prob
 
     _map_context = staticmethod(jax.tree.map)
+
+    def _base_log_prob(self, value: Array) -> Array:
+        # Codes as real numbers have derivatives in the energy.
+        return self.base.log_prob(value.astype(int) if are_indices(self.base) else value)
 
     def _scaled(self, energy: Any, value: Array) -> Array:
         try:

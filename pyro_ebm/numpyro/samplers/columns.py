@@ -47,5 +47,13 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     return None
 
 
+def are_indices(base: Any) -> bool:
+    """Whether a distribution looks up probabilities by its values."""
+    support: Any = getattr(base, "support", None)
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return isinstance(support, constraints.integer_interval)
+
+
 def _as_codes(value: Any) -> Array:
     return jnp.asarray(value).astype(int)

@@ -45,7 +45,7 @@ class Gibbs(core.Gibbs):
             moved = self._sweep(sweep_key, potential, state.position, state.potential)
             still = jnp.zeros(state.potential.shape, bool)
             return state.moved(*moved, None), TransitionInfo(jnp.ones_like(moved[1]), still)
-        held = state._replace(scale=state.scale * core.numeric_mask(self.columns, state.position))
+        held = self.holding_codes(state)
         moving, info = self.numeric.step(number_key, potential, held)
         position, _ = self._sweep(sweep_key, potential, *moving[:2])
         fresh = self.numeric.init(potential, position)

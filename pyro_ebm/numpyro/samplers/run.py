@@ -226,5 +226,5 @@ def _start(
         init = initial_values(rng_key, distribution, (num_chains,))
     begin = partial(_initial_state, sampler, distribution)
     return core.start_chains(
-        distribution, target, num_chains, init, begin, probes=True, is_known=not_jax_tracer
+        sampler, distribution, target, num_chains, init, begin, probes=True, is_known=not_jax_tracer
     )

@@ -46,9 +46,7 @@ class Gibbs(core.Gibbs):
             moved = self._sweep(potential, state.position, state.potential)
             still = torch.zeros_like(state.potential, dtype=torch.bool)
             return state.moved(*moved, None), TransitionInfo(torch.ones_like(moved[1]), still)
-        # A scale of zero holds a column.
-        held = state._replace(scale=state.scale * core.numeric_mask(self.columns, state.position))
-        moving, info = self.numeric.step(potential, held)
+        moving, info = self.numeric.step(potential, self.holding_codes(state))
         position, _ = self._sweep(potential, *moving[:2])
         fresh = self.numeric.init(potential, position)
         return state.moved(*fresh[:3]), info

@@ -146,7 +146,14 @@ def _start(
         return state, state[1:3] if known else value_and_gradient(target.potential, position)
 
     return core.start_chains(
-        distribution, target, num_chains, init, begin, probes=probes, is_known=torch.is_tensor
+        sampler,
+        distribution,
+        target,
+        num_chains,
+        init,
+        begin,
+        probes=probes,
+        is_known=torch.is_tensor,
     )
 
 

@@ -41,16 +41,28 @@ def p_value(counts, law):
     return chisquare(counts, law / law.sum() * counts.sum()).pvalue
 
 
-def exact_draws(number):
-    law = np.exp(-ENERGIES)
-    return STATES[rng.choice(len(STATES), number, p=law / law.sum())].astype(float)
+def smooth(host, inverse_temperature=1.0):
+    """A law on 3 x 2 x 4 states with derivatives in its codes, and the law."""
+
+    def energy(x):
+        a, b, c = x[:, 0], x[:, 1], x[:, 2]
+        return 0.7 * (a - 1.2 * b) ** 2 - 0.5 * b * c + 0.3 * (c - a) ** 2
+
+    law = np.exp(-energy(STATES.astype(float)))
+    uniform = codes(host, kinds=("ordinal", "nominal", "cyclic")).base
+    return host.ebm.EnergyBased(energy, uniform, inverse_temperature=inverse_temperature), law
 
 
 @pytest.mark.parametrize("cooling", [1.0, 1.1])
-def test_exact_draws_stay_exact(host, cooling):
-    law, start = np.exp(-ENERGIES), host.array(exact_draws(20_000))
-    model = codes(host, cooling, KINDS)
-    moved = host.move_values(host.ebm.Gibbs(), model, start, 3).samples
+@pytest.mark.parametrize("kernel", ["Gibbs", "GibbsWithGradients"])
+def test_exact_draws_stay_exact(host, kernel, cooling):
+    if kernel == "Gibbs":
+        model, law, num_steps = codes(host, cooling, KINDS), np.exp(-ENERGIES), 3
+    else:
+        (model, law), num_steps = smooth(host, cooling), 20
+    start = STATES[rng.choice(len(STATES), 20_000, p=law / law.sum())]
+    kernel = getattr(host.ebm, kernel)()
+    moved = host.move_values(kernel, model, host.array(start), num_steps).samples
     assert (p_value(frequencies(moved), law) > 1e-3) == (cooling == 1.0)
     if cooling != 1.0:
         assert p_value(frequencies(moved), law) < 1e-4
@@ -69,6 +81,65 @@ def test_chains_and_populations_find_the_law(host):
     assert np.all(abs(share - law / law.sum()) < 5 * error)
     log_z = math.log(law.mean())
     assert float(draws.log_normalizer) == pytest.approx(log_z, abs=5 * float(draws.standard_error))
+
+
+@pytest.mark.parametrize(("kernel", "num_warmup"), [("Gibbs", 50), ("GibbsWithGradients", 300)])
+def test_chains_of_bits(host, kernel, num_warmup):
+    # 2^10 states with two modes, all codes 0 and all codes 1, which exchange crosses between.
+    states = np.array(list(itertools.product([0.0, 1.0], repeat=10)))
+    slope = np.linspace(0, 0.3, 10)
+    total = states.sum(-1)
+    law = np.exp(0.3 * (total - 5) ** 2 + states @ slope)
+
+    def energy(x):
+        return -0.3 * (x.sum(-1) - 5) ** 2 - (x * host.array(slope)).sum(-1)
+
+    base = host.dist.Bernoulli(host.array(np.full(10, 0.5))).to_event(1)
+    sampler = host.ebm.ReplicaExchange(getattr(host.ebm, kernel)(), temperatures=(8, 4, 2, 1))
+    options = {"num_samples": 5, "num_warmup": num_warmup, "num_chains": 1000, "check": False}
+    chains = host.run_chains(sampler, host.ebm.EnergyBased(energy, base), **options)
+    draws = np.asarray(chains.samples)[:, -1]
+    expected = np.bincount(total.astype(int), law) / law.sum()
+    counts = np.bincount(draws.sum(-1).astype(int), minlength=11)
+    assert p_value(counts, expected) > 1e-3
+    error = 4 * np.sqrt(0.25 / 1000)
+    np.testing.assert_allclose(draws.mean(0), law @ states / law.sum(), atol=error)
+    assert chains.statistics["swap_rate"].shape == (1000, 5, 3)
+
+
+def test_categories_of_the_host(host):
+    # Whole numbers as values, real ones in derivatives.
+    base = host.dist.Categorical(host.array(np.full((3, 5), 0.2))).to_event(1)
+    model = host.ebm.EnergyBased(lambda x: (0.5 * (x - 1.7) ** 2).sum(-1), base)
+    options = {"num_warmup": 60, "num_samples": 2, "num_chains": 2000, "check": False}
+    chains = host.run_chains(host.ebm.GibbsWithGradients(), model, **options)
+    draws = np.asarray(chains.samples)
+    assert draws.dtype.kind == "i"
+    law = np.exp(-0.5 * (np.arange(5) - 1.7) ** 2)
+    for column in range(3):
+        assert p_value(np.bincount(draws[:, -1, column], minlength=5), law) > 1e-3
+
+
+def test_one_gradient_and_one_column_a_step(host):
+    kernel = host.ebm.GibbsWithGradients(columns=(host.ebm.Column.nominal(2),) * 6)
+    start = host.array(np.zeros((50, 6)))
+    shapes = []
+
+    def potential(x):
+        shapes.append(tuple(x.shape))
+        return -9 * x[:, 0]
+
+    state, info = host.step(kernel, potential, kernel.init(potential, start))
+    assert shapes == [(50, 6)] * 2
+    moved = np.asarray(state.position)
+    assert moved.sum(-1).max() == 1
+    assert moved.mean(0)[0] > 0.8  # e^4.5 against 5 others.
+    assert info.acceptance_rate.shape == (50,)
+
+
+def test_codes_without_derivatives(host):
+    with pytest.raises(ValueError, match="derivatives in its codes for GibbsWithGradients"):
+        host.run_chains(host.ebm.GibbsWithGradients(), codes(host), num_samples=5)
 
 
 def test_bits_and_a_base(host):
@@ -131,11 +202,14 @@ def test_chains_of_numbers_and_codes_forget_their_start(host):
 
 
 @pytest.mark.parametrize("cooling", [1.0, 1.2])
-def test_exact_mixed_draws_stay_exact(host, cooling):
+@pytest.mark.parametrize(("kernel", "num_steps"), [("Gibbs", 6), ("GibbsWithGradients", 12)])
+def test_exact_mixed_draws_stay_exact(host, kernel, num_steps, cooling):
     code = rng.choice(3, 20_000, p=[0.5, 0.3, 0.2])
     number = np.array([-1.0, 0.0, 2.0])[code] + 0.5 * rng.normal(size=20_000)
     start = host.array(np.stack([number, code], -1))
-    moved = np.asarray(host.move_values(host.ebm.Gibbs(), mixed(host, cooling), start, 6).samples)
+    kernel = getattr(host.ebm, kernel)()
+    moved = host.move_values(kernel, mixed(host, cooling), start, num_steps).samples
+    moved = np.asarray(moved)
     counts = np.bincount(moved[:, 1].astype(int), minlength=3)
     left = moved[:, 0] - np.array([-1.0, 0.0, 2.0])[moved[:, 1].astype(int)]
     spread = abs(left.std() / 0.5 - 1) * math.sqrt(2 * 20_000)

@@ -1,0 +1,1 @@
+from helpers.wrong_tables import *  # noqa: F403
