@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pyro_ebm.datasets import TOYS, Toy, bimodal, codes, digits, toy
+from pyro_ebm.datasets import TOYS, ColoredRings, Toy, bimodal, codes, digits, toy
 
 ALL = [*TOYS.values(), bimodal(0.3)]
 WITH_DENSITY = [t for t in ALL if t.density is not None]
@@ -199,3 +199,31 @@ def test_codes_that_no_number_holds():
         codes("rings", 2, 60)
     with pytest.raises(ValueError, match="`base` to be an integer of at least 2, got 1"):
         codes("rings", 1)
+
+
+# --- tables ---
+
+
+def test_colored_rings_density_integrates_to_one():
+    grid = np.linspace(-8.0, 8.0, 121)
+    x, y = np.meshgrid(grid, grid)
+    total = sum(
+        np.exp(ColoredRings(0.3).log_density(np.stack([x, y, 0 * x + g, 0 * x + k], -1))).sum()
+        for g in range(4)
+        for k in (4 * g + np.arange(8)) % 16
+    )
+    assert total * (grid[1] - grid[0]) ** 2 == pytest.approx(1.0, abs=1e-6)
+
+
+def test_colors_go_round_the_rings():
+    draws = ColoredRings(noise=0.1).sample(20_000)
+    radius = np.hypot(draws[:, 0], draws[:, 1])
+    assert np.abs(radius - 1.5 * (draws[:, 2] + 1)).max() < 0.5
+    probabilities = ColoredRings(noise=0.1).color_probabilities(draws)
+    np.testing.assert_allclose(probabilities.sum(-1), 1.0)
+    # Calibrated: as many of each color as their probabilities add up to.
+    counts = np.bincount(draws[:, 3].astype(int), minlength=16)
+    error = np.sqrt((probabilities * (1 - probabilities)).sum(0))
+    assert (np.abs(probabilities.sum(0) - counts) < 4 * error).all()
+    never = draws + [0, 0, 0, 8]
+    assert (ColoredRings(noise=0.1).log_density(never % [99, 99, 99, 16]) == -np.inf).all()

@@ -24,6 +24,7 @@ from evidence.experiments import (
     generalized_digits,
     langevin_digits,
     langevin_toy,
+    mixed_tables,
     mode_counting,
     planes,
     stored_digits,
@@ -60,6 +61,11 @@ def check_planes(host: Any) -> None:
 def check_bit_codes(host: Any) -> None:
     figures = bit_codes.run(host, 0, **bit_codes.QUICK)
     assert figures["NLL"] < 22.17  # the base alone: 22.18
+
+
+def check_mixed_tables(host: Any) -> None:
+    figures = mixed_tables.run(host, 0, **mixed_tables.QUICK)
+    assert figures["NLL"] < figures["NLL of marginals"] - 0.05
 
 
 def check_gaussians_25(host: Any) -> None:
