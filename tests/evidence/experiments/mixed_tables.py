@@ -4,11 +4,12 @@
 (`pyro_ebm.datasets.ColoredRings`, noise .15), fresh draws in every batch; the label is the color,
 and the exact law stands beside. `breast cancer` are 569 rows of scikit-learn's table: mean radius,
 texture and smoothness as numbers, mean concavity and symmetry in fifths (ordinal, cut at quantiles
-of the training rows), and the diagnosis, which is the label; 60 % train, 20 % choose the number of steps,
-20 % test, split by the seed. The net sees standardized numbers and one-hot codes; its base is the
-product of column marginals. Energy discrepancy has 16 copies, Gaussian noise on numbers and heat on
-codes; contrastive divergence makes one step of Gibbs sampling (MALA on numbers) from the data: as
-many energies for each value, or more. The look with the best validation likelihood is tested.
+of the training rows), and the diagnosis, which is the label; 60 % train, 20 % choose the number of
+steps, 20 % test, split by the seed. The net sees standardized numbers and one-hot codes; its base
+is the product of column marginals. Energy discrepancy has 16 copies, Gaussian noise on numbers and
+heat on codes; contrastive divergence makes one step of Gibbs sampling (MALA on numbers) from the
+data: as many energies for each value, or more. The look with the best validation likelihood is
+tested.
 
 `NLL` is minus the mean log-density of test rows, in nats, its log Z by importance sampling with
 200,000 draws of the base (`effective draws` of them). `log loss`, `accuracy` and `calibration
