@@ -13,7 +13,8 @@ HOST = hosts.load("numpyro")
 LEFT_OUT = {
     *("constant_energy", "divergence_ends_a_run", "implicit_bases", "pair_of_flows"),
     *("gaussians_25", "generalized_digits", "bounds_digits", "langevin_digits"),
-    *("stored_digits", "conditional_digits"),
+    *("stored_digits", "conditional_digits", "density", "bounds_planes", "f_divergence_digits"),
+    *("mode_counting", "bit_codes", "mixed_tables"),
 }
 
 
