@@ -87,17 +87,27 @@ class Gibbs(ColumnKernel):
     """
 
 
+def moves_codes(sampler: Any) -> bool:
+    """Whether a kernel moves discrete columns, perhaps at all levels of replica exchange."""
+    return isinstance(getattr(sampler, "kernel", sampler), ColumnKernel)
+
+
+def with_columns(sampler: Any, columns: Columns) -> Any:
+    """Return a kernel of discrete columns, perhaps inside replica exchange, for some columns."""
+    if isinstance(sampler, ReplicaExchange):
+        return replace(sampler, kernel=with_columns(sampler.kernel, columns))
+    return replace(sampler, columns=columns)
+
+
 def kernel_for(sampler: Any, target: Any) -> Any:
     """Return a kernel for the columns of a target; raise unless it can move them."""
-    if isinstance(sampler, ReplicaExchange):
-        return replace(sampler, kernel=kernel_for(sampler.kernel, target))
-    if isinstance(sampler, ColumnKernel):
+    if moves_codes(sampler):
         if target.columns is None:
             raise ValueError(
                 f"Expected a support with discrete columns for {sampler}, got a continuous one: "
                 "use MALA or HMC."
             )
-        return replace(sampler, columns=target.columns)
+        return with_columns(sampler, target.columns)
     if target.columns is not None and not isinstance(sampler, Source):
         raise ValueError(f"Expected a sampler of discrete columns, such as Gibbs(), got {sampler}.")
     return sampler

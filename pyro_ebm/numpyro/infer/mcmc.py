@@ -8,18 +8,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.flatten_util import ravel_pytree
+from numpyro.handlers import block, condition, seed, trace
 from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model
 from numpyro.util import is_prng_key
 
 from pyro_ebm.core.infer import mcmc as settings
-from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
+from pyro_ebm.core.infer.mcmc import (
+    Codes,
+    check_has_latents,
+    find_codes,
+    kernel_on,
+    warn_of_issues,
+)
+from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.model.check import check_model
 from pyro_ebm.numpyro.model.parameters import run_trained
+from pyro_ebm.numpyro.model.posterior import initialized
 from pyro_ebm.numpyro.samplers.base import Sampler
+from pyro_ebm.numpyro.samplers.columns import columns_of
 from pyro_ebm.numpyro.samplers.target import Potential
 from pyro_ebm.numpyro.samplers.warmup import (
     Warmup,
@@ -97,6 +107,8 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         trained = partial(run_trained, model, params)
         super().__init__(trained, sampler, init_strategy=init_strategy)
         self._num_warmup = 0
+        self._kernel: Any = sampler
+        self._codes: dict[str, Codes] = {}
         self._potential_fn: Any = None
         self._postprocess_fn: Any = None
         self._unravel: Any = None
@@ -112,18 +124,25 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         model_kwargs = model_kwargs or {}
         warn_of_issues(check_model(self.model)(*model_args, **model_kwargs))
         rng_key, model_key = _split(rng_key)
+        key = model_key if is_prng_key(model_key) else model_key[0]
+        self._codes = self._find_codes(key, model_args, model_kwargs)
+        values = {name: as_real(code.value) for name, code in self._codes.items()}
         # Of latent variables behind an energy the check has warned; no gradient is a parameter's.
         with TrainedByObjective():
             start, self._potential_fn, self._postprocess_fn, _ = initialize_model(
                 model_key,
-                self.model,
+                self._given_codes,
                 init_strategy=self.init_strategy,
                 dynamic_args=True,
-                model_args=model_args,
+                model_args=(values, *model_args),
                 model_kwargs=model_kwargs,
             )
-        z = start.z if init_params is None else init_params
+        z, shape = start.z, () if is_prng_key(rng_key) else (len(rng_key),)
+        z = z | {name: jnp.broadcast_to(x, (*shape, *x.shape)) for name, x in values.items()}
+        z = z | (init_params or {})
         check_has_latents(z)
+        shapes = {name: jnp.shape(value)[len(shape) :] for name, value in z.items()}
+        self._kernel = kernel_on(self.sampler, shapes, self._codes)
         self._num_warmup = num_warmup
         potential = self._potential(model_args, model_kwargs)
         # One compilation costs less than a run of each operation by itself.
@@ -136,7 +155,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         step_key = step_key if is_prng_key(step_key) else step_key[0]
         potential = self._potential(model_args, model_kwargs)
         start, warmup = state.chains, state.adapt_state.warmup
-        chains, info = self.sampler.step(step_key, potential, braked(start, warmup))
+        chains, info = self._kernel.step(step_key, potential, braked(start, warmup))
         learned = unbraked(chains, start), warmup
         if self._num_warmup:
             warm_up = partial(self._warm_up, state.i, info)
@@ -149,7 +168,12 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         return self._state(i, potential, chains, info, mean, warmup, rng_key)
 
     def postprocess_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Any:
-        return self._postprocess_fn(*model_args, **model_kwargs)
+        def postprocess(z: Any) -> Any:
+            values, numbers = self._split(z)
+            found = self._postprocess_fn(values, *model_args, **model_kwargs)(numbers)
+            return found | {n: self._codes[n].of_numbers(value) for n, value in values.items()}
+
+        return postprocess
 
     def get_diagnostics_str(self, state: KernelState) -> str:
         return (
@@ -165,11 +189,11 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
     ) -> Potential:
         """Potential of all chains, from shape ``(*chains, size)`` to ``(*chains,)``."""
-        potential_fn = self._potential_fn(*model_args, **(model_kwargs or {}))
 
         def potential(position: Array) -> Array:
+            values, numbers = self._split(self._unravel(position))
             with TrainedByObjective():
-                return potential_fn(self._unravel(position))
+                return self._potential_fn(values, *model_args, **(model_kwargs or {}))(numbers)
 
         def potentials(position: Array) -> Array:
             rows = position.reshape(-1, position.shape[-1])
@@ -177,22 +201,37 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
         return potentials
 
+    def _find_codes(self, rng_key: Array, args: Any, kwargs: Any) -> dict[str, Codes]:
+        with block(), trace() as met, initialized(), seed(rng_seed=rng_key):
+            self.model(*args, **kwargs)
+        sites = {name: site for name, site in met.items() if site["type"] == "sample"}
+        return find_codes(sites, self.sampler, columns_of)
+
+    def _given_codes(self, values: Mapping[str, Array], *args: Any, **kwargs: Any) -> Any:
+        values = {name: self._codes[name].of_numbers(value) for name, value in values.items()}
+        return condition(self.model, data=values)(*args, **kwargs)
+
+    def _split(self, z: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Split latents into codes, as real numbers, and unconstrained numbers."""
+        codes = {name: z[name] for name in self._codes}
+        return codes, {name: value for name, value in z.items() if name not in codes}
+
     def _start(self, z: Any, potential: Potential, rng_key: Array) -> KernelState:
         if is_prng_key(rng_key):
             z = jax.tree.map(lambda leaf: leaf[None], z)
         self._unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], z))[1]
         position = jax.vmap(lambda z: ravel_pytree(z)[0])(z)
-        chains = prepare_state(self.sampler, self.sampler.init(potential, position))
+        chains = prepare_state(self._kernel, self._kernel.init(potential, position))
         zeros = jnp.zeros(len(position), position.dtype)
-        warmup = begin_warmup(self.sampler, chains)
+        warmup = begin_warmup(self._kernel, chains)
         info, i = TransitionInfo(zeros, zeros > 0), jnp.zeros((), int)
         return self._state(i, potential, chains, info, zeros, warmup, rng_key)
 
     def _warm_up(self, i: Array, info: TransitionInfo, learned: _Learned) -> _Learned:
         chains, warmup = learned
         now = jax.tree.map(lambda flags: flags[i], schedule(self._num_warmup))
-        chains, warmup = adapt(self.sampler, chains, info, warmup, now)
-        last = end_warmup(self.sampler, chains, warmup)
+        chains, warmup = adapt(self._kernel, chains, info, warmup, now)
+        last = end_warmup(self._kernel, chains, warmup)
         is_last = i + 1 == self._num_warmup
         return jax.tree.map(partial(jnp.where, is_last), last, chains), warmup
 

@@ -52,7 +52,7 @@ class Posterior(core.Posterior):
             _Inside(),
             trace() as met,
             _Spread(),
-            _initialized(),
+            initialized(),
             seed(rng_seed=rng_key),
         ):
             self._model()
@@ -120,7 +120,7 @@ class Posterior(core.Posterior):
             return value
 
         key = rng_key if rng_key is not None else random.key(0)
-        with block(), trace() as met, _Spread(), _initialized(), seed(rng_seed=key):
+        with block(), trace() as met, _Spread(), initialized(), seed(rng_seed=key):
             with substitute(substitute_fn=value_of):
                 self._model()
         return met
@@ -191,7 +191,7 @@ class _Spread(Messenger):
             msg["fn"] = spread_over_value(msg)
 
 
-def _initialized() -> substitute:
+def initialized() -> substitute:
     """Make a handler that gives energies initial values in place of draws, also in `scan`."""
     return substitute(substitute_fn=_initial_value)
 

@@ -6,28 +6,39 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import init_to_uniform
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.infer.mcmc.util import initialize_model
 from pyro.ops.integrator import _EXCEPTION_HANDLERS
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_ebm.core.infer import mcmc as settings
-from pyro_ebm.core.infer.mcmc import check_has_latents, warn_of_issues
+from pyro_ebm.core.infer.mcmc import (
+    Codes,
+    check_has_latents,
+    find_codes,
+    kernel_on,
+    warn_of_issues,
+)
+from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.checks import describe_trouble
 from pyro_ebm.core.samplers.run import kept_draw
 from pyro_ebm.pyro.model.check import check_model
+from pyro_ebm.pyro.model.posterior import InitialValues
 from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.columns import columns_of
 from pyro_ebm.pyro.samplers.warmup import Warmup
 
 
 class SamplerKernel(settings.SamplerKernel, MCMCKernel):
     """A kernel for ``pyro.infer.MCMC``.
 
-    ``MCMC.diagnostics()`` has, by chain, the ``"divergences"``, the mean ``"acceptance rate"``, the
-    ``"step size"``, and under ``"sample stats"`` what ``to_arviz`` reads: ``lp`` (in unconstrained
-    space), ``acceptance_rate`` and ``step_size`` of each draw. It warns if chains diverged or never
-    moved.
+    Draws of codes are real numbers, as Pyro's diagnostics need them. ``MCMC.diagnostics()`` has, by
+    chain, the ``"divergences"``, the mean ``"acceptance rate"``, the ``"step size"``, and under
+    ``"sample stats"`` what ``to_arviz`` reads: ``lp`` (in unconstrained space), ``acceptance_rate``
+    and ``step_size`` of each draw. It warns if chains diverged or never moved.
 
     Example:
         >>> import pyro, pyro.distributions as dist, pyro_ebm.pyro as ebm
@@ -54,21 +65,26 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         warn_of_issues(check_model(self.model)(*args, **kwargs))
+        self._codes, given = self._find_codes(args, kwargs), dict(self._initial_params or {})
+        # The model is run with these.
+        self._values = {n: given.pop(n, code.value) for n, code in self._codes.items()}
         self._initial_params, self._potential_fn, self.transforms, _ = initialize_model(
-            self.model,
+            self._given_codes,
             args,
             kwargs,
             init_strategy=self.init_strategy,
-            initial_params=self._initial_params,
+            initial_params=given or None,
         )
-        check_has_latents(self._initial_params)
-        values = [self._initial_params[name].reshape(-1) for name in sorted(self._initial_params)]
-        self._state = self.sampler.init(self._potential, torch.cat(values)[None])
+        shapes = {name: tuple(x.shape) for name, x in self._initial_params.items()}
+        self._kernel = kernel_on(self.sampler, shapes, self._codes)
+        check_has_latents(start := self._initial_params | self._values)
+        position = torch.cat([as_real(start[name]).reshape(-1) for name in sorted(start)])
+        self._state = self._kernel.init(self._potential, position[None])
         self._warmup_steps = warmup_steps
-        self._warmup = Warmup(self.sampler, self._state, warmup_steps)
+        self._warmup = Warmup(self._kernel, self._state, warmup_steps)
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        state, info = self.sampler.step(self._potential, self._warmup.braked(self._state))
+        state, info = self._kernel.step(self._potential, self._warmup.braked(self._state))
         if self._index < self._warmup_steps:
             state = self._warmup.adapt(self._index, state, info)
             count = self._index + 1
@@ -81,7 +97,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
     @property
     def initial_params(self) -> Any:
-        return self._initial_params
+        return None if self._initial_params is None else self._initial_params | self._values
 
     @initial_params.setter
     def initial_params(self, params: Any) -> None:
@@ -114,6 +130,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
     def cleanup(self) -> None:
         self._initial_params: Any = None
+        self._codes: dict[str, Codes] = {}
+        self._values: dict[str, Tensor] = {}
+        self._kernel: Any = self.sampler
         self._potential_fn: Any = None
         self._state: Any = None
         self._warmup: Any = None
@@ -130,7 +149,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
     def _potential_of_row(self, position: Tensor) -> Tensor:
         try:
-            return self._potential_fn(self._by_site(position)).reshape(())
+            values = self._by_site(position)
+            self._values = {name: values.pop(name) for name in self._codes}
+            return self._potential_fn(values).reshape(())
         except Exception as error:
             # Pyro's own kernels count these as divergences, a singular matrix for example.
             if not any(handles(error) for handles in _EXCEPTION_HANDLERS.values()):
@@ -138,9 +159,23 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
             return 0.0 * position.sum() + torch.inf
 
     def _by_site(self, position: Tensor) -> dict[str, Tensor]:
-        sizes = {name: self._initial_params[name].shape for name in sorted(self._initial_params)}
+        like = self._initial_params | self._values
+        sizes = {name: like[name].shape for name in sorted(like)}
         parts = position.split([shape.numel() for shape in sizes.values()])
         return {
-            name: part.reshape(shape)
+            name: self._codes[name].of_numbers(part.reshape(shape))
+            if name in self._codes
+            else part.reshape(shape)
             for (name, shape), part in zip(sizes.items(), parts, strict=True)
         }
+
+    def _find_codes(self, args: Any, kwargs: Any) -> dict[str, Codes]:
+        with InitialValues():
+            traced = poutine.trace(poutine.block(self.model, expose_types=["sample"]))
+            nodes: Any = traced.get_trace(*args, **kwargs).nodes
+        sites = {name: s for name, s in nodes.items() if s["type"] == "sample"}
+        sites = {name: s for name, s in sites.items() if not site_is_subsample(s)}
+        return find_codes(sites, self.sampler, columns_of)
+
+    def _given_codes(self, *args: Any, **kwargs: Any) -> Any:
+        return poutine.condition(self.model, data=self._values)(*args, **kwargs)

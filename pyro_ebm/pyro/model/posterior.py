@@ -111,7 +111,7 @@ class Posterior(core.Posterior):
     ) -> dict[str, Any]:
         """Messages of all sample sites, with these values of latents or initial ones."""
         met = _Values(values, unconstrained=unconstrained)
-        with self.hidden(_InitialValues()), _Around(chains), met:
+        with self.hidden(InitialValues()), _Around(chains), met:
             self._model()
         return met.sites
 
@@ -169,7 +169,7 @@ class _Values(Messenger):
         self.sites[msg["name"]] = {**msg, "fn": spread_over_value(msg)}
 
 
-class _InitialValues(Messenger):
+class InitialValues(Messenger):
     """Handler that sets energy-based sites to initial values of chains in place of draws."""
 
     def _pyro_sample(self, msg: Any) -> None:

@@ -1,5 +1,6 @@
 """The samplers of this package in the host's MCMC."""
 
+import itertools
 from functools import cache
 
 import arviz as az
@@ -121,6 +122,65 @@ def test_chains_start_at_initial_params_and_are_independent(host):
     assert not np.allclose(z[0] + 1, z[1] - 1, rtol=0, atol=1e-6)
 
 
+# --- codes ---
+
+BITS = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+Y, ROWS = 1.5, np.array([0.8, 3.2])
+SHARES = np.array([0.5, 0.3, 0.2])
+
+
+def mixed_model(host):
+    """A number, three bits under an energy, and a category in each row."""
+
+    def model(*_):
+        m = host.ppl.sample("m", host.dist.Normal(0.0, 1.0))
+        base = host.dist.Bernoulli(host.array(np.full(3, 0.5))).to_event(1)
+        energy = lambda x: -1.0 * (x[:, 0] * x[:, 1]) + 0.5 * x[:, 2]  # noqa: E731
+        z = host.ppl.sample("z", host.ebm.EnergyBased(energy, base))
+        host.ppl.sample("y", host.dist.Normal(m + z.sum(), 0.5), obs=host.array(Y))
+        with host.ppl.plate("rows", len(ROWS)):
+            c = host.ppl.sample("c", host.dist.Categorical(host.array(SHARES)))
+            host.ppl.sample("row", host.dist.Normal(2.0 * c + z[0], 1.0), obs=host.array(ROWS))
+
+    return model
+
+
+def exact_posterior():
+    """Probabilities of the bits, those of the rows' categories, and the mean of the number."""
+    law = np.exp(BITS[:, 0] * BITS[:, 1] - 0.5 * BITS[:, 2])
+    law = law * stats.norm(BITS.sum(-1), np.sqrt(1.25)).pdf(Y)
+    of_rows = SHARES * stats.norm(2.0 * np.arange(3) + BITS[:, 0, None, None]).pdf(ROWS[:, None])
+    law = law * of_rows.sum(-1).prod(-1)
+    law = law / law.sum()
+    categories = np.tensordot(law, of_rows / of_rows.sum(-1, keepdims=True), 1)
+    return law, categories, (law * (Y - BITS.sum(-1)) / 1.25).sum()
+
+
+def test_gibbs_sampling_of_codes_and_numbers(host):
+    sampler = host.ebm.Gibbs(host.ebm.MALA())
+    options = {"num_samples": 400, "num_warmup": 80}
+    data = to_arviz(run(host, sampler, model=mixed_model(host), **options)).posterior
+    draws = {name: data[name].values.reshape(-1, *data[name].shape[2:]) for name in "mzc"}
+    law, categories, mean = exact_posterior()
+    bits = (draws["z"][:, None] == BITS).all(-1).mean(0)
+    np.testing.assert_allclose(bits, law, atol=0.1)
+    found = (draws["c"][..., None] == np.arange(3)).mean(0)
+    np.testing.assert_allclose(found, categories, atol=0.1)
+    assert draws["m"].mean() == pytest.approx(mean, abs=0.2)
+
+
+def test_codes_alone(host):
+    def model(*_):
+        base = host.dist.Bernoulli(host.array(np.full(3, 0.5))).to_event(1)
+        host.ppl.sample("z", host.ebm.EnergyBased(lambda x: -1.0 * (x[:, 0] * x[:, 1]), base))
+
+    mcmc = run(host, host.ebm.Gibbs(), model=model, num_samples=1000, num_warmup=10)
+    data = to_arviz(mcmc)
+    both = data.posterior["z"].values[..., :2].prod(-1).mean()
+    assert both == pytest.approx(np.e / (np.e + 3), abs=0.06)
+    assert (data.sample_stats["acceptance_rate"] == 1).all()
+
+
 # --- warnings and refusals ---
 
 
@@ -144,3 +204,7 @@ def test_refusals(host):
         host.ebm.SamplerKernel(observed, 0.1)
     with pytest.raises(ValueError, match="continuous latent variable, got none"):
         run(host, host.ebm.MALA(0.1), num_samples=2, num_warmup=0, model=observed)
+    with pytest.raises(ValueError, match="a discrete latent variable for Gibbs.*, got none"):
+        run(host, host.ebm.Gibbs(), num_samples=2, num_warmup=0)
+    with pytest.raises(ValueError, match="without derivatives"):
+        run(host, host.ebm.GibbsWithGradients(), num_samples=2, num_warmup=0)

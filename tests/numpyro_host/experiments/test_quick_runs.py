@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from evidence import digits, hosts
 from evidence.experiments import langevin_digits
-from helpers.quick_runs import CHECKS, WITH_TABLES
-from helpers.real_data import needs_tables
+from helpers.quick_runs import CHECKS
 
 from pyro_ebm import datasets
 
@@ -18,14 +17,7 @@ LEFT_OUT = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=needs_tables if name in WITH_TABLES else ())
-        for name in CHECKS
-        if name not in LEFT_OUT
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in CHECKS if name not in LEFT_OUT])
 def test_quick_run(name):
     CHECKS[name](HOST)
 
