@@ -22,6 +22,7 @@ from evidence.experiments import (
     gaussians_25,
     generalized,
     generalized_digits,
+    ising,
     langevin_digits,
     langevin_toy,
     mixed_tables,
@@ -61,6 +62,11 @@ def check_planes(host: Any) -> None:
 def check_bit_codes(host: Any) -> None:
     figures = bit_codes.run(host, 0, **bit_codes.QUICK)
     assert figures["NLL"] < 22.17  # the base alone: 22.18
+
+
+def check_ising(host: Any) -> None:
+    figures = ising.run(host, 0, **ising.QUICK)
+    assert figures["-log RMSE"] > figures["zero"] + 1
 
 
 def check_mixed_tables(host: Any) -> None:

@@ -13,7 +13,8 @@ NAMES = (
     *("bounds_planes", "bounds_sandwich", "mode_counting", "bounds_digits"),
     *("langevin_toy", "langevin_digits", "stored_digits", "brackets"),
     *("conditional_normal", "conditional_digits", "mode_weights", "cd_scales"),
-    *("learned_likelihood", "hierarchy", "tempering", "bit_codes", "mixed_tables"),
+    *("learned_likelihood", "hierarchy", "tempering", "bit_codes", "ising"),
+    "mixed_tables",
 )
 
 

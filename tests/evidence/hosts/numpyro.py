@@ -23,7 +23,7 @@ from flowjax.flows import coupling_flow
 from jax import Array, lax, random
 from jax.tree_util import Partial
 from numpyro import distributions as dist
-from numpyro import handlers, infer, param, plate, sample
+from numpyro import factor, handlers, infer, param, plate, sample
 from numpyro.contrib.module import eqx_module
 from paramax import non_trainable, unwrap
 
@@ -32,7 +32,7 @@ from evidence.hosts import Adam, InferenceSettings
 from pyro_ebm.numpyro.distributions import importance
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 
-__all__ = ["dist", "ebm", "infer", "param", "plate", "sample"]
+__all__ = ["dist", "ebm", "factor", "infer", "param", "plate", "sample"]
 
 NAME = "numpyro"
 PACKAGES = ("jax", "numpyro", "equinox", "flowjax", "optax")

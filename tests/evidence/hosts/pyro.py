@@ -15,7 +15,7 @@ import numpy as np
 import pyro
 import torch
 from pyro import distributions as dist
-from pyro import infer, param, plate, sample
+from pyro import factor, infer, param, plate, sample
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.optim import PyroLRScheduler
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from evidence.hosts import Adam, InferenceSettings
 from pyro_ebm.pyro.distributions.importance import importance_log_weights
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator
 
-__all__ = ["dist", "ebm", "importance_log_weights", "infer", "param", "plate", "sample"]
+__all__ = ["dist", "ebm", "factor", "importance_log_weights", "infer", "param", "plate", "sample"]
 
 NAME = "pyro"
 PACKAGES = ("torch", "pyro-ppl", "zuko")
