@@ -47,7 +47,10 @@ format: $(STAMP)
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
-test: lint doctest suites
+# What runs in one process runs beside another.
+test: $(STAMP)
+	@$(MAKE) -j 2 -O lint doctest
+	@$(MAKE) suites
 
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 suites: $(STAMP)

@@ -12,6 +12,11 @@ import pyro_ebm.numpyro as ebm
 ADAPTERS = {"distributions": "samplers", "model": "infer"}
 
 
+def pytest_collection_modifyitems(config, items):
+    config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("once")])
+    items[:] = [item for item in items if not item.get_closest_marker("once")]
+
+
 @pytest.fixture
 def host(request):
     """Adapter of the tests that are written once for both hosts."""

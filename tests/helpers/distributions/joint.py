@@ -154,6 +154,7 @@ def test_known_log_normalizer_and_pickles(host):
     np.testing.assert_allclose(found, log_likelihood(THETA, X) + 0.7, rtol=1e-4)
 
 
+@pytest.mark.once
 def test_draws_of_the_posterior(host):
     """The same energy gives theta from x."""
     posterior = joint(host).conditional(x=host.array(X[0]))

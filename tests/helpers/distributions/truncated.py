@@ -45,6 +45,7 @@ def test_every_context_has_its_log_normalizer(host, method):
     np.testing.assert_allclose(host.to_numpy(found.estimate), LOG_NORMALIZER, atol=0.3)
 
 
+@pytest.mark.once
 def test_annealed_error_counts_the_share_of_the_base_inside(host):
     """An orthant in four dimensions has a share of 1/16, known from 10,000 draws."""
     positive = host.constraints.independent(host.constraints.positive, 1)

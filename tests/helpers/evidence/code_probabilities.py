@@ -28,6 +28,7 @@ def test_classifier(host):
         np.testing.assert_allclose(found[row, 0], density / density.sum(), rtol=1e-4)
 
 
+@pytest.mark.once
 def test_bits_of_an_image(host):
     base = host.dist.Bernoulli(host.array(np.full((2, 2), 0.5))).to_event(2)
     model = host.ebm.EnergyBased(lambda x: -2.0 * x[:, 1, 0], base)

@@ -94,6 +94,7 @@ def tilted(host, slope, scale=2.0, prior=None, **options):
     return host.ebm.EnergyBased(energy, base, **options)
 
 
+@pytest.mark.once
 def test_spread_and_shift_in_closed_form(host):
     result = host.check_conditional(tilted(host, 0.1), theta=THETA)
     assert result.posterior.spread == pytest.approx(0.1 * THETA.std(), rel=1e-3)

@@ -33,6 +33,7 @@ def test_brackets_contain_the_sum(host):
     assert float(result.upper - result.lower) < 1.0
 
 
+@pytest.mark.once
 def test_bracket_of_a_mixed_event(host):
     columns = [host.ebm.Column.numeric(), host.ebm.Column.nominal(3)]
     base = host.ebm.ColumnMarginals(columns, [0.0, 0.0], [2.0, 1.0], np.log(np.full((2, 3), 1 / 3)))

@@ -110,6 +110,7 @@ def features_model(host):
     return model
 
 
+@pytest.mark.once
 def test_errors_of_log_normalizers_add_up(host):
     x, model = host.random_normal(5, 3), features_model(host)
     prior = host.ebm.EnergyBased(steep, host.dist.Normal(0.0, 1.0))

@@ -100,10 +100,12 @@ def check_bad_run(host, **options):
     assert result.upper == result.standard_error == math.inf
 
 
+@pytest.mark.once
 def test_few_temperatures_widen_the_bracket_and_warn(host):
     check_bad_run(host, num_temperatures=2)
 
 
+@pytest.mark.once
 def test_exact_draws_bound_from_above_in_any_case(host):
     options = {"num_samples": 200, "num_temperatures": 2, "draws": exact_draws(host, 200, 16)}
     with (
@@ -120,6 +122,7 @@ def test_exact_draws_bound_from_above_in_any_case(host):
     assert result.upper - result.lower < 1
 
 
+@pytest.mark.once
 def test_weights_of_stuck_chains_are_unbiased(host):
     # exp(-x) where x < 1, times an exponential; a batch of two.
     rates, num_samples = np.array([1.0, 3.0]), 20_000

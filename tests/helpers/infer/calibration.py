@@ -9,6 +9,7 @@ function of both; ranks of the energy see a wrong prior that ranks of the value 
 """
 
 import numpy as np
+import pytest
 from scipy import stats
 
 NUM_DATA_SETS, NUM_DRAWS = 600, 19
@@ -62,6 +63,7 @@ def p_values(truths, draws):
     return [stats.chisquare(count).pvalue for count in counts]
 
 
+@pytest.mark.once
 def test_posteriors_under_energy_priors_are_calibrated(host):
     truths, data = truths_and_data()
     assert min(p_values(truths, posterior_draws(host, data, strength=1.0))) > 1e-3

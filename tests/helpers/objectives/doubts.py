@@ -74,6 +74,7 @@ def test_the_reported_number_is_precise_in_one_dimension(host, shape):
     assert np.mean(losses) == pytest.approx(exact, abs=0.005)
 
 
+@pytest.mark.once
 def test_the_reported_number_of_a_base_without_quantiles(host):
     base = host.dist.Gamma(host.array(2.0), 1.0)
     case = reported(host, base, 0.0, value=1.0)

@@ -40,6 +40,7 @@ def test_entropy_of_a_linear_generator(host, matrix, entropy, with_the_smallest)
         np.testing.assert_allclose(found, np.full(3, expected), atol=1e-6)
 
 
+@pytest.mark.once
 def test_entropy_of_a_curved_surface(host):
     grid, masses = normal_grid()
 

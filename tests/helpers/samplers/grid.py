@@ -28,6 +28,7 @@ def test_weights_and_shapes_of_modes(host):
     assert abs(np.corrcoef(x[1:], x[:-1])[0, 1]) < 4 / math.sqrt(NUM_DRAWS)
 
 
+@pytest.mark.once
 def test_three_modes_in_the_plane_on_a_coarse_grid(host):
     """At radius 3, standard deviation .3; 24 cells along an axis are as wide as .35."""
     angles, shares = np.arange(3) * 2 * np.pi / 3, np.array([0.5, 0.3, 0.2])

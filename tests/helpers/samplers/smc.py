@@ -81,6 +81,7 @@ def test_supports_and_missing_bases(host):
     )
 
 
+@pytest.mark.once
 def test_doubts(host):
     base = host.normal((3,))
     prior = host.ebm.EnergyBased(lambda x: 50.0 * (x**2).sum(-1), base)
