@@ -2,15 +2,23 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random, tree_util
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, constraints
+from numpyro.distributions import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    TransformedDistribution,
+    constraints,
+)
+from numpyro.distributions.batch_util import promote_batch_shape
 
-from pyro_ebm.core.distributions.energy_based import itself
+from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, itself
 from pyro_ebm.numpyro.distributions.bound_energy import ScannedEnergy
 from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
@@ -88,6 +96,27 @@ def promote_energy_based(dist: Any) -> Any:
     if dist.context is not None:
         _promote_context(new, dist)
     return new
+
+
+@promote_batch_shape.register
+def promote_transformed(dist: TransformedDistribution) -> Any:
+    """Distribution of all steps around an energy of all steps; others are left to NumPyro."""
+    if not _is_around_energy(dist):
+        return promote_batch_shape.dispatch(Distribution)(dist)
+    new = copy.copy(dist)
+    new.base_dist = promote_batch_shape(dist.base_dist)
+    num_new = len(new.base_dist.batch_shape) - len(dist.base_dist.batch_shape)
+    new._batch_shape = new.base_dist.batch_shape[:num_new] + dist.batch_shape
+    if num_new:
+        move = partial(_stacked, num_dims=len(dist.shape()))
+        new.transforms = jax.tree.map(move, dist.transforms)
+    return new
+
+
+def _is_around_energy(dist: Any) -> bool:
+    while hasattr(dist, "base_dist"):
+        dist = dist.base_dist
+    return isinstance(dist, AbstractEnergyBased)
 
 
 def vmap_over_energy_based(

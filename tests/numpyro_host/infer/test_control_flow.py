@@ -230,3 +230,39 @@ def test_a_pushforward_inside_of_a_scan_is_refused():
 
     with pytest.raises(NotImplementedError, match="other than a Pushforward inside of `scan`"):
         handlers.trace(handlers.seed(scan, 0)).get_trace(step, 0.0, jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["energy", "transformed"])
+def test_a_scan_trains_as_a_plate_does(is_moved):
+    """Score matching has no draws: the same losses, and the same gradients on the way."""
+    contexts = CONTEXT[:, 0]
+
+    def law(energy, c):
+        prior = ebm.EnergyBased(
+            lambda x, c: energy.weight * jnp.exp(c) * x**2,
+            dist.Normal(0.0, SCALE),
+            context=c,
+            context_batch_ndims=c.ndim,
+        )
+        move = dist.transforms.AffineTransform(1.0, 2.0)
+        return dist.TransformedDistribution(prior, move) if is_moved else prior
+
+    def scanned(x):
+        energy = register("energy", Bowl())
+
+        def step(carry, at):
+            return carry, numpyro.sample("x", law(energy, at[1]), obs=at[0])
+
+        scan(step, 0.0, (x, contexts))
+
+    def plated(x):
+        energy = register("energy", Bowl())
+        with numpyro.plate("rows", len(x)):
+            numpyro.sample("x", law(energy, contexts), obs=x)
+
+    loss = ebm.EnergyELBO(ebm.ScoreMatching(), num_normalizer_samples=0)
+    runs = [fit(model, empty_guide, loss, DATA[:, 0], num_steps=5) for model in (scanned, plated)]
+    np.testing.assert_allclose(runs[0].losses, runs[1].losses, rtol=1e-5)
+    weights = [run.params["energy.weight"] for run in runs]
+    np.testing.assert_allclose(*weights, rtol=1e-5)
+    assert abs(weights[0] - 0.5) > 0.1
