@@ -12,7 +12,7 @@ def stratified(base: Any, draws: Any, uniform: Callable[[], Any]) -> Any:
 
     ``uniform`` draws numbers from 0 to 1 of the shape of ``draws``, ``(N, *batch, *event)``.
     """
-    if prod(base.event_shape) != 1:
+    if prod(base.event_shape) != 1 or array_namespace(draws).isdtype(draws.dtype, "integral"):
         return draws
     while hasattr(base, "reinterpreted_batch_ndims"):
         base = base.base_dist

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_instance
 from pyro_ebm.core.distributions.checks import check_value_shape
 from pyro_ebm.core.infer.site_values import check_context, check_finite_values, check_inside
-from pyro_ebm.core.numerics import effective_sample_size
+from pyro_ebm.core.numerics import as_real, effective_sample_size
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -244,4 +244,5 @@ def without_base(site: str) -> str:
 
 
 def _ones(energy: Any, value: Any) -> Any:
-    return array_namespace(value).ones_like(value[(..., *(0 for _ in energy.event_shape))])
+    value = value[(..., *(0 for _ in energy.event_shape))]
+    return as_real(array_namespace(value).ones_like(value))

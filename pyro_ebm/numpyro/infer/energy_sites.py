@@ -32,6 +32,7 @@ from pyro_ebm.numpyro.model.sites import (
     map_energy,
     spread_over_value,
 )
+from pyro_ebm.numpyro.samplers.columns import as_codes
 
 Attached = dict[str, dict[str, Any]]
 
@@ -46,12 +47,13 @@ class EnergySite(core.EnergySite):
     def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":
         """Make it from the message of a sample site, and check it."""
         name = msg["name"]
-        value, fn = _constant(name, msg["value"]), spread_over_value(msg)
+        fn = spread_over_value(msg)
+        energy = find_energy(fn)
         site = cls(
             name=name,
             fn=fn,
-            energy=find_energy(fn),
-            value=value,
+            energy=energy,
+            value=_constant(name, msg["value"], energy),
             scale=msg["scale"],
             plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape, scanned)),
             objective=core.objective_of(name, objective),
@@ -94,10 +96,14 @@ class EnergySite(core.EnergySite):
         return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
 
 
-def _constant(name: str, value: Any) -> Array:
+def _constant(name: str, value: Any, energy: EnergyBased) -> Array:
+    """Value of a site as an energy has it: real numbers, or the codes of its support."""
     if isinstance(value, list | tuple):
         raise TypeError(f"Expected an array at site {name!r}, got {type(value).__name__}.")
-    return as_real(lax.stop_gradient(jnp.asarray(value)))
+    value = as_real(lax.stop_gradient(jnp.asarray(value)))
+    codes = as_codes(energy, value)
+    # Fractions stay, to be found by the checks.
+    return value if not_jax_tracer(value) and bool((codes != value).any()) else codes
 
 
 def _frames(

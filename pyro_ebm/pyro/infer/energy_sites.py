@@ -29,6 +29,7 @@ from pyro_ebm.pyro.model.sites import (
     issues_of_untrained,
     map_energy,
 )
+from pyro_ebm.pyro.samplers.columns import as_codes
 
 # Plates that Pyro itself puts around a model to draw many particles at once.
 _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized")
@@ -160,7 +161,7 @@ class SiteRecorder(Messenger):
             name=name,
             fn=msg["fn"],
             energy=energy,
-            value=_constant(name, msg["value"]),
+            value=_constant(name, msg["value"], energy),
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
@@ -171,10 +172,14 @@ class SiteRecorder(Messenger):
         self.sites[name].check()
 
 
-def _constant(name: str, value: Any) -> Tensor:
+def _constant(name: str, value: Any, energy: EnergyBased) -> Tensor:
+    """Value of a site as an energy has it: real numbers, or the codes of its support."""
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected a tensor at site {name!r}, got {type(value).__name__}.")
-    return as_real(detach_provenance(value).detach())
+    value = as_real(detach_provenance(value).detach())
+    codes = as_codes(energy, value)
+    # Fractions stay, to be found by the checks.
+    return value if codes is not value and bool((codes != value).any()) else codes
 
 
 class FactorEmitter(Messenger):

@@ -131,6 +131,9 @@ def bits(host):
 
 OTHERS = {
     "contrastive divergence": lambda ebm: ebm.ContrastiveDivergence(num_steps=2),
+    "Gibbs with gradients": lambda ebm: ebm.ContrastiveDivergence(
+        sampler=ebm.GibbsWithGradients(), num_steps=6
+    ),
     "maximum likelihood": lambda ebm: ebm.MaximumLikelihood(num_samples=400),
     "KALE": lambda ebm: ebm.KALE(num_samples=400),
     "noise contrast": lambda ebm: ebm.NoiseContrastive(num_samples=400),

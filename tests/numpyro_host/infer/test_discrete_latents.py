@@ -44,6 +44,33 @@ def test_prior_and_guide_learn():
     assert params["slope"] > 5.0  # The posterior is sharp.
 
 
+CENTERS = jnp.array([-2.0, 0.0, 2.0])
+
+
+def test_a_prior_over_one_code():
+    share = jnp.array([0.6, 0.3, 0.1])
+    code = jnp.repeat(jnp.arange(3), jnp.array([240, 120, 40]))
+    x = CENTERS[code] + 0.5 * random.normal(random.key(0), (400,))
+
+    def model(x):
+        weights = numpyro.param("weights", jnp.zeros(3))
+        prior = ebm.EnergyBased(lambda k: -weights[k], dist.Categorical(jnp.ones(3) / 3))
+        with numpyro.plate("data", len(x)):
+            k = numpyro.sample("k", prior)
+            numpyro.sample("x", dist.Normal(CENTERS[k], 0.5), obs=x)
+
+    def guide(x):
+        slope = numpyro.param("slope", 1.0)
+        with numpyro.plate("data", len(x)):
+            logits = -slope * (x[:, None] - CENTERS) ** 2
+            numpyro.sample("k", dist.Categorical(logits=logits))
+
+    svi = SVI(model, guide, optax.adam(0.05), ebm.EnergyELBO(OBJECTIVE, TraceGraph_ELBO()))
+    params = svi.run(random.key(0), 150, x, progress_bar=False).params
+    assert jax.nn.softmax(params["weights"]).tolist() == pytest.approx(share.tolist(), abs=0.06)
+    assert params["slope"] > 1.5
+
+
 def test_elbo_without_score_functions_is_refused():
     svi = SVI(model, guide, optax.adam(0.03), ebm.EnergyELBO(OBJECTIVE))
     with pytest.warns(UserWarning, match="discrete latent variables"):

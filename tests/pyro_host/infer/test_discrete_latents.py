@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import MCMC, NUTS, SVI, TraceGraph_ELBO
+from pyro.infer import MCMC, NUTS, SVI, TraceEnum_ELBO, TraceGraph_ELBO
 from pyro.optim import Adam
 
 import pyro_ebm.pyro as ebm
@@ -40,6 +40,37 @@ def test_prior_and_guide_learn():
         svi.step(x)
     assert pyro.param("weights").sigmoid().tolist() == pytest.approx(share.tolist(), abs=0.06)
     assert pyro.param("slope") > 5.0  # The posterior is sharp.
+
+
+CENTERS = torch.tensor([-2.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("elbo", [TraceEnum_ELBO(max_plate_nesting=1), TraceGraph_ELBO()])
+@pytest.mark.filterwarnings("ignore:k:UserWarning")  # Only one of the two enumerates.
+def test_a_prior_over_one_code(elbo):
+    share = torch.tensor([0.6, 0.3, 0.1])
+    code = torch.arange(3).repeat_interleave((400 * share).long())
+    x = CENTERS[code] + 0.5 * torch.randn(400)
+
+    def model(x):
+        weights = pyro.param("weights", torch.zeros(3))
+        prior = ebm.EnergyBased(lambda k: -weights[k], dist.Categorical(torch.ones(3) / 3))
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", prior)
+            pyro.sample("x", dist.Normal(CENTERS[k], 0.5), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(1.0))
+        logits = -slope * (x[:, None] - CENTERS) ** 2
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+    loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(perturbation=ebm.Uniform(1.0)), elbo)
+    svi = SVI(model, guide, Adam({"lr": 0.05}), loss)
+    for _ in range(150):
+        svi.step(x)
+    assert pyro.param("weights").softmax(0).tolist() == pytest.approx(share.tolist(), abs=0.06)
+    assert pyro.param("slope") > 1.5
 
 
 def test_nuts_refuses():
