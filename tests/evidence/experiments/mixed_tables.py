@@ -12,9 +12,9 @@ data: as many energies for each value, or more. The look with the best validatio
 tested.
 
 `NLL` is minus the mean log-density of test rows, in nats, with the estimate of `log_normalizer` by
-annealing, whose bracket has the width `bracket`. `log loss`, `accuracy` and `calibration
-error` (ten bins of the highest probability) are those of the label given the other columns. The last
-rows are those of the exact law of rings, and of logistic regression on the other columns of breast
+annealing, whose bracket has the width `bracket`. `log loss`, `accuracy` and `calibration error`
+(ten bins of the highest probability) are those of the label given the other columns. The last rows
+are those of the exact law of rings, and of logistic regression on the other columns of breast
 cancer (scikit-learn, its strength chosen on validation rows).
 """
 
