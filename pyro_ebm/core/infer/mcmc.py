@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pyro_ebm.core.columns import Column, Columns
 from pyro_ebm.core.model.issues import ModelIssue
-from pyro_ebm.core.samplers.gibbs import moves_codes, with_columns
+from pyro_ebm.core.samplers.gibbs import with_columns
 from pyro_ebm.core.samplers.gibbs_with_gradients import GibbsWithGradients
 from pyro_ebm.core.samplers.settings import check_sampler
 
@@ -73,8 +73,6 @@ def find_codes(
 
     ``columns_of`` is the host's function of a support and an event shape.
     """
-    if not moves_codes(sampler):
-        return {}
     if isinstance(getattr(sampler, "kernel", sampler), GibbsWithGradients):
         raise ValueError(
             f"Expected Gibbs() for the latent variables of a model, got {sampler}: a model has its "

@@ -47,13 +47,14 @@ class EnergySite(core.EnergySite):
     def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":
         """Make it from the message of a sample site, and check it."""
         name = msg["name"]
+        _check_array(name, msg["value"])
         fn = spread_over_value(msg)
         energy = find_energy(fn)
         site = cls(
             name=name,
             fn=fn,
             energy=energy,
-            value=_constant(name, msg["value"], energy),
+            value=_constant(msg["value"], energy),
             scale=msg["scale"],
             plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape, scanned)),
             objective=core.objective_of(name, objective),
@@ -96,10 +97,12 @@ class EnergySite(core.EnergySite):
         return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
 
 
-def _constant(name: str, value: Any, energy: EnergyBased) -> Array:
-    """Value of a site as an energy has it: real numbers, or the codes of its support."""
+def _check_array(name: str, value: Any) -> None:
     if isinstance(value, list | tuple):
         raise TypeError(f"Expected an array at site {name!r}, got {type(value).__name__}.")
+
+
+def _constant(value: Any, energy: EnergyBased) -> Array:
     value = as_real(lax.stop_gradient(jnp.asarray(value)))
     codes = as_codes(energy, value)
     # Fractions stay, to be found by the checks.

@@ -24,6 +24,7 @@ from pyro_ebm.core.infer.mcmc import (
 )
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.gibbs import moves_codes
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.model.check import check_model
 from pyro_ebm.numpyro.model.parameters import run_trained
@@ -202,6 +203,8 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         return potentials
 
     def _find_codes(self, rng_key: Array, args: Any, kwargs: Any) -> dict[str, Codes]:
+        if not moves_codes(self.sampler):
+            return {}
         with block(), trace() as met, initialized(), seed(rng_seed=rng_key):
             self.model(*args, **kwargs)
         sites = {name: site for name, site in met.items() if site["type"] == "sample"}

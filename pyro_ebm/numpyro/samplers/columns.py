@@ -36,7 +36,6 @@ class ColumnConstraint(constraints.Constraint):
 
 
 def as_codes(distribution: Any, value: Array) -> Array:
-    """Make numbers the codes of a distribution's support; others are unchanged."""
     support = distribution.support
     found = support.is_discrete and columns_of(support, tuple(distribution.event_shape))
     return found[1](value) if found else value

@@ -24,6 +24,7 @@ from pyro_ebm.core.infer.mcmc import (
 )
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.checks import describe_trouble
+from pyro_ebm.core.samplers.gibbs import moves_codes
 from pyro_ebm.core.samplers.run import kept_draw
 from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.model.posterior import InitialValues
@@ -170,6 +171,8 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         }
 
     def _find_codes(self, args: Any, kwargs: Any) -> dict[str, Codes]:
+        if not moves_codes(self.sampler):
+            return {}
         with InitialValues():
             traced = poutine.trace(poutine.block(self.model, expose_types=["sample"]))
             nodes: Any = traced.get_trace(*args, **kwargs).nodes
