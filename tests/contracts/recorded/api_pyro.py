@@ -106,7 +106,7 @@ def contrastive_divergence(kernel, *, num_steps, start, num_samples, energy_pena
         sampler=kernel,
         num_steps=num_steps,
         init=start,
-        num_samples=num_samples,
+        num_samples=num_samples if start == "base" else None,
         energy_penalty=energy_penalty,
     )
 
