@@ -49,8 +49,8 @@ format: $(STAMP)
 
 # What runs in one process runs beside another.
 test: $(STAMP)
-	@$(MAKE) -j 2 -O lint doctest
-	@$(MAKE) suites
+	@$(MAKE) --no-print-directory -j 2 -O lint doctest
+	@$(MAKE) --no-print-directory suites
 
 # Each host in processes of its own, one after the other; a file stays together, for what it compiles.
 suites: $(STAMP)

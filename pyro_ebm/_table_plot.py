@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyro_ebm._arrays import to_numpy
+from pyro_ebm._colors import BLUE, VERMILLION
 from pyro_ebm._extras import require
 from pyro_ebm._histograms import bins_around, density
 from pyro_ebm.core.columns import Column, check_columns, names_of
@@ -14,8 +15,6 @@ from pyro_ebm.core.columns import Column, check_columns, names_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colors, distinct for every kind of color vision.
-_BLUE, _VERMILLION = "#0072B2", "#D55E00"
 # More dots or panels would hide each other.
 _MAX_DOTS, _MAX_COLUMNS = 1000, 8
 _SIDE = 1.8  # inches
@@ -53,14 +52,14 @@ def plot_table(columns: Iterable[Column], draws: Any, data: Any) -> "np.ndarray"
     for c, column in enumerate(columns):
         _draw_column(axes[c, c], column, {k: table[:, c] for k, table in tables.items()})
     for row, column in permutations(range(len(columns)), 2):
-        name, color = ("data", _BLUE) if row < column else ("draws", _VERMILLION)
+        name, color = ("data", BLUE) if row < column else ("draws", VERMILLION)
         pair = [column, row]
         _draw_pair(axes[row, column], [columns[c] for c in pair], tables[name][:, pair], color)
         axes[row, column].set(xlim=axes[column, column].get_xlim(), ylim=axes[row, row].get_xlim())
-    for ax, name in zip(axes[-1], names_of(columns, "column"), strict=True):
-        ax.set_xlabel(name)
-    for ax, name in zip(axes[1:, 0], names_of(columns, "column")[1:], strict=True):
-        ax.set_ylabel(name)
+    for c, name in enumerate(names_of(columns, "column")):
+        axes[-1, c].set_xlabel(name)
+        # The first row begins with a histogram, which has no values upwards.
+        axes[c, 0].set_ylabel(name if c else "")
     axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
     return axes
 
@@ -88,7 +87,7 @@ def _draw_column(ax: "Axes", column: Column, samples: dict[str, np.ndarray]) -> 
     edges = (
         bins_around(*samples.values()) if column.is_numeric else np.arange(column.size + 1) - 0.5
     )
-    for (name, sample), color in zip(samples.items(), (_BLUE, _VERMILLION), strict=True):
+    for (name, sample), color in zip(samples.items(), (BLUE, VERMILLION), strict=True):
         is_data = name == "data"
         heights, alpha = density(sample, edges), 0.3 if is_data else 1.0
         ax.stairs(heights, edges, fill=is_data, alpha=alpha, color=color, lw=1.5, label=name)
@@ -116,5 +115,4 @@ def _draw_pair(ax: "Axes", columns: list[Column], pairs: np.ndarray, color: str)
 
 
 def _mark_codes(ax: "Axes", column: Column, axis: str) -> None:
-    ticks = range(0, column.size, 1 + (column.size - 1) // 6)
-    ax.set(**{f"{axis}ticks": ticks})
+    ax.set(**{f"{axis}ticks": range(0, column.size, 1 + (column.size - 1) // 6)})

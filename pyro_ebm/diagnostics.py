@@ -219,10 +219,11 @@ def _by_column(
             raise ValueError(
                 f"Expected {name!r} of {len(of_table)} columns, got shape {table.shape}."
             )
-        parts = zip(of_table, names_of(of_table, name), np.moveaxis(table, -1, 0), strict=True)
-        if again := split.keys() & names_of(of_table, name):
+        names = names_of(of_table, name)
+        if again := split.keys() & names:
             raise ValueError(f"Expected variables of different names, got {sorted(again)} twice.")
-        split |= {own: x if c.is_numeric else x.astype(int) for c, own, x in parts}
+        for column, own, x in zip(of_table, names, np.moveaxis(table, -1, 0), strict=True):
+            split[own] = x if column.is_numeric else x.astype(int)
     return split
 
 

@@ -12,6 +12,7 @@ from array_api_compat import array_namespace, device
 from scipy.stats import binom
 
 from pyro_ebm._arrays import to_numpy
+from pyro_ebm._colors import BLUE, CHAIN_COLORS, VERMILLION
 from pyro_ebm._extras import require
 from pyro_ebm._histograms import bins_around, density, draw_histogram, finite
 from pyro_ebm._table_plot import plot_table as plot_table
@@ -25,14 +26,11 @@ if TYPE_CHECKING:
 Array = Any
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
-# Okabe and Ito's colors, distinct for every kind of color vision.
-_BLUE, _VERMILLION = "#0072B2", "#D55E00"
-_CHAIN_COLORS = (_VERMILLION, _BLUE, "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
-_STYLES = {"forward": (_BLUE, "-"), "reverse": (_VERMILLION, "--")}
+_STYLES = {"forward": (BLUE, "-"), "reverse": (VERMILLION, "--")}
 # From middle gray to white: every color is visible on them.
 _GRAYS = [str(shade) for shade in np.linspace(0.5, 1.0, 11)]
 # More lines or dots would hide each other.
-_MAX_LINES, _MAX_DOTS = len(_CHAIN_COLORS), 2000
+_MAX_LINES, _MAX_DOTS = len(CHAIN_COLORS), 2000
 
 
 def plot_energy_landscape(
@@ -83,7 +81,7 @@ def plot_energy_landscape(
     else:
         dots = chains.reshape(-1, 2)
         dots = dots[:: 1 + len(dots) // _MAX_DOTS]
-        ax.plot(*dots.T, "o", ms=3, mew=0, color=_VERMILLION, alpha=0.5)
+        ax.plot(*dots.T, "o", ms=3, mew=0, color=VERMILLION, alpha=0.5)
     ax.set(xlabel="$x_1$", ylabel="$x_2$", xlim=sides[0][[0, -1]], ylim=sides[1][[0, -1]])
     return ax
 
@@ -115,12 +113,12 @@ def plot_energy_histogram(
         )
     ax = _axes(ax)
     bins = bins_around(data, model)
-    draw_histogram(ax, data, bins, "data", _BLUE)
-    draw_histogram(ax, model, bins, "model", _VERMILLION, linestyle="--")
+    draw_histogram(ax, data, bins, "data", BLUE)
+    draw_histogram(ax, model, bins, "model", VERMILLION, linestyle="--")
     if model.ndim == 2 and 1 < len(model) <= _MAX_LINES:
         for index, chain in enumerate(model):
             label = "its chains" if index == 0 else None
-            ax.stairs(density(chain, bins), bins, color=_VERMILLION, lw=0.5, label=label)
+            ax.stairs(density(chain, bins), bins, color=VERMILLION, lw=0.5, label=label)
     ax.set(xlabel="energy (nats)", ylabel="density (1/nat)", xlim=bins[[0, -1]])
     ax.legend(frameon=False)
     return ax
@@ -184,7 +182,7 @@ def plot_metric(recorder: Any, name: str = "energy_gap", *, ax: "Axes | None" = 
         known = sorted({metric for found in recorder.metrics.values() for metric in found})
         raise ValueError(f"Expected one of the metrics {known}, got {name!r}.")
     ax = _axes(ax)
-    for (site, values), color in zip(lines.items(), _CHAIN_COLORS, strict=False):
+    for (site, values), color in zip(lines.items(), CHAIN_COLORS, strict=False):
         ax.plot(recorder.steps, to_numpy(values), color=color, label=site)
     ax.set(xlabel="step", ylabel=name.replace("_", " "))
     ax.legend(frameon=False)
@@ -209,7 +207,7 @@ def plot_ranks(calibration: Calibration, *, ax: "Axes | None" = None) -> "Axes":
     ax = _axes(ax)
     ax.stairs(high, edges, baseline=low, fill=True, color="0.85", label="99 of 100")
     ax.stairs(expected, edges, color="0.5", lw=1)
-    for index, color in enumerate(_CHAIN_COLORS[: columns.shape[1]]):
+    for index, color in enumerate(CHAIN_COLORS[: columns.shape[1]]):
         label = f"number {index} (p = {p_values[index]:.2g})"
         ax.stairs(columns[:, index], edges, color=color, lw=1.5, label=label)
     ax.set(xlabel="rank among draws", ylabel="simulations", xlim=edges[[0, -1]], ylim=(0, None))
@@ -248,7 +246,7 @@ def _height(energy: Callable[[Array], Array], grid: np.ndarray, like: Array) -> 
 
 
 def _draw_paths(ax: "Axes", chains: np.ndarray) -> None:
-    for chain, color in zip(chains, _CHAIN_COLORS, strict=False):
+    for chain, color in zip(chains, CHAIN_COLORS, strict=False):
         ax.plot(*chain.T, color=color, lw=0.9, alpha=0.8)
         for position, marker in ((chain[0], "o"), (chain[-1], "s")):
             ax.plot(*position, marker, color=color, mec="black", ms=7, zorder=3)
@@ -266,7 +264,7 @@ def _draw_weights(ax: "Axes", samples: dict[str, np.ndarray], marks: dict[str, f
     bins = bins_around(*samples.values(), *np.reshape(list(known.values()), (-1, 1)))
     for name, sample in samples.items():
         draw_histogram(ax, sample, bins, name, *_STYLES[name])
-    colors = {"lower": _BLUE, "estimate": "black", "upper": _VERMILLION}
+    colors = {"lower": BLUE, "estimate": "black", "upper": VERMILLION}
     for name, value in known.items():
         line = "-" if name == "estimate" else ":"
         ax.axvline(value, color=colors[name], ls=line, lw=2, label=name)

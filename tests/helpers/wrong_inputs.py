@@ -446,7 +446,11 @@ def test_number_of_cases():
 
 @pytest.mark.parametrize("name", CASES)
 def test_wrong_input(host, name):
-    call, named = CASES[name]
+    check_is_named(host, *CASES[name])
+
+
+def check_is_named(host, call, named):
+    """Check that a call raises an error with what was expected, what came, and a name."""
     with pytest.raises((TypeError, ValueError)) as raised:
         call(host)
     message = str(raised.value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.wrong_inputs import bowl, normal
+from helpers.wrong_inputs import bowl, check_is_named, normal
 
 BITS = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
 TABLE = np.array([[0.3, 1.0, 2.0], [-0.4, 0.0, 0.0], [0.1, 1.0, 3.0], [1.2, 0.0, 1.0]])
@@ -194,10 +194,4 @@ def test_number_of_cases():
 
 @pytest.mark.parametrize("name", CASES)
 def test_wrong_table(host, name):
-    call, named = CASES[name]
-    with pytest.raises((TypeError, ValueError)) as raised:
-        call(host)
-    message = str(raised.value)
-    assert message.startswith("Expected ")
-    assert " got " in message
-    assert named in message
+    check_is_named(host, *CASES[name])

@@ -13,8 +13,9 @@ ADAPTERS = {"distributions": "samplers", "model": "infer"}
 
 
 def pytest_collection_modifyitems(config, items):
-    config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("once")])
-    items[:] = [item for item in items if not item.get_closest_marker("once")]
+    left_out = [item for item in items if item.get_closest_marker("once")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ class SamplerKernel:
 
     All latent variables form one vector, numbers in unconstrained space. Warm-up tunes step size
     and scales as the sampler's ``target_accept_prob`` and ``adapt_mass_matrix`` ask; then nothing
-    changes.
-    ``check_modes`` warns of a mode that chains have missed, after the run.
+    changes. ``check_modes`` warns of a mode that chains have missed, after the run.
 
     Args:
         model: A model. Discrete latent variables are summed out, as in ``NUTS``; ``Gibbs()`` draws

@@ -38,12 +38,9 @@ def check_inside(site: str, energy: Any, value: Any, counts: Any) -> None:
     """Raise if values that count are outside of the support of an energy, or on its edge."""
     support = energy.support
     if support.is_discrete:
-        number = _count(~is_inside(energy, value), counts, 0)
-        if number:
-            raise ValueError(
-                f"Expected values at site {site!r} in {support}, got others in {number}."
-            )
-    if support.is_discrete or energy._target_class.is_real(support):
+        _check_codes(site, energy, value, counts)
+        return
+    if energy._target_class.is_real(support):
         return
     try:
         target = energy._target()
@@ -58,6 +55,14 @@ def check_inside(site: str, energy: Any, value: Any, counts: Any) -> None:
         raise ValueError(
             f"Expected values at site {site!r} in the interior of the support {support}, where the "
             f"base has a density above zero, got others in {number}: move or drop them."
+        )
+
+
+def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
+    number = _count(~is_inside(energy, value), counts, 0)
+    if number:
+        raise ValueError(
+            f"Expected values at site {site!r} in {energy.support}, got others in {number}."
         )
 
 

@@ -34,7 +34,7 @@ class ReplicaExchange(Kernel):
     A level measures coordinates in units of :math:`\sqrt{T_k}` times those of the kernel, and
     warm-up tunes the step size (and the scales) of each level by itself.
 
-    Codes of discrete columns move by ``Gibbs()``.
+    Codes of discrete columns move by ``Gibbs`` or ``GibbsWithGradients`` as its kernel.
 
     It is for long chains: ``run_chains``, ``SamplerKernel``, and ``PersistentChains``, which store
     all levels. What stays invariant is the density of all levels together, but they start at the
@@ -42,7 +42,7 @@ class ReplicaExchange(Kernel):
     before hot levels have crossed. Estimates of evidence refuse it.
 
     Args:
-        kernel: Moves the levels. It must accept or reject, as ``MALA`` and ``HMC`` do.
+        kernel: Moves the levels. It must accept or reject, as ``MALA``, ``HMC`` and ``Gibbs`` do.
         temperatures: :math:`T_k`, which descend to 1. The highest should be a good part of the
             height of the barriers between modes, in nats; in few dimensions, factors of 4 between
             neighbours suffice. A step costs a gradient for each of them.
@@ -98,8 +98,8 @@ class ReplicaExchange(Kernel):
         cold = states[-1]
         if cold.potential is None or cold.velocity is not None:
             raise ValueError(
-                "Expected `kernel` to have position, potential and gradient as its state, as MALA "
-                f"and HMC do, got {self.kernel}."
+                "Expected `kernel` to have a potential and no velocity as its state, as MALA, HMC "
+                f"and Gibbs, got {self.kernel}."
             )
         scales = [cold.scale * temperature**0.5 for temperature in self.temperatures]
         levels = zip(states[:-1], scales, strict=False)

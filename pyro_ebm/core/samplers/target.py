@@ -94,6 +94,13 @@ class AbstractTarget:
             return cls.of(distribution)
         return ColumnTarget(*found, negative_log_density(distribution))
 
+    @classmethod
+    def as_codes(cls, distribution: Any, value: Any) -> Any:
+        """Make numbers the codes of a distribution's support; others are unchanged."""
+        support = distribution.support
+        found = support.is_discrete and cls.columns_of(support, tuple(distribution.event_shape))
+        return found[1](value) if found else value
+
     def value(self, position: Any) -> Any:
         """Map unconstrained positions to values."""
         return self.bijection(position)

@@ -11,11 +11,8 @@ NUM_TRIES = 20
 NUM_SHARE_DRAWS = 10_000
 
 
-def is_truncated(support: Any, base: Any, target_class: Any) -> bool:
-    """Whether a support is given that may be narrower than that of the base; raise if it is wider.
-
-    Of discrete columns the support is that of the base.
-    """
+def truncates(support: Any, base: Any, target_class: Any) -> bool:
+    """Return whether a support may be narrower than that of the base; raise if its codes differ."""
     if support is None or (base is None and not support.is_discrete):
         return False
     try:

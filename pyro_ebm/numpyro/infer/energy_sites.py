@@ -32,7 +32,7 @@ from pyro_ebm.numpyro.model.sites import (
     map_energy,
     spread_over_value,
 )
-from pyro_ebm.numpyro.samplers.columns import as_codes
+from pyro_ebm.numpyro.samplers.target import Target
 
 Attached = dict[str, dict[str, Any]]
 
@@ -104,7 +104,7 @@ def _check_array(name: str, value: Any) -> None:
 
 def _constant(value: Any, energy: EnergyBased) -> Array:
     value = as_real(lax.stop_gradient(jnp.asarray(value)))
-    codes = as_codes(energy, value)
+    codes = Target.as_codes(energy, value)
     # Fractions stay, to be found by the checks.
     return value if not_jax_tracer(value) and bool((codes != value).any()) else codes
 

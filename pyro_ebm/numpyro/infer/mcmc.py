@@ -125,8 +125,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         model_kwargs = model_kwargs or {}
         warn_of_issues(check_model(self.model)(*model_args, **model_kwargs))
         rng_key, model_key = _split(rng_key)
-        key = model_key if is_prng_key(model_key) else model_key[0]
-        self._codes = self._find_codes(key, model_args, model_kwargs)
+        shape = () if is_prng_key(model_key) else (len(model_key),)
+        one = model_key[0] if shape else model_key
+        self._codes = self._find_codes(one, model_args, model_kwargs)
         values = {name: as_real(code.value) for name, code in self._codes.items()}
         # Of latent variables behind an energy the check has warned; no gradient is a parameter's.
         with TrainedByObjective():
@@ -138,9 +139,9 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
                 model_args=(values, *model_args),
                 model_kwargs=model_kwargs,
             )
-        z, shape = start.z, () if is_prng_key(rng_key) else (len(rng_key),)
-        z = z | {name: jnp.broadcast_to(x, (*shape, *x.shape)) for name, x in values.items()}
-        z = z | (init_params or {})
+        if shape and values:  # Every chain starts at codes of its own.
+            values = jax.vmap(lambda key: self._values(key, model_args, model_kwargs))(model_key)
+        z = start.z | values | (init_params or {})
         check_has_latents(z)
         shapes = {name: jnp.shape(value)[len(shape) :] for name, value in z.items()}
         self._kernel = kernel_on(self.sampler, shapes, self._codes)
@@ -170,7 +171,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
 
     def postprocess_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Any:
         def postprocess(z: Any) -> Any:
-            values, numbers = self._split(z)
+            values, numbers = self._codes_apart(z)
             found = self._postprocess_fn(values, *model_args, **model_kwargs)(numbers)
             return found | {n: self._codes[n].of_numbers(value) for n, value in values.items()}
 
@@ -192,7 +193,7 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         """Potential of all chains, from shape ``(*chains, size)`` to ``(*chains,)``."""
 
         def potential(position: Array) -> Array:
-            values, numbers = self._split(self._unravel(position))
+            values, numbers = self._codes_apart(self._unravel(position))
             with TrainedByObjective():
                 return self._potential_fn(values, *model_args, **(model_kwargs or {}))(numbers)
 
@@ -210,11 +211,15 @@ class SamplerKernel(settings.SamplerKernel, MCMCKernel):
         sites = {name: site for name, site in met.items() if site["type"] == "sample"}
         return find_codes(sites, self.sampler, columns_of)
 
+    def _values(self, rng_key: Array, args: Any, kwargs: Any) -> dict[str, Array]:
+        codes = self._find_codes(rng_key, args, kwargs)
+        return {name: as_real(code.value) for name, code in codes.items()}
+
     def _given_codes(self, values: Mapping[str, Array], *args: Any, **kwargs: Any) -> Any:
         values = {name: self._codes[name].of_numbers(value) for name, value in values.items()}
         return condition(self.model, data=values)(*args, **kwargs)
 
-    def _split(self, z: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    def _codes_apart(self, z: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Split latents into codes, as real numbers, and unconstrained numbers."""
         codes = {name: z[name] for name in self._codes}
         return codes, {name: value for name, value in z.items() if name not in codes}

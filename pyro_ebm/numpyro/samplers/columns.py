@@ -35,12 +35,6 @@ class ColumnConstraint(constraints.Constraint):
         return isinstance(other, ColumnConstraint) and self.columns == other.columns
 
 
-def as_codes(distribution: Any, value: Array) -> Array:
-    support = distribution.support
-    found = support.is_discrete and columns_of(support, tuple(distribution.event_shape))
-    return found[1](value) if found else value
-
-
 def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint

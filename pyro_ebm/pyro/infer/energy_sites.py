@@ -29,7 +29,7 @@ from pyro_ebm.pyro.model.sites import (
     issues_of_untrained,
     map_energy,
 )
-from pyro_ebm.pyro.samplers.columns import as_codes
+from pyro_ebm.pyro.samplers.target import Target
 
 # Plates that Pyro itself puts around a model to draw many particles at once.
 _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized")
@@ -177,7 +177,7 @@ def _constant(name: str, value: Any, energy: EnergyBased) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected a tensor at site {name!r}, got {type(value).__name__}.")
     value = as_real(detach_provenance(value).detach())
-    codes = as_codes(energy, value)
+    codes = Target.as_codes(energy, value)
     # Fractions stay, to be found by the checks.
     return value if codes is not value and bool((codes != value).any()) else codes
 

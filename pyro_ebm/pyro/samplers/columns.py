@@ -26,13 +26,6 @@ class ColumnConstraint(constraints.Constraint):
         return are_values(self.columns, value)
 
 
-def as_codes(distribution: Any, value: Tensor) -> Tensor:
-    """Make numbers the codes of a distribution's support; others are unchanged."""
-    support = distribution.support
-    found = support.is_discrete and columns_of(support, tuple(distribution.event_shape))
-    return found[1](value) if found else value
-
-
 def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     """Return columns, and what makes numbers their values; None for a continuous support."""
     while isinstance(support, constraints.independent):

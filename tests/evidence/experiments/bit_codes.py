@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence.hosts import Adam, Nets, no_guide, train_all
+from evidence.hosts import Adam, Nets, fair_bits, no_guide, train_all
 from pyro_ebm.datasets import codes
 
 TOYS = (
@@ -54,10 +54,7 @@ QUICK = {"toy": "pinwheel", "objective": "mask-one, exact", "num_steps": 20, "nu
 
 
 def density(host: Any, energy: Any) -> Any:
-    columns = NUM_BITS * [host.ebm.Column.nominal(2)]
-    half = np.full((NUM_BITS, 2), np.log(0.5))
-    base = host.ebm.ColumnMarginals(columns, np.zeros(NUM_BITS), np.ones(NUM_BITS), half)
-    return host.ebm.EnergyBased(host.bind(_of_signs, energy), base)
+    return host.ebm.EnergyBased(host.bind(_of_signs, energy), fair_bits(host, NUM_BITS))
 
 
 def _of_signs(energy: Any, bits: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence.hosts import Adam, no_guide
+from evidence.hosts import Adam, fair_bits, no_guide
 
 FIGURES = ("-log RMSE", "zero", "penalty")
 NUM_DRAWS, NUM_SWEEPS = 2000, 500
@@ -51,9 +51,9 @@ def draws(side: int, strength: float, seed: int) -> np.ndarray:
     return spins.T.astype(np.float32)
 
 
-def symmetric(couplings: Any) -> Any:
+def symmetric(couplings: Any, diagonal: Any) -> Any:
     """Return the couplings that an energy has: symmetric, none of a spin with itself."""
-    return (couplings + couplings.T) / 2 * (1 - np.eye(len(couplings), dtype=np.float32))
+    return (couplings + couplings.T) / 2 * (1 - diagonal)
 
 
 def energy(couplings: Any, bits: Any) -> Any:
@@ -63,14 +63,10 @@ def energy(couplings: Any, bits: Any) -> Any:
 
 @cache
 def inference(host: Any, num_spins: int, penalty: float, num_steps: int) -> Any:
-    columns = num_spins * [host.ebm.Column.nominal(2)]
-    half = np.full((num_spins, 2), np.log(0.5))
-    base = host.ebm.ColumnMarginals(columns, np.zeros(num_spins), np.ones(num_spins), half)
-    diagonal = host.array(np.eye(num_spins, dtype=np.float32))
+    base, diagonal = fair_bits(host, num_spins), host.array(np.eye(num_spins, dtype=np.float32))
 
     def model(nets: Any, bits: Any) -> None:
-        free = nets["couplings"]
-        couplings = (free + free.T) / 2 * (1 - diagonal)
+        couplings = symmetric(nets["couplings"], diagonal)
         # The objective is a mean over spins.
         host.factor("penalty", -len(bits) / num_spins * penalty * abs(couplings).sum())
         with host.plate("draws", len(bits)):
@@ -90,7 +86,7 @@ def fit(host: Any, spins: np.ndarray, penalty: float, seed: int, num_steps: int)
     training = inference(host, num_spins, penalty, num_steps)
     for trained, _ in training.train(nets, [batches]):
         nets = trained
-    return symmetric(np.asarray(nets["couplings"]))
+    return symmetric(np.asarray(nets["couplings"]), np.eye(num_spins))
 
 
 def pseudo_likelihood(couplings: np.ndarray, spins: np.ndarray) -> float:

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 from scipy.special import logsumexp
-from scipy.stats import norm
 
 from evidence.hosts import Adam, no_guide
 from pyro_ebm.core.columns import Column, Columns
@@ -136,6 +135,7 @@ def breast_cancer(seed: int) -> Table:
 
 TABLES = {"rings": rings, "breast cancer": breast_cancer}
 OBJECTIVES = ("energy discrepancy", "contrastive divergence")
+WITHOUT_ENERGY = ("marginals", "exact law or logistic regression")
 
 
 def features(columns: Columns, x: Any, like: np.ndarray) -> Any:
@@ -251,7 +251,8 @@ def run(
     rows = table_of(table, seed)
     labels = rows.test[:, rows.label]
     if objective in WITHOUT_ENERGY:
-        log_densities, probabilities = WITHOUT_ENERGY[objective](rows, seed)
+        independent = objective == "marginals"
+        log_densities, probabilities = marginals(host, rows, seed) if independent else rows.beside()
         nll = {} if log_densities is None else {"NLL": -float(log_densities.mean())}
         return nll | scores(probabilities, labels)
     num_steps = num_steps or rows.num_steps
@@ -265,23 +266,12 @@ def run(
     }
 
 
-def beside(table: Table, seed: int) -> tuple[Any, np.ndarray]:  # noqa: ARG001
-    return table.beside()
-
-
-def marginals(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def marginals(host: Any, table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Log-densities of independent columns, and the frequencies of labels."""
-    sample, log_densities = fitting_rows(table, seed), np.zeros(len(table.test))
-    for c, column in enumerate(table.columns):
-        if column.is_numeric:
-            law = norm(sample[:, c].mean(), sample[:, c].std())
-            log_densities += law.logpdf(table.test[:, c])
-        else:
-            counts = 1 + np.bincount(sample[:, c].astype(int), minlength=column.size)
-            log_densities += np.log(counts / counts.sum())[table.test[:, c].astype(int)]
-            if c == table.label:
-                probabilities = np.tile(counts / counts.sum(), (len(table.test), 1))
-    return log_densities, probabilities
+    base, size = Model(host, table, fitting_rows(table, seed)).base, table.columns[table.label].size
+    shares = np.exp(host.evaluate(lambda: base.log_probs)[table.label, :size])
+    log_densities = host.evaluate(lambda x: base.log_prob(x), table.test)
+    return log_densities, np.tile(shares, (len(table.test), 1))
 
 
 def fitting_rows(table: Table, seed: int) -> np.ndarray:
@@ -289,7 +279,6 @@ def fitting_rows(table: Table, seed: int) -> np.ndarray:
     return table.draw(20_000, 30_000 + seed)
 
 
-WITHOUT_ENERGY = {"marginals": marginals, "exact law or logistic regression": beside}
 CELLS = [
     {"table": table, "objective": objective}
     for table in TABLES

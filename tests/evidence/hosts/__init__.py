@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 Nets = dict[str, Any]
 
 
@@ -90,6 +92,12 @@ def train_all(
             raise RuntimeError(f"Expected finite losses, got {refused} that are not.")
         nets = trained
     return nets
+
+
+def fair_bits(host: Any, num_bits: int) -> Any:
+    """Distribution of independent bits, as numbers."""
+    columns, half = num_bits * [host.ebm.Column.nominal(2)], np.full((num_bits, 2), np.log(0.5))
+    return host.ebm.ColumnMarginals(columns, np.zeros(num_bits), np.ones(num_bits), half)
 
 
 def no_guide(*args: Any, **kwargs: Any) -> None:

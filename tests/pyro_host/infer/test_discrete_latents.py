@@ -45,9 +45,15 @@ def test_prior_and_guide_learn():
 CENTERS = torch.tensor([-2.0, 0.0, 2.0])
 
 
-@pytest.mark.parametrize("elbo", [TraceEnum_ELBO(max_plate_nesting=1), TraceGraph_ELBO()])
-@pytest.mark.filterwarnings("ignore:k:UserWarning")  # Only one of the two enumerates.
-def test_a_prior_over_one_code(elbo):
+@pytest.mark.parametrize(
+    ("elbo", "infer"),
+    [
+        (TraceEnum_ELBO(max_plate_nesting=1), {"enumerate": "parallel"}),
+        (TraceGraph_ELBO(), {}),
+    ],
+    ids=["enumeration", "score function"],
+)
+def test_a_prior_over_one_code(elbo, infer):
     share = torch.tensor([0.6, 0.3, 0.1])
     code = torch.arange(3).repeat_interleave((400 * share).long())
     x = CENTERS[code] + 0.5 * torch.randn(400)
@@ -63,7 +69,7 @@ def test_a_prior_over_one_code(elbo):
         slope = pyro.param("slope", torch.tensor(1.0))
         logits = -slope * (x[:, None] - CENTERS) ** 2
         with pyro.plate("data", len(x)):
-            pyro.sample("k", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+            pyro.sample("k", dist.Categorical(logits=logits), infer=infer)
 
     loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(perturbation=ebm.Uniform(1.0)), elbo)
     svi = SVI(model, guide, Adam({"lr": 0.05}), loss)
