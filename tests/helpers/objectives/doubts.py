@@ -55,6 +55,7 @@ def reported(host, base, rate, value=0.0):
     return loss, model, lambda x: None, x
 
 
+@pytest.mark.once
 def test_a_reported_number_of_few_draws_is_warned_of(host):
     base = host.dist.Normal(host.array(np.zeros(16)), 1.0).to_event(1)
     with pytest.warns(UserWarning, match="`effective_normalizer_samples` of site 'x' is below 10"):

@@ -62,6 +62,7 @@ def two_modes(host):
     return host.ebm.EnergyBased(energy, host.dist.Normal(0.0, 2.0))
 
 
+@pytest.mark.once
 def test_chains_cross_between_modes(host):
     options = {"num_samples": 150, "num_warmup": 150, "num_chains": 400, "check": False}
     sampler = host.ebm.ReplicaExchange(host.ebm.MALA(), temperatures=(64, 16, 4, 1))

@@ -107,6 +107,7 @@ def test_short_runs_tune_their_step(host):
         assert draws.std() == pytest.approx(scale, rel=0.15)
 
 
+@pytest.mark.once
 def test_a_mode_that_chains_miss(host):
     prior = two_modes(host)
     start, kernel = -1.5 + 0 * np.arange(4.0), host.ebm.MALA(0.005)
