@@ -15,7 +15,8 @@ ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(X
 suites doctest: XLA = --xla_cpu_use_fusion_emitters=false $(ISA)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test suites doctest isa demo benchmark evidence-report clean
+.PHONY: help setup lint format test suites doctest isa demo benchmark evidence-report docs build
+.PHONY: test-wheel clean
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
@@ -24,6 +25,8 @@ help:
 	@echo "make isa                        the tests with the vector widths of older processors"
 	@echo "make benchmark                  samplers timed beside those of other libraries"
 	@echo "make evidence-report            tests/evidence/RESULTS.md, from the results"
+	@echo "make docs                       docs/_build/html; changed tutorials are run"
+	@echo "make build | test-wheel         dist/; the wheel in empty environments, one for each host"
 	@echo "make lint | format | setup | clean"
 
 setup: $(STAMP)
@@ -84,5 +87,24 @@ benchmark: $(STAMP)
 evidence-report: $(STAMP)
 	@cd tests && ../$(BIN)/python -m evidence report
 
+# Without a network, and warnings are errors. Tutorials are run again if their code has changed;
+# PYRO_EBM_FAST=1 makes their runs short.
+docs: $(STAMP)
+	@$(BIN)/python -m pip install -qq -c constraints.txt --group docs
+	@$(ONE_THREAD) $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+build: $(STAMP)
+	@$(BIN)/python -m pip install -qq -c constraints.txt --group build
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build
+
+test-wheel: build
+	@for host in pyro numpyro; do \
+		rm -rf build/$$host; $(PYTHON) -m venv build/$$host; \
+		build/$$host/bin/python -m pip install -qq -c constraints.txt "$$(echo dist/*.whl)[$$host]" \
+			&& $(ONE_THREAD) build/$$host/bin/python -P tests/contracts/quick_start.py $$host || exit 1; \
+	done
+
 clean:
-	@rm -rf build dist demo_output .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf docs/_build build dist demo_output .pytest_cache .ruff_cache .import_linter_cache

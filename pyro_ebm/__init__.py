@@ -9,4 +9,4 @@ are the same::
 `pyro_ebm.datasets` and `pyro_ebm.diagnostics` serve both.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,0 +1,63 @@
+"""Sphinx settings; ``make docs`` builds, without a network."""
+
+import os
+import sys
+from pathlib import Path
+
+# What autodoc imports computes nothing, so that one process can hold both hosts.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+import pyro_ebm
+
+project = "pyro_ebm"
+author = "the pyro_ebm contributors"
+version = release = pyro_ebm.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "reference",
+    "gallery",
+]
+
+# `tutorials` is a link to the folder beside this one. Other Python files in it are no pages.
+include_patterns = ["**.md", "tutorials/[0-9][0-9]_*.py"]
+exclude_patterns = ["_build"]
+default_role = "code"
+
+# --- pages and notebooks ---
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 1800
+nb_merge_streams = True
+
+# --- docstrings ---
+
+autodoc_default_options = {"member-order": "bysource", "show-inheritance": True}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 90
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+# --- HTML ---
+
+html_theme = "furo"
+html_title = f"pyro_ebm {version}"
+html_static_path = ["_static"]
+html_css_files = ["pyro_ebm.css"]
+html_show_sourcelink = False
+# A reader without a network can build with a copy: PYRO_EBM_MATHJAX=/path/to/tex-mml-chtml.js
+if "PYRO_EBM_MATHJAX" in os.environ:
+    mathjax_path = os.environ["PYRO_EBM_MATHJAX"]

@@ -1,0 +1,7 @@
+import pytest
+from helpers import pages
+
+
+@pytest.mark.parametrize("page", pages.pages())
+def test_the_code_of_a_page_runs(page):
+    pages.run(page, "pyro")
