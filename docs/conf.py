@@ -1,12 +1,19 @@
 """Sphinx settings; ``make docs`` builds, without a network."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
+HERE = Path(__file__).parent
+
 # What autodoc imports computes nothing, so that one process can hold both hosts.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sys.path.insert(0, str(HERE / "_ext"))
+
+# Pages lie below this folder. Copies keep their times: only changed tutorials are read anew.
+shutil.rmtree(HERE / "tutorials", ignore_errors=True)
+shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials")
 
 import pyro_ebm
 
@@ -25,7 +32,7 @@ extensions = [
     "gallery",
 ]
 
-# `tutorials` is a link to the folder beside this one. Other Python files in it are no pages.
+# Other Python files in the folder of tutorials are no pages.
 include_patterns = ["**.md", "tutorials/[0-9][0-9]_*.py"]
 exclude_patterns = ["_build"]
 default_role = "code"
@@ -57,6 +64,7 @@ html_theme = "furo"
 html_title = f"pyro_ebm {version}"
 html_static_path = ["_static"]
 html_css_files = ["pyro_ebm.css"]
+html_show_copyright = False
 html_show_sourcelink = False
 # A reader without a network can build with a copy: PYRO_EBM_MATHJAX=/path/to/tex-mml-chtml.js
 if "PYRO_EBM_MATHJAX" in os.environ:

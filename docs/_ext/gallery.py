@@ -1,5 +1,6 @@
-"""Directive that shows the tutorials as cards, with a link for each host: ``{gallery}``."""
+"""Directives that find tutorials by name: ``{gallery}`` of notebooks, ``{scripts}`` to download."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from sphinx.util.docutils import SphinxDirective
 HOSTS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 
 
-def tutorials(folder: Path) -> dict[str, dict[str, Path]]:
+def tutorials(folder: Path, pattern: str) -> dict[str, dict[str, Path]]:
     """Files by name without host, and by host."""
     found: dict[str, dict[str, Path]] = {}
     for host in HOSTS:
-        for path in sorted(folder.glob(f"[0-9][0-9]_*_{host}.py")):
+        for path in sorted(folder.glob(f"{pattern}_{host}.py")):
             found.setdefault(path.stem.removesuffix(f"_{host}"), {})[host] = path
     return dict(sorted(found.items()))
 
@@ -28,20 +29,51 @@ def opening(path: Path) -> tuple[str, str]:
     return title.removeprefix("# ").strip(), " ".join(paragraph.split())
 
 
-class Gallery(SphinxDirective):
-    """Cards of all tutorials."""
+class _Found(SphinxDirective):
+    """Base of the directives: Markdown from the files of a pattern."""
+
+    pattern: str
 
     def run(self) -> list[nodes.Node]:
-        lines = ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
-        for files in tutorials(Path(self.env.srcdir, "tutorials")).values():
-            title, paragraph = opening(next(iter(files.values())))
-            links = (f"{{doc}}`{HOSTS[host]} <tutorials/{files[host].stem}>`" for host in files)
-            lines += [f":::{{grid-item-card}} {title}", paragraph, "", " · ".join(links), ":::"]
+        found = tutorials(Path(self.env.srcdir, "tutorials"), self.pattern)
         container = nodes.container()
-        self.state.nested_parse(StringList([*lines, "::::"], "gallery"), 0, container)
+        self.state.nested_parse(StringList(self.lines(found), "tutorials"), 0, container)
         return container.children
+
+    def links(self, role: str, files: dict[str, Path], suffix: str = "") -> str:
+        """Links to the files of one name."""
+        links = (f"{{{role}}}`{HOSTS[h]} <tutorials/{files[h].stem}{suffix}>`" for h in files)
+        return " · ".join(links)
+
+
+class Gallery(_Found):
+    """Cards of all notebooks."""
+
+    pattern = "[0-9][0-9]_*"
+
+    def lines(self, found: dict[str, dict[str, Path]]) -> list[str]:
+        lines = ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
+        for files in found.values():
+            title, paragraph = opening(next(iter(files.values())))
+            links = self.links("doc", files)
+            lines += [f":::{{grid-item-card}} {title}", paragraph, "", links, ":::"]
+        return [*lines, "::::"]
+
+
+class Scripts(_Found):
+    """List of the scripts beside them."""
+
+    pattern = "[a-z]*"
+
+    def lines(self, found: dict[str, dict[str, Path]]) -> list[str]:
+        lines = []
+        for files in found.values():
+            docstring = ast.get_docstring(ast.parse(next(iter(files.values())).read_text())) or ""
+            lines += [f"* {self.links('download', files, '.py')}: {docstring.splitlines()[0]}"]
+        return lines
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("gallery", Gallery)
+    app.add_directive("scripts", Scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
