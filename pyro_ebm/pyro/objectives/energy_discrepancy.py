@@ -1,6 +1,5 @@
 """Energy discrepancy with Pyro."""
 
-import torch
 from torch import Tensor
 
 from pyro_ebm.column_perturbations import neighbors
@@ -8,7 +7,7 @@ from pyro_ebm.core.objectives import energy_discrepancy as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.column_perturbations import kernel_on
-from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation
+from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation, with_copies
 from pyro_ebm.pyro.samplers.target import Target
 
 
@@ -33,8 +32,6 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         x, kernels = target.position(value).detach(), self._perturbations(GaussianPerturbation)
         if core.is_exact(kernels[0]):
             return self._exact_loss(target.potential(neighbors(target, x)), target)
-        copies = []
-        with torch.no_grad():
-            for kernel in (kernel_on(kernel, target.columns) for kernel in kernels):
-                copies.append(kernel.backward(kernel.forward(x), self.num_samples))
-        return self._loss(target.potential(torch.cat([x[None], *copies])), len(kernels))
+        kernels = [kernel_on(kernel, target.columns) for kernel in kernels]
+        rows = with_copies(x, kernels, self.num_samples)
+        return self._loss(target.potential(rows), len(kernels))

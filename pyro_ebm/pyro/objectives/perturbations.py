@@ -1,5 +1,8 @@
 """Noise kernels on tensors."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,6 +24,22 @@ class GaussianPerturbation(core.GaussianPerturbation):
         return x + self.standard_deviation * torch.randn_like(x)
 
     def backward(self, y: Tensor, num_samples: int) -> Tensor:
-        # randn_like follows the layout, dtype and device of y and knows no larger shape.
-        noise = torch.randn_like(y.expand((num_samples, *y.shape)))
-        return y + self.standard_deviation * noise
+        return self.fill(torch.empty_like(y.expand((num_samples, *y.shape))), y)
+
+    def fill(self, copies: Tensor, y: Tensor) -> Tensor:
+        """Draw as many copies as there is memory for, in place."""
+        return copies.normal_().mul_(self.standard_deviation).add_(y)
+
+
+@torch.no_grad()
+def with_copies(x: Tensor, kernels: Sequence[Any], num_samples: int) -> Tensor:
+    """Values, and ``num_samples`` copies by each kernel; shape ``(1 + K M, *x.shape)``."""
+    if any(type(kernel) is not GaussianPerturbation for kernel in kernels):
+        copies = [kernel.backward(kernel.forward(x), num_samples) for kernel in kernels]
+        return torch.cat([x[None], *copies])
+    # Page by page, new memory costs more than the noise: one buffer of the layout of x.
+    rows = torch.empty_like(x.expand((1 + len(kernels) * num_samples, *x.shape)))
+    rows[0] = x
+    for kernel, copies in zip(kernels, rows[1:].split(num_samples), strict=True):
+        kernel.fill(copies, kernel.forward(x))
+    return rows
