@@ -20,6 +20,7 @@ from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.missing_modes import describe_missing_modes
 from pyro_ebm.numpyro.samplers.base import Sampler, Transition, check_rng_key
+from pyro_ebm.numpyro.samplers.langevin import Langevin
 from pyro_ebm.numpyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.numpyro.samplers.target import (
     Potential,
@@ -48,6 +49,9 @@ def short_run(
     num_steps: int,
     num_laws: int = 0,
 ) -> core.ShortRun:
+    if type(sampler) is Langevin:
+        end = sampler.walk(rng_key, potential, position, num_steps)
+        return core.ShortRun(end, jnp.ones((), end.dtype))
     start = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
     state, rate = _steps(rng_key, sampler, potential, start, num_steps)
     return core.ShortRun(state.position, rate)

@@ -29,10 +29,13 @@ class Sampler(Protocol):
 
 def initial_state(potential: Potential, position: Tensor, step_size: float | None) -> ChainState:
     """Start chains at a position, by one gradient."""
-    position = position.detach()
     value, gradient = value_and_gradient(potential, position)
-    if step_size is None:
-        size = initial_step_size(value, gradient)
-    else:
-        size = position.new_tensor(step_size)
-    return ChainState(position, value, gradient, None, size, torch.ones_like(size), 0)
+    size = initial_step_size(value, gradient) if step_size is None else step_size
+    return unknown_state(position, size)._replace(potential=value, gradient=gradient)
+
+
+def unknown_state(position: Tensor, step_size: Tensor | float) -> ChainState:
+    """Start chains at a position without potentials or gradients there."""
+    position = position.detach()
+    size = torch.as_tensor(step_size).to(position)
+    return ChainState(position, None, None, None, size, torch.ones_like(size), 0)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.samplers import dynamics, settings
-from pyro_ebm.pyro.samplers.base import Transition, initial_state
+from pyro_ebm.pyro.samplers.base import Transition, unknown_state
 from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
 
@@ -19,8 +19,8 @@ class KineticLangevin(settings.KineticLangevin):
     """
 
     def init(self, potential: Potential, position: Tensor) -> dynamics.ChainState:
-        state = initial_state(potential, position, self.step_size)
-        return state._replace(potential=None, gradient=None, velocity=torch.zeros_like(position))
+        state = unknown_state(position, self.step_size)
+        return state._replace(velocity=torch.zeros_like(position))
 
     def step(self, potential: Potential, state: dynamics.ChainState) -> Transition:
         noise = torch.randn_like(state.position)

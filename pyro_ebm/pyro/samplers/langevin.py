@@ -22,14 +22,28 @@ class Langevin(settings.Langevin):
         return initial_state(potential, position, self.step_size)._replace(potential=None)
 
     def step(self, potential: Potential, state: dynamics.ChainState) -> Transition:
-        temperature = self.temperature
-        if callable(temperature):
-            temperature = torch.as_tensor(temperature(state.index)).to(state.step_size)
-        noise = self.noise_scale * torch.randn_like(state.position)
+        noise, temperature = self._noise(state.position, state.index)
         position, gradient, info = _langevin(
             potential, state.position, state.gradient, noise, *state.units(), temperature
         )
         return state.moved(position, None, gradient), info
+
+    def walk(self, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
+        """Take the same steps without statistics, and without the gradient after the last."""
+        for index in range(num_steps):
+            noise, temperature = self._noise(position, index)
+            _, gradient = value_and_gradient(potential, position)
+            position = dynamics.langevin_move(
+                position, gradient, noise, self.step_size, temperature=temperature
+            )
+        return position.detach()
+
+    def _noise(self, position: Tensor, index: int) -> tuple[Tensor, Tensor | float]:
+        """Noise of a step, and its temperature."""
+        temperature = self.temperature
+        if callable(temperature):
+            temperature = torch.as_tensor(temperature(index)).to(position)
+        return self.noise_scale * torch.randn_like(position), temperature
 
 
 @compilable

@@ -17,6 +17,7 @@ from pyro_ebm.core.samplers.settings import check_sampler
 from pyro_ebm.diagnostics import Chains
 from pyro_ebm.missing_modes import describe_missing_modes
 from pyro_ebm.pyro.samplers.base import Sampler
+from pyro_ebm.pyro.samplers.langevin import Langevin
 from pyro_ebm.pyro.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.pyro.samplers.target import (
     Potential,
@@ -38,6 +39,9 @@ def short_run(
     The last ``num_laws`` dimensions of chains have step sizes of their own to be tuned.
     """
     with pyro.validation_enabled(is_validate=False):
+        if type(sampler) is Langevin:  # A class of the user's may have a step of its own.
+            end = sampler.walk(potential, position, num_steps)
+            return core.ShortRun(end, end.new_ones(()))
         state = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
         state, rate = _steps(sampler, potential, state, num_steps)
     return core.ShortRun(state.position, rate)

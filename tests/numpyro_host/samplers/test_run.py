@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.hosts.numpyro import normal
 from helpers.samplers.run import *  # noqa: F403
 from jax import lax, random
@@ -27,8 +28,16 @@ def test_divergence():
     assert (info.diverging[-1] == ~jnp.isfinite(state.position)).all()
 
 
-def test_short_run_is_a_run_of_steps():
-    sampler, start = ebm.MALA(0.5), random.normal(KEY, (7,))
+SHORT_RUNS = [
+    ebm.MALA(0.5),
+    ebm.Langevin(0.1, temperature=lambda step: 1 / (1 + step), noise_scale=0.5),
+    ebm.KineticLangevin(0.3),
+]
+
+
+@pytest.mark.parametrize("sampler", SHORT_RUNS)
+def test_short_run_is_a_run_of_steps(sampler):
+    start = random.normal(KEY, (7,))
     state = sampler.init(jnp.square, start)
     for key in random.split(KEY, 3):
         state, _ = sampler.step(key, jnp.square, state)

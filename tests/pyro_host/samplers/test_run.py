@@ -9,6 +9,11 @@ import pyro_ebm.pyro as ebm
 from pyro_ebm.pyro.samplers.run import short_run
 
 pytestmark = pytest.mark.usefixtures("float64")
+SHORT_RUNS = [
+    ebm.MALA(0.5),
+    ebm.Langevin(0.1, temperature=lambda step: 1 / (1 + step), noise_scale=0.5),
+    ebm.KineticLangevin(0.3),
+]
 
 
 @pytest.mark.parametrize(("sampler", "expected"), [(ebm.Langevin(0.1), 24), (ebm.MALA(0.1), 13)])
@@ -24,14 +29,37 @@ def test_energy_calls_of_a_run(host, sampler, expected):
     assert len(calls) == expected
 
 
-def test_short_run_is_a_run_of_steps():
-    sampler, potential, start = ebm.MALA(0.5), torch.square, torch.randn(7)
+@pytest.mark.parametrize("sampler", SHORT_RUNS)
+def test_short_run_is_a_run_of_steps(sampler):
+    potential, start = torch.square, torch.randn(7)
     pyro.set_rng_seed(1)
     state = sampler.init(potential, start)
     for _ in range(3):
         state, _ = sampler.step(potential, state)
     pyro.set_rng_seed(1)
     torch.testing.assert_close(short_run(sampler, potential, start, 3).samples, state.position)
+
+
+@pytest.mark.parametrize("sampler", [ebm.Langevin(0.1), ebm.KineticLangevin(0.1)])
+def test_short_run_takes_a_gradient_a_step(sampler):
+    calls = []
+
+    def potential(x):
+        calls.append(x.requires_grad)
+        return x.square()
+
+    short_run(sampler, potential, torch.randn(7), 3)
+    assert calls == [True] * 3
+
+
+def test_short_run_of_a_kernel_with_a_step_of_its_own():
+    class Clipped(ebm.Langevin):
+        def step(self, potential, state):
+            state, info = super().step(potential, state)
+            return state._replace(position=state.position.clamp(-0.1, 0.1)), info
+
+    moved = short_run(Clipped(0.5), torch.square, torch.randn(50), 3).samples
+    assert moved.abs().max() <= 0.1
 
 
 def test_continued_run():
