@@ -19,6 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_ebm.core.distributions.checks import REMEDY, depends_on_latent
 from pyro_ebm.pyro.distributions.closures import capture
+from pyro_ebm.pyro.samplers.target import ANCHOR
 
 Function = Callable[..., Tensor]
 Weights = Mapping[Any, Mapping[str, Tensor]]
@@ -170,7 +171,7 @@ def graph_leaves(result: Tensor, until: Iterable[Tensor] = ()) -> Iterator[Tenso
     until = list(until)
     for node in graph_nodes(result, until):
         variable = getattr(node, "variable", None)
-        if variable is not None and not any(variable is value for value in until):
+        if variable is not None and not any(variable is value for value in (*until, ANCHOR)):
             yield variable
 
 

@@ -5,12 +5,13 @@ import math
 import torch
 from pyro.distributions.util import broadcast_shape
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 from pyro_ebm.core.objectives import score_matching as core
 from pyro_ebm.core.objectives.loss import Loss, Objective
 from pyro_ebm.pyro.distributions.bound_energy import graph_nodes, kept_buffers, shadowed
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.samplers.target import Potential, Target
+from pyro_ebm.pyro.samplers.target import Position, Potential, Target
 
 
 class _BySecondDerivatives(Objective):
@@ -109,7 +110,12 @@ def _along(directions: Tensor, target: Target, x: Tensor, event_ndim: int) -> Lo
 
 
 def _gradient(potential: Potential, x: Tensor) -> Tensor:
-    return torch.func.grad(lambda x: potential(x).sum())(x)
+    if peek_interpreter_stack() is not None:
+        return torch.func.grad(lambda x: potential(x).sum())(x)
+    with torch.enable_grad():
+        inside = Position.of(x)
+        gradient = _derivative(potential(inside), inside)
+    return gradient if torch.is_grad_enabled() else gradient.detach()
 
 
 def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,12 +125,30 @@ def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tu
     (norm, glu), and a wrong one for the determinant. On copies of the rows, because vmap over
     directions has faults too (group norm) and demands more of a module than a larger batch does.
     """
+    if peek_interpreter_stack() is not None:
+        return _nested_products(potential, x, directions)
+    with torch.enable_grad():
+        inside = Position.of(x.expand(directions.shape))
+        gradient = _derivative(potential(inside), inside)
+        products = _derivative(gradient * directions, inside)
+    if torch.is_grad_enabled():
+        return gradient[0], products
+    return gradient[0].detach(), products.detach()
+
+
+def _derivative(result: Tensor, inside: Tensor) -> Tensor:
+    if not result.requires_grad:
+        return torch.zeros_like(inside)
+    return torch.autograd.grad(result.sum(), inside, create_graph=True, materialize_grads=True)[0]
+
+
+def _nested_products(potential: Potential, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same inside of a transform of ``torch.func``, which allows no other way."""
 
     def slope(rows: Tensor) -> tuple[Tensor, Tensor]:
         gradient = _gradient(potential, rows)
         return (gradient * directions).sum(), gradient
 
-    # With torch.func, because a leaf of autograd would stay in the loss as one more parameter.
     products, gradient = torch.func.grad(slope, has_aux=True)(x.expand(directions.shape))
     return gradient[0], products
 

@@ -102,6 +102,31 @@ def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, 
     return value.detach(), gradient
 
 
+# The one leaf behind all positions.
+ANCHOR = torch.zeros((), requires_grad=True)
+
+
+class Position(torch.autograd.Function):
+    """A constant that ``autograd.grad`` can differentiate in, and that is no leaf of a graph.
+
+    ``Position.of(x)`` returns a copy of ``x`` for that: a leaf of its own would look like one more
+    parameter, and collect a gradient in each step.
+    """
+
+    @classmethod
+    def of(cls, x: Tensor) -> Tensor:
+        """Make a position of a value."""
+        return cls.apply(x.detach(), ANCHOR)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        return None, None
+
+
 def compilable(step: Step) -> Step:
     """Wrap a function: inside :func:`compiled_steps`, ``torch.compile`` compiles it."""
 

@@ -10,6 +10,8 @@ from pyro.optim import Adam
 from torch import nn
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.pyro.distributions.bound_energy import graph_leaves
+from pyro_ebm.pyro.samplers.target import ANCHOR
 
 EXACT, SLICED, DENOISING = (make(ebm) for make in METHODS.values())
 
@@ -145,3 +147,35 @@ def test_all_parameters_move_but_an_additive_one(method):
     unchanged = [name for name, new in net.named_parameters() if torch.equal(new, before[name])]
     assert unchanged == ["2.bias"]
     assert pyro.param("scale").item() != 3.0
+
+
+@pytest.mark.parametrize("objective", [EXACT, SLICED, DENOISING])
+def test_only_parameters_are_leaves_of_a_loss(objective):
+    energy = nn.Sequential(nn.Linear(2, 8), *tail())
+    loss = objective.loss(real(energy, (2,)), torch.randn(5, 2)).value
+    assert set(graph_leaves(loss)) <= set(energy.parameters())
+    loss.sum().backward()
+    assert ANCHOR.grad is None
+
+
+@pytest.mark.parametrize("objective", [EXACT, SLICED, DENOISING])
+def test_inside_of_transforms(objective):
+    """Gradients of several energies at once are those of one by one."""
+    x, weights = torch.randn(5, 2), torch.randn(3, 2)
+
+    def loss(weight):
+        pyro.set_rng_seed(0)
+        bent = real(lambda x: torch.tanh(x @ weight), (2,))
+        return objective.loss(bent, x).value.sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), randomness="same")(weights)
+    leaves = [weight.clone().requires_grad_() for weight in weights]
+    alone = [torch.autograd.grad(loss(leaf), leaf)[0] for leaf in leaves]
+    torch.testing.assert_close(together, torch.stack(alone))
+
+
+def test_metrics_under_no_grad_keep_no_graph():
+    energy = nn.Sequential(nn.Linear(2, 8), *tail())
+    with torch.no_grad():
+        loss = SLICED.loss(real(energy, (2,)), torch.randn(5, 2)).value
+    assert not loss.requires_grad
