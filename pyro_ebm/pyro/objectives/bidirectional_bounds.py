@@ -52,9 +52,10 @@ class BidirectionalBounds(core.BidirectionalBounds):
         def mean_square(gradient: Tensor) -> Tensor:
             return core.half_squared_norm(draws.slope_at(gradient)).mean()
 
-        weights, penalty = torch.func.grad_and_value(mean_square)(draws.gradient.detach())
-        value, factor = core.hinge(penalty.detach(), self.penalty_weight, self.threshold)
-        change = (weights.detach() * draws.gradient).sum()
+        with torch.no_grad():  # Numbers alone: a graph in all parameters would be built beside.
+            weights, penalty = torch.func.grad_and_value(mean_square)(draws.gradient.detach())
+        value, factor = core.hinge(penalty, self.penalty_weight, self.threshold)
+        change = (weights * draws.gradient).sum()
         return value + factor * (change - change.detach())
 
     def _penalize_data(self, distribution: EnergyBased, value: Tensor) -> tuple[Tensor, Tensor]:
