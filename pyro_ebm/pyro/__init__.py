@@ -29,6 +29,7 @@ from pyro_ebm.pyro.evidence.conditional import check_conditional
 from pyro_ebm.pyro.evidence.log_marginal import log_marginal
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.infer.check_modes import check_modes
+from pyro_ebm.pyro.infer.checkpoints import load_checkpoint, save_checkpoint
 from pyro_ebm.pyro.infer.elbo import EnergyELBO, attach
 from pyro_ebm.pyro.infer.langevin_guide import LangevinGuide
 from pyro_ebm.pyro.infer.log_likelihood import to_arviz
@@ -109,12 +110,14 @@ __all__ = [
     "check_modes",
     "code_probabilities",
     "generator_bounds",
+    "load_checkpoint",
     "log_density",
     "log_det_jtj",
     "log_marginal",
     "log_normalizer",
     "run_chains",
     "run_smc",
+    "save_checkpoint",
     "simulation_based_calibration",
     "site_distribution",
     "step_when",

@@ -1,6 +1,5 @@
 """NumPyro, as the tests of models and inference see it; `pyro.py` has the same names."""
 
-import pickle
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -34,6 +33,7 @@ from helpers.hosts.numpyro import (  # noqa: F401
     prior,
     register,
 )
+from helpers.samplers.numpyro import run_chains  # noqa: F401
 from pyro_ebm.numpyro.model import posterior as room
 
 KEY = random.key(0)
@@ -132,8 +132,17 @@ def start_again():
     """Nothing to do: a run has its own parameters and key."""
 
 
+def global_state():
+    """Nothing: a run has its own."""
+
+
 def sgd(learning_rate):
     return optax.sgd(learning_rate)
+
+
+def adam_with_a_schedule(learning_rate, factor):
+    """Adam, with a rate that falls by a factor after each step."""
+    return optax.adam(optax.exponential_decay(learning_rate, 1, factor))
 
 
 def loss_and_gradients(loss, model, guide, *args):
@@ -214,15 +223,15 @@ class Training:
         (values,) = jax.tree.leaves(self.state.mutable_state[name])
         return np.asarray(values)
 
-    def save(self, folder):
-        # A key of JAX's new kind cannot be pickled; its numbers can.
-        state = self.state._replace(rng_key=random.key_data(self.state.rng_key))
-        (folder / "state").write_bytes(pickle.dumps(state))
+    def save(self, path, step=0):
+        ebm.save_checkpoint(path, {"svi": self.state, "step": step})
 
-    def load(self, folder, *args):
-        self.init(*map(array, args))  # Sets up the SVI.
-        state = pickle.loads((folder / "state").read_bytes())
-        self.state = state._replace(rng_key=random.wrap_key_data(state.rng_key))
+    def load(self, path, *args):
+        """Load into a run of the same model; return the number of the step."""
+        self.init(*map(array, args))
+        found = ebm.load_checkpoint(path, {"svi": self.state, "step": 0})
+        self.state = found["svi"]
+        return found["step"]
 
 
 def advance(chains, distribution, values, seed=0):

@@ -147,10 +147,10 @@ def test_a_saved_run_continues_exactly(host, tmp_path):
     chains = host.ebm.PersistentChains(4, (2,), sampler=sampler, num_steps=2, buffer_size=6)
     run = fresh()
     first = state(run)
-    run.save(tmp_path)
+    run.save(tmp_path / "run")
     expected = state(run)
     resumed = fresh()
-    resumed.load(tmp_path, X)
+    resumed.load(tmp_path / "run", X)
     for found, value in zip(state(resumed), expected, strict=True):
         np.testing.assert_array_equal(found, value)
     assert not (first[-1] == expected[-1]).all()

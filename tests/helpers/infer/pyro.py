@@ -1,5 +1,6 @@
 """Pyro, as the tests of models and inference see it; `numpyro.py` has the same names."""
 
+import random
 from contextlib import nullcontext
 from functools import partial
 from functools import partial as bind  # noqa: F401
@@ -12,7 +13,7 @@ import pyro.distributions as dist  # noqa: F401
 import pytest
 import torch as xp
 from pyro import infer
-from pyro.optim import SGD, Adam
+from pyro.optim import SGD, Adam, PyroLRScheduler
 from pyro.poutine import mask, replay, scale, trace  # noqa: F401
 from torch.distributions import biject_to  # noqa: F401
 
@@ -30,6 +31,7 @@ from helpers.hosts.pyro import (  # noqa: F401
     prior,
     register,
 )
+from helpers.samplers.pyro import run_chains  # noqa: F401
 from pyro_ebm.pyro.model import posterior as room
 
 # Names in messages: of parameters in a closure, and of the way to freeze parameters.
@@ -144,8 +146,20 @@ def start_again():
     ppl.set_rng_seed(0)
 
 
+def global_state():
+    """What Pyro and torch keep for the process."""
+    store = {name: value.tolist() for name, value in ppl.get_param_store().named_parameters()}
+    return store, xp.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+
+
 def sgd(learning_rate):
     return SGD({"lr": learning_rate})
+
+
+def adam_with_a_schedule(learning_rate, factor):
+    """Adam, with a rate that falls by a factor after each step."""
+    options = {"optimizer": xp.optim.Adam, "optim_args": {"lr": learning_rate}, "gamma": factor}
+    return PyroLRScheduler(xp.optim.lr_scheduler.ExponentialLR, options)
 
 
 def loss_and_gradients(loss, model, guide, *args):
@@ -182,7 +196,10 @@ class Training:
         ppl.get_param_store()[chains] = array(values)
 
     def step(self, *args):
-        return self.svi.step(*map(array, args))
+        loss = self.svi.step(*map(array, args))
+        if isinstance(self.svi.optim, PyroLRScheduler):
+            self.svi.optim.step()
+        return loss
 
     first_step = step
 
@@ -203,16 +220,13 @@ class Training:
 
     chains = param
 
-    def save(self, folder):
-        ppl.get_param_store().save(str(folder / "store"))
-        self.svi.optim.save(str(folder / "optimizer"))
-        xp.save(xp.get_rng_state(), folder / "random")
+    def save(self, path, step=0):
+        ebm.save_checkpoint(path, {"svi": self.svi, "step": step})
 
-    def load(self, folder, *args):
-        del args
-        ppl.get_param_store().load(str(folder / "store"))
-        self.svi.optim.load(str(folder / "optimizer"))
-        xp.set_rng_state(xp.load(folder / "random"))
+    def load(self, path, *args):
+        """Load into a run of the same model; return the number of the step."""
+        self.step(*args)  # Makes parameters and chains.
+        return ebm.load_checkpoint(path, {"svi": self.svi, "step": 0})["step"]
 
 
 def advance(chains, distribution, values, seed=0):

@@ -52,9 +52,9 @@ def test_a_saved_run_goes_on_exactly(host, tmp_path):
     run = training(host, subsampled(host), noise_scale=1.0)
     for _ in range(3):
         run.step(X)
-    run.save(tmp_path)
+    run.save(tmp_path / "run")
     expected = [run.step(X) for _ in range(2)], run.chains("z$positions")
-    run.load(tmp_path, X)
+    run.load(tmp_path / "run", X)
     assert (run.chains("z$positions") != expected[1]).any()
     assert [run.step(X) for _ in range(2)] == expected[0]
     np.testing.assert_array_equal(run.chains("z$positions"), expected[1])

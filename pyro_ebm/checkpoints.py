@@ -1,0 +1,303 @@
+"""Checkpoint files: safetensors with one JSON header, written whole or not at all.
+
+Reading executes nothing: a file has arrays, numbers and words by name. The structure of a state,
+with its classes and functions, is that of the run that loads it.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+# Version of the layout.
+FORMAT = 1
+# Key of the header in the metadata of a safetensors file.
+_KEY = "pyro_ebm"
+# Where a safetensors file has a brace, after the length of its header.
+_BRACE = 8
+_OTHERS = {b"PK\x03\x04": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
+_DTYPES = (
+    *("bool", "bfloat16", "float16", "float32", "float64", "complex64"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a word", type(None): "None"}
+
+Leaves = dict[str, Any]
+FilePath = str | os.PathLike[str]
+
+
+class Fixed(str):
+    """Text that a file and a run must have in common."""
+
+
+class Lazy(NamedTuple):
+    """Leaves that a run, or a file, may not have yet: all of them or none.
+
+    Attributes:
+        present: Those of the run, by a name without dots.
+        like: An array; where the run has no leaves, those of a file are scalars or of its shape.
+    """
+
+    present: Mapping[str, Any]
+    like: Any
+
+    def named(self, name: str) -> Leaves:
+        """Leaves of the run by their full names."""
+        return {f"{name}.{key}": leaf for key, leaf in self.present.items()}
+
+
+class Node(NamedTuple):
+    """An inner node of a state.
+
+    Attributes:
+        children: By the ends of their names.
+        join: Makes the node of new children, in the same order.
+    """
+
+    children: Mapping[str, Any]
+    join: Callable[[list[Any]], Any]
+
+
+Split = Callable[[Any], Node | None]
+
+
+def leaves(node: Any, split: Split, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a state by name; ``split`` gives None for a leaf."""
+    inner = split(node)
+    if inner is None:
+        yield name, node
+        return
+    for step, child in inner.children.items():
+        yield from leaves(child, split, name + step)
+
+
+def join(node: Any, split: Split, name: str, new: Mapping[str, Any]) -> Any:
+    """Make a state of the same structure with other leaves."""
+    inner = split(node)
+    if inner is None:
+        return new[name]
+    return inner.join([join(child, split, name + s, new) for s, child in inner.children.items()])
+
+
+def expanded(state: Mapping[str, Any]) -> Leaves:
+    """Return leaves with those that lazy ones have."""
+    found: Leaves = {}
+    for name, leaf in state.items():
+        found |= leaf.named(name) if isinstance(leaf, Lazy) else {name: leaf}
+    return found
+
+
+def container(node: Any) -> Node | None:
+    """Split a dictionary, a list, a tuple or a dataclass; None for all else."""
+    if isinstance(node, Lazy):
+        return None
+    if isinstance(node, Mapping):
+        return Node({f"[{key!r}]": value for key, value in node.items()}, partial(_with, node))
+    if isinstance(node, list | tuple):
+        fields = getattr(node, "_fields", None)
+        steps = [f".{name}" for name in fields] if fields else [f"[{i}]" for i in range(len(node))]
+        make = type(node)._make if fields else type(node)
+        return Node(dict(zip(steps, node, strict=True)), make)
+    if is_dataclass(node) and not isinstance(node, type):
+        names = [field.name for field in fields_of(node) if field.init]
+        children = {f".{name}": getattr(node, name) for name in names}
+        return Node(children, lambda new: replace(node, **dict(zip(names, new, strict=True))))
+    return None
+
+
+def write(
+    path: FilePath,
+    host: str,
+    versions: Mapping[str, str],
+    state: Mapping[str, Any],
+    save: Callable[[Leaves, dict[str, str]], bytes],
+) -> None:
+    """Write a temporary file beside the old one, and rename it.
+
+    Args:
+        path: Name of the file; one that exists is replaced.
+        host: ``"pyro"`` or ``"numpyro"``.
+        versions: Versions of packages, for the record.
+        state: Arrays that ``save`` takes, numbers, words and None, by name.
+        save: ``safetensors.torch.save`` or its like.
+    """
+    for name, leaf in state.items():
+        _check_leaf(name, leaf)
+    arrays = {name: leaf for name, leaf in state.items() if is_array(leaf)}
+    values = {name: leaf for name, leaf in state.items() if name not in arrays}
+    header = {"format": FORMAT, "host": host, "versions": dict(versions), "values": values}
+    # A link stays a link.
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    content = save(arrays, {_KEY: json.dumps(header)})
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_names(target.parent)
+
+
+def read(path: FilePath, host: str, framework: str) -> Leaves:
+    """Return what a file has by name, arrays as safetensors makes them for a framework."""
+    path = os.fspath(path)
+    _check_start(path)
+    try:
+        with safe_open(path, framework) as file:
+            values = _header(path, host)["values"]
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    # The last two: frameworks lack some of the numbers that a file may have.
+    except (SafetensorError, AttributeError, TypeError) as error:
+        raise ValueError(f"Expected {path!r} to be a checkpoint, got: {error}") from error
+    for name in arrays.keys() & values.keys():
+        raise ValueError(f"Expected {name} once in {path!r}, got it as an array and as a value.")
+    return arrays | values
+
+
+def match(path: FilePath, file: Mapping[str, Any], run: Mapping[str, Any], advice: str) -> Leaves:
+    """Return the leaves of a file by the names of a run; raise if one of them does not fit.
+
+    Args:
+        path: Name of the file.
+        file: Leaves of the file.
+        run: Leaves of the run. Lazy ones become dictionaries.
+        advice: A sentence for leaves that one of them lacks.
+    """
+    path = os.fspath(path)
+    groups: dict[str, Leaves] = {name: {} for name, leaf in run.items() if isinstance(leaf, Lazy)}
+    for name, leaf in file.items():
+        owner, _, key = name.rpartition(".")
+        if owner in groups:
+            groups[owner][key] = leaf
+    expected: Leaves = {}
+    for name, leaf in run.items():
+        expected |= _settled(name, leaf, groups[name]) if name in groups else {name: leaf}
+    missing = [name for name in expected if name not in file]
+    surplus = [name for name in file if name not in expected]
+    if missing:
+        raise ValueError(f"Expected {_some(missing)} in {path!r}, got none. {advice}")
+    if surplus:
+        raise ValueError(
+            f"Expected nothing in {path!r} that this run does not have, got {_some(surplus)}. "
+            f"{advice}"
+        )
+    for name, leaf in expected.items():
+        if (got := _describe(file[name], leaf)) != (wanted := _describe(leaf, leaf)):
+            raise ValueError(f"Expected {name} to be {wanted}, got {got} in {path!r}.")
+    return {name: groups[name] if name in groups else file[name] for name in run}
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf has a shape and a type of numbers."""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _check_leaf(name: str, leaf: Any) -> None:
+    if is_array(leaf):
+        dtype = str(leaf.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES:
+            raise TypeError(f"Expected arrays of {', '.join(_DTYPES)}, got {dtype} at {name}.")
+    elif not isinstance(leaf, tuple(_KINDS)):
+        raise TypeError(
+            "Expected arrays, numbers, words and None in `state`, got "
+            f"{type(leaf).__name__} at {name}."
+        )
+
+
+def _with(mapping: Mapping[Any, Any], values: list[Any]) -> Any:
+    # Counters and the like have constructors of their own.
+    changed: Any = copy(mapping)
+    for key, value in zip(mapping, values, strict=True):
+        changed[key] = value
+    return changed
+
+
+def _settled(name: str, lazy: Lazy, group: Leaves) -> Leaves:
+    """Leaves that a file should have, as it has some."""
+    if lazy.present and group:
+        return lazy.named(name)
+    shapes = (), tuple(lazy.like.shape)
+    return {
+        f"{name}.{key}": lazy.like if is_array(leaf) and tuple(leaf.shape) not in shapes else leaf
+        for key, leaf in group.items()
+    }
+
+
+def _describe(leaf: Any, like: Any) -> str:
+    if is_array(leaf):
+        return f"an array of shape {tuple(leaf.shape)} and {leaf.dtype}"
+    return repr(str(leaf)) if isinstance(like, Fixed) else _KINDS[type(leaf)]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(name[:200] for name in names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _check_start(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(_BRACE + 1)
+    # The length of a header may begin with any byte, that of a pickle too.
+    if start[_BRACE:] == b"{":
+        return
+    kinds = [kind for magic, kind in _OTHERS.items() if start.startswith(magic)]
+    got = f"{kinds[0]}, which is never loaded: it could run any program" if kinds else "another"
+    raise ValueError(f"Expected {path!r} to be a file of `save_checkpoint`, got {got}.")
+
+
+def _header(path: str, host: str) -> Leaves:
+    """Parse and check the header of a file in the format of safetensors."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(_BRACE), "little")
+        # The format itself would let one of two arrays of a name be lost.
+        metadata = _parse(path, file.read(length)).get("__metadata__") or {}
+    header = _parse(path, metadata.get(_KEY, "null"))
+    if not isinstance(header, dict) or not isinstance(header.get("values"), dict):
+        raise ValueError(f"Expected {path!r} to have the header of `save_checkpoint`, got another.")
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"Expected format {FORMAT} in {path!r}, got {header.get('format')!r}, of "
+            f"{header.get('versions')}."
+        )
+    if header.get("host") != host:
+        raise ValueError(f"Expected a checkpoint of {host!r}, got {header.get('host')!r}.")
+    for name, value in header["values"].items():
+        if type(value) not in _KINDS:
+            raise ValueError(f"Expected {name} in {path!r} to be a number or a word, got {value}.")
+    return header
+
+
+def _parse(path: str, text: str | bytes) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected a header of JSON in {path!r}, got: {error}") from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a name twice among {[name for name, _ in pairs][:4]}")
+    return found
+
+
+def _flush_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where a system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

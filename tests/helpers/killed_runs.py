@@ -1,0 +1,102 @@
+"""Training that is killed at random moments and goes on from its last checkpoint.
+
+Run, from `tests`: ``python -m helpers.killed_runs pyro 50``
+"""
+
+import json
+import multiprocessing
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+X = np.linspace(-2, 2, 16).reshape(8, 2)
+
+
+def resumable(host, num_chains=6):
+    """A run with an energy, persistent chains, stored positions, Adam and a schedule."""
+    ebm = host.ebm
+    model = host.latent_model(host.Bowl())
+    chains = ebm.PersistentChains(
+        4, (2,), sampler=ebm.MALA(0.3), num_steps=2, buffer_size=num_chains, restart_probability=0.2
+    )
+    guide = ebm.LangevinGuide(model, ebm.Langevin(0.05), num_steps=2, start="stored")
+    loss = ebm.EnergyELBO(ebm.ContrastiveDivergence(), num_normalizer_samples=0)
+    optimizer = host.adam_with_a_schedule(0.05, 0.9)
+    return host.Training(model, host.attaching("z", guide, chains=chains), loss, optimizer)
+
+
+def train(host_name, path, num_steps):
+    """Train to the end, with a checkpoint after each step, from the last one if there is one."""
+    host = import_module(f"helpers.infer.{host_name}")
+    host.start_again()
+    # Large enough that some are killed while they write.
+    run = resumable(host, num_chains=50_000)
+    start = run.load(path, X) if path.exists() else 0
+    for step in range(start, num_steps):
+        run.step(X)
+        run.save(path, step + 1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcome of a run that was killed.
+
+    Attributes:
+        num_kills: Processes that were killed before their end.
+        num_left: Temporary files that they left behind.
+        is_same: Whether the last checkpoint has the bytes of a run that was not killed.
+    """
+
+    num_kills: int
+    num_left: int
+    is_same: bool
+
+
+def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> Report:
+    """Kill a run at random moments, and compare its end with that of another."""
+    draw = random.Random(seed)
+    # Imports once, and forks.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"pyro_ebm.{host_name}", "arviz"])
+    whole, killed, num_steps = folder / "whole", folder / "killed", 4 * num_kills
+
+    def started(path: Path) -> BaseProcess:
+        process = context.Process(target=train, args=(host_name, path, num_steps))
+        process.start()
+        return process
+
+    started(whole).join()
+    count = 0
+    for _ in range(num_kills):
+        process, goal = started(killed), step_of(killed) + draw.randint(1, 3)
+        while process.exitcode is None and step_of(killed) < goal:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        count += process.exitcode == -9
+    started(killed).join()
+    left = list(folder.glob(".killed.*.tmp"))
+    is_same = step_of(whole) == num_steps and whole.read_bytes() == killed.read_bytes()
+    return Report(count, len(left), is_same)
+
+
+def step_of(path: Path) -> int:
+    """Step of a checkpoint, which can be read at any moment."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata()["pyro_ebm"])["values"]["state['step']"]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        print(compare(sys.argv[1], Path(temporary), num_kills=int(sys.argv[2])))

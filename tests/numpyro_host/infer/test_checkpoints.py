@@ -1,0 +1,1 @@
+from helpers.infer.checkpoints import *  # noqa: F403
