@@ -17,28 +17,29 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+# Imports of a first step.
+LATE_IMPORTS = {
+    "pyro": ["torch._dynamo"],
+    "numpyro": ["equinox", "numpyro.contrib.module", "optax"],
+}
+
 X = np.linspace(-2, 2, 16).reshape(8, 2)
 
 
-def resumable(host, num_chains=6):
-    """A run with an energy, persistent chains, stored positions, Adam and a schedule."""
-    ebm = host.ebm
-    model = host.latent_model(host.Bowl())
-    chains = ebm.PersistentChains(
-        4, (2,), sampler=ebm.MALA(0.3), num_steps=2, buffer_size=num_chains, restart_probability=0.2
-    )
-    guide = ebm.LangevinGuide(model, ebm.Langevin(0.05), num_steps=2, start="stored")
-    loss = ebm.EnergyELBO(ebm.ContrastiveDivergence(), num_normalizer_samples=0)
+def training(host):
+    """A small run with persistent chains, so many that some processes are killed as they write."""
+    model, sampler = host.observed_model(host.Bowl()), host.ebm.Langevin(0.1)
+    chains = host.ebm.PersistentChains(8, (2,), sampler=sampler, num_steps=1, buffer_size=50_000)
+    loss = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence(), num_normalizer_samples=0)
     optimizer = host.adam_with_a_schedule(0.05, 0.9)
-    return host.Training(model, host.attaching("z", guide, chains=chains), loss, optimizer)
+    return host.Training(model, host.attaching("x", chains=chains), loss, optimizer)
 
 
 def train(host_name, path, num_steps):
     """Train to the end, with a checkpoint after each step, from the last one if there is one."""
     host = import_module(f"helpers.infer.{host_name}")
     host.start_again()
-    # Large enough that some are killed while they write.
-    run = resumable(host, num_chains=50_000)
+    run = training(host)
     start = run.load(path, X) if path.exists() else 0
     for step in range(start, num_steps):
         run.step(X)
@@ -63,9 +64,9 @@ class Report:
 def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> Report:
     """Kill a run at random moments, and compare its end with that of another."""
     draw = random.Random(seed)
-    # Imports once, and forks.
+    # Its server imports once, and forks.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"pyro_ebm.{host_name}", "arviz"])
+    context.set_forkserver_preload([f"pyro_ebm.{host_name}", "arviz", *LATE_IMPORTS[host_name]])
     whole, killed, num_steps = folder / "whole", folder / "killed", 4 * num_kills
 
     def started(path: Path) -> BaseProcess:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from helpers import hostile_files, killed_runs
-from helpers.killed_runs import X, resumable
 
 KINDS = hostile_files.KINDS
+X = np.linspace(-2, 2, 8).reshape(4, 2)
 
 
 def test_training_goes_on_to_the_last_bit(host, tmp_path):
@@ -27,8 +27,17 @@ def test_training_goes_on_to_the_last_bit(host, tmp_path):
 
 
 def started(host):
+    """A run from its start, with persistent chains, stored positions, Adam and a schedule."""
     host.start_again()
-    return resumable(host)
+    model, sampler = host.latent_model(host.Bowl()), host.ebm.Langevin(0.1)
+    chains = host.ebm.PersistentChains(
+        3, (2,), sampler=sampler, num_steps=1, buffer_size=5, restart_probability=0.2
+    )
+    guide = host.ebm.LangevinGuide(model, sampler, num_steps=1, start="stored")
+    objective = host.ebm.ContrastiveDivergence()
+    loss = host.ebm.EnergyELBO(objective, num_normalizer_samples=0)
+    optimizer = host.adam_with_a_schedule(0.05, 0.9)
+    return host.Training(model, host.attaching("z", guide, chains=chains), loss, optimizer)
 
 
 def numbers(run):
