@@ -15,11 +15,12 @@ ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(X
 suites doctest: XLA = --xla_cpu_use_fusion_emitters=false $(ISA)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test suites doctest isa demo benchmark evidence-report docs build
-.PHONY: test-wheel clean
+.PHONY: help setup lint format test suites doctest isa demo tutorials benchmark evidence-report
+.PHONY: docs build test-wheel clean
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
+	@echo "make tutorials                  run all tutorials, with their figures in tutorial_output"
 	@echo "make test                       lint, then every test and every example"
 	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
 	@echo "make isa                        the tests with the vector widths of older processors"
@@ -77,6 +78,13 @@ isa: $(STAMP)
 demo: $(STAMP)
 	@$(ONE_THREAD) $(BIN)/python tutorials/digits_$(HOST).py --output demo_output
 
+# The last part of a file's name is its host.
+tutorials: $(STAMP)
+	@for file in tutorials/[0-9][0-9]_*.py; do \
+		echo "$$file"; host=$${file##*_}; \
+		PYRO_EBM_FIGURES=tutorial_output/$${host%.py} $(ONE_THREAD) $(BIN)/python $$file || exit 1; \
+	done
+
 benchmark: $(STAMP)
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group benchmark
 	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_pyro.py
@@ -107,4 +115,5 @@ test-wheel: build
 	done
 
 clean:
-	@rm -rf docs/_build build dist demo_output .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf docs/_build build dist demo_output tutorial_output
+	@rm -rf .pytest_cache .ruff_cache .import_linter_cache

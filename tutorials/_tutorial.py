@@ -7,6 +7,8 @@ a folder to save figures in.
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -31,7 +33,7 @@ plt.rcParams.update(
         "figure.constrained_layout.use": True,
         "figure.dpi": 110,
         "font.size": 11,
-        "image.cmap": "cividis",
+        "image.cmap": "Blues",
         "legend.frameon": False,
     }
 )
@@ -54,6 +56,16 @@ def show(name: str) -> None:
         plt.close()
     else:
         plt.show()
+
+
+@contextmanager
+def printed_warnings() -> Iterator[None]:
+    """Print the warnings of a few lines of code, in which they are part of the lesson."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        print(f"Warning: {warning.message}")
 
 
 def plane(limit: float, size: int = 100) -> np.ndarray:

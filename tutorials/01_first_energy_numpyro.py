@@ -1,0 +1,210 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A first energy
+#
+# An energy-based model is a density
+#
+# $$p(x) = \frac{e^{-E(x)}\, p_0(x)}{Z},$$
+#
+# a base $p_0$ that you choose, say a normal, and a network $E$ that gives one number for each $x$.
+# Where the base has too much mass the energy is high, where it has too little the energy is low.
+# $E$ may be any function, which makes the model flexible; the price is $Z$, an integral that has no
+# closed form.
+#
+# Here a small network learns two spirals from 5,000 points. You will see what the loss measures,
+# how to choose its two settings, and why the learning rate should fall.
+
+# %%
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import optax
+from _tutorial import plane, plot_density, plot_points, plt, show, steps
+from jax import random
+from numpyro.contrib.module import eqx_module
+from numpyro.infer import SVI
+
+import pyro_ebm.numpyro as ebm
+from pyro_ebm.datasets import toy
+
+SEED, LIMIT, BATCH_SIZE, NUM_COPIES = 0, 4.5, 128, 4
+NUM_STEPS = steps(1500, fast=20)
+
+spirals = toy("two_spirals")
+data = jnp.asarray(spirals.sample(5000, seed=1))
+validation = jnp.asarray(spirals.sample(2000, seed=2))
+
+# %% [markdown]
+# ## The model
+#
+# `EnergyBased(energy, base)` is a distribution, and stands at a `sample` site like any other. The
+# energy gets rows of values, shape `(N, 2)`, and returns one number for each, shape `(N,)`. Nothing
+# is latent, so the guide is empty.
+
+
+# %%
+def mlp(key):
+    return eqx.filter_vmap(eqx.nn.MLP(2, "scalar", 64, 3, jax.nn.silu, key=key))
+
+
+def make_model(energy):
+    def model(x):
+        net = eqx_module("energy", energy)
+        base = dist.Normal(jnp.zeros(2), 3.0).to_event(1)
+        with numpyro.plate("data", len(x), subsample_size=BATCH_SIZE) as batch:
+            numpyro.sample("x", ebm.EnergyBased(net, base), obs=x[batch])
+
+    return model
+
+
+def guide(x):
+    pass
+
+
+# %% [markdown]
+# ## The loss
+#
+# Likelihood needs $Z$, which changes with every weight; a stock ELBO knows nothing of it. *Energy
+# discrepancy* does without. It adds noise to a data point $x$, and noise again, to make $M$ copies
+# $x_1, \dots, x_M$ of what it has now. Then it puts a question to the energy: *which of the $M + 1$
+# is the data point?* With $U = E - \log p_0$ the loss is
+#
+# $$\ell(x) = \log\Big(\frac1M + \frac1M \sum_{j=1}^M e^{U(x) - U(x_j)}\Big),$$
+#
+# which, up to the constant $\log M$, is the cross-entropy of a classifier with logits $-U$. An
+# energy that knows nothing guesses: its loss is $\log(1 + 1/M)$. And the classifier that is right
+# as often as possible has $U = -\log p$ of the data, up to a constant: by answering the question
+# well, the energy becomes the density. Two numbers are yours to choose.
+#
+# - `variance` is that of the noise (not its standard deviation). It is added twice, so that copies
+#   are $\sqrt{2 \cdot \text{variance}}$ away in each coordinate. Copies too close to data can
+#   hardly be told from it, and teach little; copies too far are told from it at once, and fine
+#   details decide nothing.
+# - `num_samples` is $M$. It does not move the minimum; more copies make each step dearer and less
+#   noisy.
+#
+# These are copies for three variances.
+
+# %%
+VARIANCES = (0.003, 0.1, 3.0)
+noise = random.normal(random.key(SEED), (1000, 2))
+
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.7))
+for ax, variance in zip(axes, VARIANCES, strict=True):
+    title, copies = f"variance {variance}", data[:1000] + math.sqrt(2 * variance) * noise
+    plot_points(ax, copies, LIMIT, title, color="C1", label="copies")
+    plot_points(ax, data[:1000], LIMIT, title, color="C0", label="data")
+axes[0].legend(loc="upper left", markerscale=4)
+show("01_copies")
+
+# %% [markdown]
+# ## Training
+#
+# `EnergyELBO` makes an objective a loss for `SVI`. The learning rate falls to zero along half a
+# cosine. `MetricsRecorder` evaluates the objective, and a few numbers about it, every 30 steps.
+# Afterwards `site_distribution` takes the trained density out of the model.
+#
+# We train with each of the three variances, and once more with the middle one at a constant rate.
+
+
+# %%
+def train(variance, falling=True):
+    """Return the trained density, and metrics of its training."""
+    model = make_model(mlp(random.key(SEED)))
+    rate = optax.cosine_decay_schedule(3e-3, NUM_STEPS) if falling else 3e-3
+    objective = ebm.EnergyDiscrepancy(variance=variance, num_samples=NUM_COPIES)
+    svi = SVI(model, guide, optax.adam(rate), ebm.EnergyELBO(objective))
+    recorder = ebm.MetricsRecorder(svi, every=min(30, NUM_STEPS))
+    state, update = svi.init(random.key(SEED), data), jax.jit(svi.update)
+    for _ in range(NUM_STEPS):
+        state, _ = update(state, data)
+        recorder(state, data)
+    params = svi.get_params(state)
+    return ebm.site_distribution(model, "x", params=params)(data), recorder
+
+
+runs = {f"variance {variance}": train(variance) for variance in VARIANCES}
+runs["constant rate"] = train(VARIANCES[1], falling=False)
+
+# %% [markdown]
+# ## Reading the loss
+#
+# On the left, the loss for each variance, with the loss of a guess as a dashed line. With the
+# smallest variance it hardly leaves that line: the question is too hard to learn much from. Do not
+# conclude that the largest variance is the best because its loss is the lowest. Its question is the
+# easiest! **Losses compare runs with the same settings, and no others.**
+#
+# On the right, the energy gap: the mean energy of the copies minus that of the data. It must become
+# positive, and level off. A gap that grows and grows is an energy that runs away.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+for variance in VARIANCES:
+    _, recorder = runs[f"variance {variance}"]
+    for ax, name in zip(axes, ("objective", "energy_gap"), strict=True):
+        ax.plot(recorder.steps, recorder.metrics["x"][name], label=f"variance {variance}")
+axes[0].axhline(math.log(1 + 1 / NUM_COPIES), color="black", ls="--", label="a guess")
+axes[0].set(title="loss", xlabel="step", ylabel="nats")
+axes[0].legend()
+axes[1].set(title="energy gap", xlabel="step", ylabel="nats", yscale="symlog")
+show("01_metrics")
+
+# %% [markdown]
+# ## Which run is the best?
+#
+# In two dimensions $Z$ can be computed on a grid. With it `log_density` gives the log-density of
+# points that were not trained on, the number that does compare runs. (In more dimensions
+# `log_normalizer` brackets $Z$ by annealing; see the third tutorial.) The truth is known for this
+# toy: its own mean log-density is the best that any model can reach on average.
+
+# %%
+print(f"{'':18}{'loss':>8}{'log p(x), validation points':>30}")
+for name, (density, recorder) in runs.items():
+    log_z = ebm.log_normalizer(random.key(SEED), density, method="grid")
+    score = float(ebm.log_density(density, validation, log_z).estimate.mean())
+    print(f"{name:18}{float(recorder.metrics['x']['objective'][-1]):8.3f}{score:30.3f}")
+print(f"{'truth':18}{'':8}{spirals.log_density(validation).mean():30.3f}")
+
+# %% [markdown]
+# The smallest variance is far behind. The middle one is the best of the three, although its loss is
+# not the lowest. The constant rate loses: its last weights are one snapshot of a random walk around
+# the minimum, which a falling rate brings to rest.
+#
+# A rule to start from: a standard deviation, $\sqrt{\text{variance}}$, of the size of the details
+# that you want, larger than the noise of the data; where modes lie apart, a variance of 0.5 to 1
+# times their squared distance, or several variances in one objective, `variance=(0.1, 3.0)`. Then
+# compare on validation points.
+#
+# ## The density
+
+# %%
+grid = plane(LIMIT)
+figure, axes = plt.subplots(1, 4, figsize=(13, 3.6))
+plot_points(axes[0], data, LIMIT, "data")
+for ax, variance in zip(axes[1:], VARIANCES, strict=True):
+    log_prob = runs[f"variance {variance}"][0].log_prob(grid)
+    plot_density(ax, jnp.exp(log_prob - log_prob.max()), LIMIT, f"variance {variance}")
+show("01_densities")
+
+# %% [markdown]
+# From noise that is too small the energy learns what the spirals look like from nearby, and nothing
+# of the empty space around them. From noise that is large it learns where they are, a little
+# blurred.
+#
+# The density is a distribution of the host, with `log_prob` and `sample`. In the next tutorial it
+# becomes the prior of a latent variable.
