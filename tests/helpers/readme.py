@@ -30,6 +30,6 @@ def short(containing: str) -> str:
 
 def after_training(host: str) -> list[str]:
     """The calls after training with "Pyro" or "NumPyro", with short chains."""
-    (calls,) = [part for part in code("After").split("\n\n") if f"ith {host}" in part]
-    lines = [line.split("#")[0].strip() for line in calls.splitlines()]
+    (calls,) = [part for part in code("After").split("# After") if f" with {host}" in part]
+    lines = [line.split("#")[0].strip() for line in calls.splitlines()[1:]]
     return [line.replace("num_warmup", "num_samples=5, num_warmup") for line in lines if line]
