@@ -52,7 +52,7 @@ class Report:
 
     Attributes:
         num_kills: Processes that were killed before their end.
-        num_left: Temporary files that they left behind.
+        num_left: Temporary files of those that were writing.
         is_same: Whether the last checkpoint has the bytes of a run that was not killed.
     """
 
@@ -62,7 +62,7 @@ class Report:
 
 
 def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> Report:
-    """Kill a run at random moments, and compare its end with that of another."""
+    """Kill a run, at random moments and as it writes, and compare its end with that of another."""
     draw = random.Random(seed)
     # Its server imports once, and forks.
     context = multiprocessing.get_context("forkserver")
@@ -76,18 +76,26 @@ def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> R
 
     started(whole).join()
     count = 0
-    for _ in range(num_kills):
+    for index in range(num_kills):
         process, goal = started(killed), step_of(killed) + draw.randint(1, 3)
         while process.exitcode is None and step_of(killed) < goal:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.03))
+        if index % 2:
+            time.sleep(draw.uniform(0, 0.03))
+        else:
+            before = temporary_files(killed)
+            while process.exitcode is None and temporary_files(killed) <= before:
+                pass
         process.kill()
         process.join()
         count += process.exitcode == -9
     started(killed).join()
-    left = list(folder.glob(".killed.*.tmp"))
     is_same = step_of(whole) == num_steps and whole.read_bytes() == killed.read_bytes()
-    return Report(count, len(left), is_same)
+    return Report(count, len(temporary_files(killed)), is_same)
+
+
+def temporary_files(path: Path) -> set[Path]:
+    return set(path.parent.glob(f".{path.name}.*.tmp"))
 
 
 def step_of(path: Path) -> int:

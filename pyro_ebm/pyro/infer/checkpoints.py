@@ -5,6 +5,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import FunctionType
 from typing import Any
 
@@ -104,7 +105,9 @@ def load_checkpoint(path: FilePath, like: Any) -> Any:
     try:
         return checkpoints.join(root, _split, "", new)
     except Exception as error:
-        checkpoints.join(root, _split, "", before)
+        # Up to where it failed, in the same order.
+        with suppress(Exception):
+            checkpoints.join(root, _split, "", before)
         raise ValueError(f"Expected a state that fits this run in {path}, got: {error}") from error
 
 
