@@ -39,11 +39,14 @@ class EnergyDiscrepancy(Objective):
         perturbation: Noise kernel, or several, in place of ``variance``. One of your own has
             ``forward`` and ``backward``; see
             :class:`~pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
+        chunk_size: Copies of each value that are in memory at once; by default all. In chunks,
+            noise and energies are computed again for gradients, in up to twice the time, and a seed
+            gives other noise. Noise of your own must then take its random numbers from the host.
 
     Raises:
         TypeError: If ``perturbation`` is no noise kernel.
         ValueError: If a number is out of range, or not exactly one of ``variance`` and
-            ``perturbation`` is given.
+            ``perturbation`` is given; if noise that is averaged over exactly has a ``chunk_size``.
 
     References:
         | Energy Discrepancies: A Score-Independent Loss for Energy-Based Models
@@ -56,6 +59,7 @@ class EnergyDiscrepancy(Objective):
     num_samples: int = 16
     stabilization: float = 1.0
     perturbation: Any = None
+    chunk_size: int | None = None
 
     def __post_init__(self) -> None:
         if (self.variance is None) == (self.perturbation is None):
@@ -67,7 +71,13 @@ class EnergyDiscrepancy(Objective):
             perturbation=optional(each(check_perturbation)),
             num_samples=check_positive_integer,
             stabilization=check_nonnegative,
+            chunk_size=optional(check_positive_integer),
         )
+        if self.chunk_size is not None and is_exact(self.perturbation):
+            raise ValueError(
+                f"Expected no `chunk_size` with {self.perturbation}, which draws no copies, got "
+                f"{self.chunk_size}."
+            )
 
     def _perturbations(self, gaussian: Callable[[float], Any]) -> tuple[Any, ...]:
         """Noise kernels; ``gaussian`` makes one of the host from a variance."""
@@ -87,6 +97,21 @@ class EnergyDiscrepancy(Objective):
             for k in range(num_scales)
         ]
         return self._with_metrics(sum(losses) / num_scales, positive, negative)
+
+    def _chunks(self) -> list[int]:
+        """Numbers of copies that each chunk has of a value."""
+        size = min(self.chunk_size or self.num_samples, self.num_samples)
+        num_whole, rest = divmod(self.num_samples, size)
+        return [size] * num_whole + [rest] * (rest > 0)
+
+    def _loss_of_chunks(self, positive: Any, minima: Any, negative: Any) -> Loss:
+        """Loss from soft minima, shape ``(K, chunks, *batch)``; negatives are for metrics."""
+        w, num_samples = self.stabilization, self.num_samples
+        losses = [
+            energy_discrepancy(positive, minima[k, ...], w, num_samples)
+            for k in range(minima.shape[0])
+        ]
+        return self._with_metrics(sum(losses) / len(losses), positive, negative)
 
     def _exact_loss(self, potential: Any, target: Any) -> Loss:
         """Loss of ``MaskOne(exact=True)``, from potentials of values and of all alternatives."""
@@ -121,7 +146,9 @@ def mask_one_discrepancy(positive: Any, negative: Any, sizes: Sequence[int]) -> 
     return total / len(sizes)
 
 
-def energy_discrepancy(positive: Any, negative: Any, stabilization: float) -> Any:
+def energy_discrepancy(
+    positive: Any, negative: Any, stabilization: float, num_samples: int | None = None
+) -> Any:
     r"""Compute the energy discrepancy :math:`\ell` of each data point, shape ``(*batch,)``.
 
     With :math:`w = 1` the minimizer is exactly :math:`-\log p`, up to a constant, for every M;
@@ -131,9 +158,10 @@ def energy_discrepancy(positive: Any, negative: Any, stabilization: float) -> An
 
     Args:
         positive: :math:`U(x)`, shape ``(*batch,)``.
-        negative: :math:`U(x_j)`, shape ``(M, *batch)``. Plus infinity (outside the support)
-            counts as a zero term.
+        negative: :math:`U(x_j)`, shape ``(M, *batch)``; or the soft minima of parts of them. Plus
+            infinity (outside the support) counts as a zero term.
         stabilization: :math:`w \ge 0`.
+        num_samples: M. Default: the number of negatives.
     """
     xp = array_namespace(positive, negative)
     terms = positive[None, ...] - negative
@@ -141,4 +169,13 @@ def energy_discrepancy(positive: Any, negative: Any, stabilization: float) -> An
     if stabilization > 0:
         constant = xp.full_like(terms[:1, ...], math.log(stabilization))
         terms = xp.concat([terms, constant], axis=0)
-    return logsumexp(terms) - math.log(negative.shape[0])
+    return logsumexp(terms) - math.log(num_samples or negative.shape[0])
+
+
+def soft_minimum(potential: Any) -> Any:
+    r"""Compute :math:`-\log \sum_j e^{-U_j}` over the first axis; of infinities alone, infinity."""
+    xp = array_namespace(potential)
+    outside = xp.all(potential == math.inf, axis=0)
+    # Replaced beforehand, or their gradient would be infinity times zero.
+    minimum = -logsumexp(-xp.where(outside, xp.zeros_like(potential), potential))
+    return xp.where(outside, xp.full_like(minimum, math.inf), minimum)

@@ -1,10 +1,17 @@
 """Energy discrepancy with Pyro."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from pyro_ebm.column_perturbations import neighbors
 from pyro_ebm.core.objectives import energy_discrepancy as core
 from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.column_perturbations import kernel_on
 from pyro_ebm.pyro.objectives.perturbations import GaussianPerturbation, with_copies
@@ -33,5 +40,34 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         if core.is_exact(kernels[0]):
             return self._exact_loss(target.potential(neighbors(target, x)), target)
         kernels = [kernel_on(kernel, target.columns) for kernel in kernels]
+        if len(self._chunks()) > 1:
+            return self._in_chunks(distribution, x, kernels)
         rows = with_copies(x, kernels, self.num_samples)
         return self._loss(target.potential(rows), len(kernels))
+
+    def _in_chunks(self, distribution: EnergyBased, x: Tensor, kernels: Sequence[Any]) -> Loss:
+        """Loss by chunks of copies, which the backward pass draws and evaluates again."""
+        sizes, evaluate = self._chunks(), partial(checkpoint, use_reentrant=False)
+        positive = Target.of_any(distribution).potential(x)
+        with torch.no_grad():
+            noisy = [kernel.forward(x) for kernel in kernels]
+        chunks = [
+            evaluate(_evaluate_chunk, distribution, kernel, y, size)
+            for kernel, y in zip(kernels, noisy, strict=True)
+            for size in sizes
+        ]
+        minima, negative = zip(*chunks, strict=True)
+        minima = torch.stack(minima).unflatten(0, (len(kernels), len(sizes)))
+        return self._loss_of_chunks(positive, minima, torch.cat(negative))
+
+
+def _evaluate_chunk(
+    distribution: EnergyBased, kernel: Any, y: Any, size: int
+) -> tuple[Tensor, Tensor]:
+    """Soft minimum over copies, with gradients, and potentials of each as constants."""
+    with torch.no_grad():
+        copies = kernel.backward(y, size)
+    # The second time must be as the first.
+    with kept_buffers(distribution.energy):
+        potential = Target.of_any(distribution).potential(copies)
+    return core.soft_minimum(potential), potential.detach()

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+from pyro_ebm.column_perturbations import MaskOne
 from pyro_ebm.core.objectives.bidirectional_bounds import BidirectionalBounds
 from pyro_ebm.core.objectives.contrastive_divergence import ContrastiveDivergence
 from pyro_ebm.core.objectives.divergences import alpha_divergence
@@ -27,7 +28,7 @@ DRAWS = "sampler=None, num_steps=None, num_samples=None"
 SETTINGS = {
     EnergyDiscrepancy: (
         {"variance": 0.5},
-        "variance=0.5, num_samples=16, stabilization=1.0, perturbation=None",
+        "variance=0.5, num_samples=16, stabilization=1.0, perturbation=None, chunk_size=None",
     ),
     ContrastiveDivergence: (
         {},
@@ -96,6 +97,12 @@ WRONG = [
     (EnergyDiscrepancy, {"variance": 1.0, "perturbation": GAUSSIAN}, "got both"),
     *[(EnergyDiscrepancy, {"variance": v}, positive("variance", v)) for v in (0.0, -1, math.nan)],
     (EnergyDiscrepancy, {"variance": 1.0, "num_samples": 2.5}, at_least(1, "num_samples", 2.5)),
+    (EnergyDiscrepancy, {"variance": 1, "chunk_size": 0}, at_least(1, "chunk_size", 0)),
+    (
+        EnergyDiscrepancy,
+        {"perturbation": MaskOne(exact=True), "chunk_size": 2},
+        "no `chunk_size` with",
+    ),
     (EnergyDiscrepancy, {"variance": 1, "stabilization": -1}, not_negative("stabilization", -1)),
     (GaussianPerturbation, {"variance": 0}, positive("variance", 0)),
     (ContrastiveDivergence, {"num_steps": 0}, at_least(1, "num_steps", 0)),

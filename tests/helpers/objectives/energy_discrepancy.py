@@ -157,3 +157,44 @@ def check_shared_noise(host, tolerance):
 
 def test_value_and_gradients_by_hand(host):
     check_shared_noise(host, 1e-12)
+
+
+# Six copies: in two chunks of unequal size, and one by one.
+@pytest.mark.parametrize(("chunk_size", "stabilization"), [(4, 0.5), (1, 0.0)])
+def test_chunks(host, chunk_size, stabilization):
+    """Value, gradient and metrics are those of all copies at once."""
+
+    def step(objective):
+        prior, x = quadratic(host, (2,)), np.linspace(-1, 1, 10).reshape(5, 2)
+        return host.step(objective, prior, {"a": 1.3}, x)
+
+    offsets = np.linspace(-1, 2, chunk_size)
+    kernels = [host.GivenOffsets(offsets), host.GivenOffsets(2 * offsets)]
+    settings = {"perturbation": kernels, "num_samples": 6, "stabilization": stabilization}
+    whole = step(host.ebm.EnergyDiscrepancy(**settings))
+    found = step(host.ebm.EnergyDiscrepancy(**settings, chunk_size=chunk_size))
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-12)
+    np.testing.assert_allclose(found.gradients["a"], whole.gradients["a"], rtol=1e-12)
+    assert found.metrics == pytest.approx(whole.metrics, rel=1e-12)
+
+
+def test_each_chunk_has_noise_of_its_own(host):
+    line = host.ebm.EnergyBased(lambda x: x, event_shape=())
+    objective = host.ebm.EnergyDiscrepancy(variance=1.0, num_samples=2, chunk_size=1)
+    metrics = host.loss_of(objective, line, np.zeros(1)).read()
+    # The standard deviation of 0, a and a.
+    of_twins = abs(float(metrics["energy_gap"])) * math.sqrt(2) / 3
+    assert float(metrics["energy_scale"]) != pytest.approx(of_twins, rel=1e-3)
+
+
+def test_a_chunk_outside_of_the_support_counts_as_zero_terms(host):
+    def prior(p):
+        interval = host.dist.constraints.interval(0.0, 10.0)
+        base = host.dist.Normal(host.array(0.0), 1.0)
+        return host.ebm.EnergyBased(lambda x: p["a"] * x, base, support=interval)
+
+    kernel = host.GivenOffsets([0.1, -50.0])
+    for chunk_size in (None, 1):
+        settings = {"perturbation": kernel, "num_samples": 2, "chunk_size": chunk_size}
+        found = host.step(host.ebm.EnergyDiscrepancy(**settings), prior, {"a": 1.0}, np.ones(3))
+        assert np.isfinite(found.gradients["a"]).all()
