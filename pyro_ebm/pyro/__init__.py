@@ -53,7 +53,7 @@ from pyro_ebm.pyro.objectives.score_matching import (
     ScoreMatching,
     SlicedScoreMatching,
 )
-from pyro_ebm.pyro.optim import step_when
+from pyro_ebm.pyro.optim import AllReduce, step_when
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
 from pyro_ebm.pyro.samplers.gibbs_with_gradients import GibbsWithGradients
 from pyro_ebm.pyro.samplers.grid import Grid
@@ -66,6 +66,7 @@ from pyro_ebm.pyro.samplers.run import run_chains
 from pyro_ebm.pyro.samplers.smc import SMC
 
 __all__ = [
+    "AllReduce",
     "BidirectionalBounds",
     "Column",
     "ColumnMarginals",

@@ -1,9 +1,13 @@
-"""Optimizer wrapper that skips steps, for training of several players at several paces."""
+"""Optimizer wrappers: for several players at several paces, and for several processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
+import pyro
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 
@@ -86,3 +90,72 @@ def _subclass(optimizer: type[Optimizer]) -> type[Optimizer]:
 def _blank(optimizer: type[Optimizer]) -> Optimizer:
     cls = _subclass(optimizer)
     return cls.__new__(cls)
+
+
+class AllReduce(PyroOptim):
+    """Optimizer of Pyro that averages gradients over the processes of ``torch.distributed``.
+
+    Each process hands its own rows to ``SVI.step``, under a seed of its own, and all take the same
+    step. A parameter that is new starts at the value of process 0. Without other processes it is
+    the optimizer itself. The wrapped optimizer keeps its state, and a scheduler its ``step``.
+
+    Write ``plate("data", size, subsample_size=len(x))`` in model and guide, with the rows of all
+    processes as ``size``. Gradients are averages then of unbiased estimates, as in
+    ``DistributedDataParallel`` around the module form of ``EnergyELBO``.
+
+    Args:
+        optimizer: For example ``pyro.optim.Adam({"lr": 1e-3})``.
+
+    Raises:
+        TypeError: If ``optimizer`` is no optimizer of Pyro.
+        ValueError: In a step, if a parameter has no name in Pyro's store, by which processes agree
+            on an order.
+
+    Example:
+        >>> import pyro, pyro_ebm.pyro as ebm
+        >>> optimizer = ebm.AllReduce(pyro.optim.Adam({"lr": 1e-3}))
+    """
+
+    def __init__(self, optimizer: PyroOptim) -> None:
+        if not isinstance(optimizer, PyroOptim):
+            raise TypeError(
+                "Expected `optimizer` to be an optimizer of Pyro, such as pyro.optim.Adam({}), "
+                f"got {type(optimizer).__name__}."
+            )
+        # Both hold the same dictionaries, so that `get_state` and `set_state` are those of either.
+        vars(self).update(vars(optimizer))
+        self._optimizer = optimizer
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        if num_processes() > 1:
+            params = self._averaged(params)
+        self._optimizer(params, *args, **kwargs)
+
+    def _averaged(self, params: Iterable[Tensor]) -> list[Tensor]:
+        """Average the gradients of parameters; return them by the order of their names."""
+        param_name: Any = pyro.get_param_store().param_name
+        by_name = {param_name(param): param for param in params}
+        if None in by_name:
+            raise ValueError(
+                "Expected parameters in Pyro's store, got some of modules that keep their own "
+                "(module_local_params): use DistributedDataParallel for these."
+            )
+        ordered = [by_name[name] for name in sorted(by_name)]
+        works = []
+        for param in ordered:
+            if param not in self.optim_objs:
+                works.append(distributed.broadcast(param.detach(), 0, async_op=True))
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+            # Divided first, as in DistributedDataParallel, whose bits it has.
+            param.grad /= num_processes()
+            works.append(distributed.all_reduce(param.grad, async_op=True))
+        for work in works:
+            work.wait()
+        return ordered
+
+
+def num_processes() -> int:
+    """Return the number of processes that ``torch.distributed`` has connected, or 1."""
+    is_connected = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if is_connected else 1

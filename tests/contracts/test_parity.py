@@ -16,10 +16,10 @@ WINGS = ("pyro", "numpyro")
 # JAX passes randomness and parameters in; torch keeps them in global state, and compiles if asked.
 HOST_ARGUMENTS = {"rng_key", "key", "param_map", "params", "compile_steps"}
 
-# Pyro has an optimizer that optax has too; JAX is handed parameters, and has no marks on arrays,
-# but arrays on meshes.
+# Pyro has optimizers that optax has too, and processes; JAX is handed parameters, and has no marks
+# on arrays, but arrays on meshes.
 HOST_FILES = {
-    "pyro": {Path("optim.py")},
+    "pyro": {Path("optim.py"), Path("infer/processes.py")},
     "numpyro": {
         Path("distributions/scanned.py"),
         Path("infer/meshes.py"),
@@ -29,8 +29,9 @@ HOST_FILES = {
 }
 
 HOST_NAMES = {
-    # NumPyro users have `optax.conditionally_mask`.
+    # NumPyro users have `optax.conditionally_mask`, and `lax.pmean` in an `optax.stateless`.
     "step_when",
+    "AllReduce",
     # Entries of Pyro's ELBOs that its base class does not declare.
     "EnergyELBO.differentiable_loss",
     "EnergyELBO.loss_and_grads",

@@ -9,7 +9,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import PyroLRScheduler, PyroOptim
 from pyro.optim.clipped_adam import ClippedAdam
 
-from pyro_ebm.pyro import step_when
+from pyro_ebm.pyro import AllReduce, step_when
 
 # All with something that changes although the gradient is zero.
 OPTIMIZERS = [
@@ -200,3 +200,55 @@ def test_other_optimizers_are_refused(optimizer):
 def test_conditions_are_functions():
     with pytest.raises(TypeError, match="`condition` to be callable, got int"):
         step_when(torch.optim.Adam)([torch.ones(3, requires_grad=True)], condition=5)
+
+
+# --- several processes; tests/pyro_host/infer/test_processes.py has more than one ---
+
+
+def test_one_process_trains_as_by_the_optimizer_itself():
+    def train(wrap):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        scheduler = pyro.optim.ExponentialLR(
+            {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "gamma": 0.5}
+        )
+        optimizer = wrap(scheduler)
+        svi = SVI(model, guide, optimizer, Trace_ELBO())
+        for _ in range(3):
+            svi.step()
+            scheduler.step()
+        return pyro.param("loc").item(), optimizer.get_state()
+
+    def model():
+        pyro.sample("z", dist.Normal(3.0, 1.0))
+
+    def guide():
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+    (plain, state), (wrapped, same) = train(lambda optimizer: optimizer), train(AllReduce)
+    assert plain == wrapped != 0.0
+    assert state["loc"]["scheduler"]["last_epoch"] == same["loc"]["scheduler"]["last_epoch"] == 3
+    torch.testing.assert_close(state["loc"]["optimizer"], same["loc"]["optimizer"])
+
+
+def test_the_state_is_that_of_the_wrapped_optimizer():
+    inner, param = pyro.optim.Adam({"lr": 0.1}), pyro.param("x", torch.tensor(1.0))
+    outer = AllReduce(inner)
+    param.grad = torch.tensor(1.0)
+    outer([param])
+    assert inner.get_state()["x"]["state"][0]["step"] == 1
+    other = pyro.optim.Adam({"lr": 0.1})
+    AllReduce(other).set_state(outer.get_state())
+    other([param])
+    assert other.get_state()["x"]["state"][0]["step"] == 2
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, pyro.optim.Adam, "Adam"])
+def test_only_optimizers_of_pyro_average(optimizer):
+    with pytest.raises(TypeError, match="to be an optimizer of Pyro, .* got"):
+        AllReduce(optimizer)
+
+
+def test_parameters_without_a_name_are_refused():
+    with pytest.raises(ValueError, match=r"got some of modules that keep their own .* Parallel"):
+        AllReduce(pyro.optim.Adam({}))._averaged([torch.ones(1, requires_grad=True)])

@@ -80,6 +80,16 @@ class EnergySite(ABC):
 
         self._map(check)
 
+    def warn_of_parts(self, num_devices: int) -> None:
+        """Warn of an objective that devices train otherwise than one device with all values."""
+        if num_devices > 1 and not getattr(self.objective, "_is_mean_over_parts", True):
+            warnings.warn(
+                f"The gradient of {self.objective} at site {self.name!r} is normalized by the "
+                f"draws and values of each of {num_devices} devices, and the mean over devices "
+                "has the bias of one: give each enough of them.",
+                stacklevel=2,
+            )
+
     def loss(self, *rng_key: Any) -> Loss:
         """Loss of each batch element, and metrics."""
         metrics: dict[str, Callable[..., Any]] = {}

@@ -62,7 +62,8 @@ class BidirectionalBounds(Objective):
         penalty: ``"log_ratio"`` for the one above, or ``"data"`` for
             :math:`w\, \mathbb E_p |\nabla_x U|^2`, common and biased: it flattens the optimum.
         penalty_weight: :math:`w \ge 0`; zero for none.
-        threshold: :math:`\zeta \ge 0`; the penalty counts only above it.
+        threshold: :math:`\zeta \ge 0`; the penalty counts only above it, R being the mean over the
+            draws of one process.
         entropy_weight: Weight of the entropy in the generator's loss. Below 1, as for images, the
             generator no longer maximizes its lower bound.
         num_samples: Draws of the generator in each step; by default as many as there are values.
@@ -104,6 +105,10 @@ class BidirectionalBounds(Objective):
             num_iterations=optional(check_positive_integer),
             num_probes=check_positive_integer,
         )
+
+    @property
+    def _is_mean_over_parts(self) -> bool:
+        return self.threshold == 0 or self.penalty == "data"
 
     def _loss(self, potential: Any, penalty: Any, draws: GeneratorDraws) -> Loss:
         constant, xp = draws.constant, array_namespace(potential)

@@ -65,7 +65,8 @@ class KALE(Objective):
     Traps:
 
     * :math:`\hat A` is low, by about half its relative variance: a Donsker-Varadhan loss does not
-      bound the negative log-likelihood. Report the bracket of :func:`log_normalizer`.
+      bound the negative log-likelihood. Report the bracket of :func:`log_normalizer`. Processes
+      that average their gradients have each their own :math:`\hat A`; A they share.
     * Only ``effective_sample_size`` (a metric) of the draws carry weight: about
       :math:`M e^{-|w|^2}` for an energy of slope w over a standard normal base. If they are few,
       the base misses data: use a better base, more draws, or a penalty.
@@ -115,6 +116,10 @@ class KALE(Objective):
         if self.base_loss is not None:
             check_choice("base_loss", self.base_loss, DIRECTIONS)
         convert_fields(self, num_samples=check_positive_integer, gradient_penalty=check_nonnegative)
+
+    @property
+    def _is_mean_over_parts(self) -> bool:
+        return self.form == "fenchel"
 
     def _draw(self, distribution: Any, log_normalizer: Any, *rng_key: Any) -> tuple[Any, Any, bool]:
         """Draws of the base, a term of value zero, and whether the draws have the base's gradient.

@@ -44,6 +44,10 @@ class Objective:
     # The host's function that holds an array constant.
     _constant: ClassVar[Any]
 
+    # Whether the gradient on a batch is, on average, the mean of those on parts of it, which
+    # devices take. If not, it has the bias of the draws and values of one, whatever their number.
+    _is_mean_over_parts: ClassVar[Any] = True
+
     def loss(self, *args: Any, **attached: Any) -> Loss:
         """Compute the loss of each value, differentiable in the parameters of energy and base.
 

@@ -23,7 +23,8 @@ class MaximumLikelihood(Objective):
     The loss is reliable while many draws of the base carry weight under the model. In more than a
     few dimensions, or once the energy has moved far from its base, hardly any does: the loss is
     then low by many nats, and its gradient is that of a few draws. Watch the metric
-    ``effective_sample_size``.
+    ``effective_sample_size``. The bias is of order :math:`1 / M`; processes that average their
+    gradients have each a normalizer from their own draws, and the bias of one.
 
     Args:
         num_samples: :math:`M`, draws for each element of the base's batch (usually there is one).
@@ -32,6 +33,8 @@ class MaximumLikelihood(Objective):
         ValueError: If the number is not a positive integer; in ``loss``, if there is no base, or
             one without ``sample`` or ``log_prob``.
     """
+
+    _is_mean_over_parts = False
 
     num_samples: int = 1000
 

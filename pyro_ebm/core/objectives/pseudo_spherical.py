@@ -45,7 +45,8 @@ class PseudoSpherical(Negatives):
 
     * Weights are normalized over all values that the objective sees, which share one base. In a
       plate that subsamples this is the minibatch, whose ratio of means has a bias of order one
-      over its size. A masked value has weight zero; scales of single values multiply theirs.
+      over its size; where processes average their gradients, it is the part of one. A masked value
+      has weight zero; scales of single values multiply theirs.
     * Energies that differ by many times :math:`1 / |\gamma|` leave all weight to one value: watch
       the metrics ``effective_values`` and ``effective_negatives``.
     * From :math:`\gamma = -1/2` down the weights of draws have infinite variance.
@@ -66,6 +67,8 @@ class PseudoSpherical(Negatives):
         | Pseudo-Spherical Contrastive Divergence (Yu et al., 2021),
           https://arxiv.org/abs/2111.00780
     """
+
+    _is_mean_over_parts = False
 
     gamma: float
     _: KW_ONLY

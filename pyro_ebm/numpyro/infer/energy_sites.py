@@ -19,6 +19,7 @@ from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.numpyro.distributions.bound_energy import is_trainable
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.numpyro.distributions.importance import importance_log_weights
+from pyro_ebm.numpyro.infer.meshes import num_parts
 from pyro_ebm.numpyro.infer.persistent_chains import with_values
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.sites import (
@@ -232,6 +233,7 @@ class FactorEmitter(Messenger):
         site = EnergySite.of(msg, self.objective, self.attached, self.scanned)
         if site.objective is not None:
             # NumPyro scales and masks the factor as it does the site itself.
+            site.warn_of_parts(num_parts())
             loss = site.loss(numpyro.prng_key()).value
             constant = lax.stop_gradient(loss)
             # Inside of `jit`, where nothing can raise, it is NaN.

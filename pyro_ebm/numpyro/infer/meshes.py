@@ -1,10 +1,17 @@
-"""Arrays on meshes with explicit axes, as JAX makes them by default."""
+"""Arrays on meshes with explicit axes, as JAX makes them by default, and with manual ones."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec, auto_axes, use_abstract_mesh
+from jax.sharding import (
+    AxisType,
+    PartitionSpec,
+    auto_axes,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
 
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 
@@ -28,3 +35,9 @@ def with_automatic_axes(function: Callable[..., Any], *args: Any) -> Any:
 
     automatic = auto_axes(lambda packed: function(*packed.content), out_sharding=PartitionSpec())
     return call(StaticPytree.pack(args))
+
+
+def num_parts() -> int:
+    """Return the number of devices that have each a part, inside of ``shard_map``, or 1."""
+    mesh = get_abstract_mesh()
+    return prod(mesh.shape[name] for name in mesh.manual_axes)

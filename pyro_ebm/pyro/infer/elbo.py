@@ -30,6 +30,7 @@ from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.infer.energy_sites import FactorEmitter, SiteRecorder
 from pyro_ebm.pyro.infer.persistent_chains import ModuleChains
+from pyro_ebm.pyro.infer.processes import failing_together
 
 
 def attach(site: str, **parts: Any) -> None:
@@ -61,9 +62,11 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
     """A loss for Pyro's ``SVI`` that trains energies beside what a stock ELBO trains.
 
     Where Pyro validates, a gradient that is not finite is an error as well, and parameters are
-    then as they were before the step. The module form, ``EnergyELBO(...)(model, guide)``, needs a
-    stock ELBO with a ``differentiable_loss``. A traced stock ELBO, ``JitTrace_ELBO`` for example,
-    runs as the one that is not.
+    then as they were before the step. Then, too, processes that ``torch.distributed`` connects
+    step together: an error on one is an error on all, and none waits for ever. The module form,
+    ``EnergyELBO(...)(model, guide)``, goes into ``DistributedDataParallel``; it needs a stock ELBO
+    with a ``differentiable_loss``. A traced stock ELBO, ``JitTrace_ELBO`` for example, runs as the
+    one that is not.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch, pyro_ebm.pyro as ebm
@@ -120,9 +123,10 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         model, guide = recorder.model(emitter(model)), recorder.guide(guide)
         with TrainedByObjective(), poutine.trace(param_only=True) as params:
             try:
-                loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
-                if recorder.sites and is_validation_enabled():
-                    _check_gradients(_unconstrained(params.trace))
+                with failing_together():
+                    loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+                    if recorder.sites and is_validation_enabled():
+                        _check_gradients(_unconstrained(params.trace))
             except Exception:
                 # The next step would add to these gradients.
                 zero_grads(_unconstrained(params.trace).values())
@@ -138,8 +142,9 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         self._check_differentiable()
         recorder, emitter = self._handlers()
         model, guide = recorder.model(emitter(model)), recorder.guide(guide)
-        with TrainedByObjective():
+        with failing_together(), TrainedByObjective():
             loss = self.elbo.differentiable_loss(model, guide, *args, **kwargs)
+        self._checked_sites.update(recorder.sites)
         return self._report(loss, recorder)
 
     def metrics(

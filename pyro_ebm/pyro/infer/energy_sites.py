@@ -29,6 +29,7 @@ from pyro_ebm.pyro.model.sites import (
     issues_of_untrained,
     map_energy,
 )
+from pyro_ebm.pyro.optim import num_processes
 from pyro_ebm.pyro.samplers.target import Target
 
 # Plates that Pyro itself puts around a model to draw many particles at once.
@@ -210,6 +211,7 @@ class FactorEmitter(Messenger):
             raise core.not_finite(site.name)
         if site.name not in self.checked:
             self._inspect(site.name, loss)
+            site.warn_of_parts(num_processes())
         pyro.factor(f"{site.name}$energy", loss.detach() - loss)
 
     def _inspect(self, name: str, loss: Tensor) -> None:
