@@ -1,9 +1,15 @@
-"""Training with data on a mesh, whose axes JAX makes explicit by default."""
+"""Training with data on a mesh, whose axes JAX makes explicit by default, and on its devices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers.hosts.numpyro import Bowl, attaching, empty_guide, fit, observed_model
+from helpers.infer import meshes
 from jax import random
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -47,3 +53,40 @@ def test_metrics():
         for x in (X, on_mesh(AxisType.Explicit))
     ]
     np.testing.assert_allclose(*(metrics["x"]["objective"] for metrics in found), rtol=1e-5)
+
+
+# --- several devices, in a process of their own ---
+
+
+@pytest.fixture(scope="module")
+def runs():
+    command = [sys.executable, "-m", "helpers.infer.meshes"]
+    folder = Path(__file__).parents[2]
+    options = {"capture_output": True, "text": True, "check": False, "timeout": 250}
+    run = subprocess.run(command, cwd=folder, **options)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def assert_same_numbers(found, expected):
+    """Sums over devices have another order, which shows in the last digits."""
+    for name in ("losses", "weights", "chains"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_arrays_on_several_devices(runs, number):
+    assert_same_numbers(runs[f"Auto {number}"], runs["one"])
+    assert runs[f"Explicit {number}"] == runs[f"Auto {number}"]
+
+
+def test_each_device_by_itself(runs):
+    """Its own chains, and the mean of the gradients of all: E = w |x|^2 over a base N(0, 2)."""
+    found, weight = runs["shard_map"], 0.5
+    for _ in range(meshes.NUM_STEPS):
+        slopes = 2 * (2 * weight + 0.25) * (meshes.X**2).sum(axis=-1) - 4
+        weight -= meshes.RATE * slopes.sum()
+    assert found["weights"][0] == pytest.approx(weight, rel=1e-5)
+    chains = np.reshape(found["chains"], (4, *np.shape(runs["one"]["chains"])))
+    for k in range(4):
+        assert (chains[k] != chains[k - 1]).any(axis=-1).all()
