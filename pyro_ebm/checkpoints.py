@@ -7,15 +7,13 @@ with its classes and functions, is that of the run that loads it.
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from copy import copy
-from dataclasses import fields as fields_of
-from dataclasses import is_dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
+
+from pyro_ebm._state_trees import Fixed, Lazy, Leaves, is_array
 
 # Version of the layout.
 FORMAT = 1
@@ -28,89 +26,10 @@ _DTYPES = (
     *("bool", "bfloat16", "float16", "float32", "float64", "complex64"),
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 )
-_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a word", type(None): "None"}
+# A boolean is an integer to Python.
+_KINDS = {bool: "a boolean", int | float: "a number", str: "a word", type(None): "None"}
 
-Leaves = dict[str, Any]
 FilePath = str | os.PathLike[str]
-
-
-class Fixed(str):
-    """Text that a file and a run must have in common."""
-
-
-class Lazy(NamedTuple):
-    """Leaves that a run, or a file, may not have yet: all of them or none.
-
-    Attributes:
-        present: Those of the run, by a name without dots.
-        like: An array; where the run has no leaves, those of a file are scalars or of its shape.
-    """
-
-    present: Mapping[str, Any]
-    like: Any
-
-    def named(self, name: str) -> Leaves:
-        """Leaves of the run by their full names."""
-        return {f"{name}.{key}": leaf for key, leaf in self.present.items()}
-
-
-class Node(NamedTuple):
-    """An inner node of a state.
-
-    Attributes:
-        children: By the ends of their names.
-        join: Makes the node of new children, in the same order.
-    """
-
-    children: Mapping[str, Any]
-    join: Callable[[list[Any]], Any]
-
-
-Split = Callable[[Any], Node | None]
-
-
-def leaves(node: Any, split: Split, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of a state by name; ``split`` gives None for a leaf."""
-    inner = split(node)
-    if inner is None:
-        yield name, node
-        return
-    for step, child in inner.children.items():
-        yield from leaves(child, split, name + step)
-
-
-def join(node: Any, split: Split, name: str, new: Mapping[str, Any]) -> Any:
-    """Make a state of the same structure with other leaves."""
-    inner = split(node)
-    if inner is None:
-        return new[name]
-    return inner.join([join(child, split, name + s, new) for s, child in inner.children.items()])
-
-
-def expanded(state: Mapping[str, Any]) -> Leaves:
-    """Return leaves with those that lazy ones have."""
-    found: Leaves = {}
-    for name, leaf in state.items():
-        found |= leaf.named(name) if isinstance(leaf, Lazy) else {name: leaf}
-    return found
-
-
-def container(node: Any) -> Node | None:
-    """Split a dictionary, a list, a tuple or a dataclass; None for all else."""
-    if isinstance(node, Lazy):
-        return None
-    if isinstance(node, Mapping):
-        return Node({f"[{key!r}]": value for key, value in node.items()}, partial(_with, node))
-    if isinstance(node, list | tuple):
-        fields = getattr(node, "_fields", None)
-        steps = [f".{name}" for name in fields] if fields else [f"[{i}]" for i in range(len(node))]
-        make = type(node)._make if fields else type(node)
-        return Node(dict(zip(steps, node, strict=True)), make)
-    if is_dataclass(node) and not isinstance(node, type):
-        names = [field.name for field in fields_of(node) if field.init]
-        children = {f".{name}": getattr(node, name) for name in names}
-        return Node(children, lambda new: replace(node, **dict(zip(names, new, strict=True))))
-    return None
 
 
 def write(
@@ -199,29 +118,16 @@ def match(path: FilePath, file: Mapping[str, Any], run: Mapping[str, Any], advic
     return {name: groups[name] if name in groups else file[name] for name in run}
 
 
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf has a shape and a type of numbers."""
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
 def _check_leaf(name: str, leaf: Any) -> None:
     if is_array(leaf):
         dtype = str(leaf.dtype).removeprefix("torch.")
         if dtype not in _DTYPES:
             raise TypeError(f"Expected arrays of {', '.join(_DTYPES)}, got {dtype} at {name}.")
-    elif not isinstance(leaf, tuple(_KINDS)):
+    elif _kind(leaf) is None:
         raise TypeError(
             "Expected arrays, numbers, words and None in `state`, got "
             f"{type(leaf).__name__} at {name}."
         )
-
-
-def _with(mapping: Mapping[Any, Any], values: list[Any]) -> Any:
-    # Counters and the like have constructors of their own.
-    changed: Any = copy(mapping)
-    for key, value in zip(mapping, values, strict=True):
-        changed[key] = value
-    return changed
 
 
 def _settled(name: str, lazy: Lazy, group: Leaves) -> Leaves:
@@ -238,7 +144,11 @@ def _settled(name: str, lazy: Lazy, group: Leaves) -> Leaves:
 def _describe(leaf: Any, like: Any) -> str:
     if is_array(leaf):
         return f"an array of shape {tuple(leaf.shape)} and {leaf.dtype}"
-    return repr(str(leaf)) if isinstance(like, Fixed) else _KINDS[type(leaf)]
+    return repr(str(leaf)) if isinstance(like, Fixed) else str(_kind(leaf))
+
+
+def _kind(value: Any) -> str | None:
+    return next((kind for types, kind in _KINDS.items() if isinstance(value, types)), None)
 
 
 def _some(names: list[str]) -> str:
@@ -274,7 +184,7 @@ def _header(path: str, host: str) -> Leaves:
     if header.get("host") != host:
         raise ValueError(f"Expected a checkpoint of {host!r}, got {header.get('host')!r}.")
     for name, value in header["values"].items():
-        if type(value) not in _KINDS:
+        if _kind(value) is None:
             raise ValueError(f"Expected {name} in {path!r} to be a number or a word, got {value}.")
     return header
 

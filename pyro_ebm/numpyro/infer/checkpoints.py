@@ -3,14 +3,14 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jax import Array, random, tree_util
 from safetensors.numpy import save
 
-from pyro_ebm import __version__, checkpoints
-from pyro_ebm.checkpoints import FilePath, Fixed, Node, container, is_array
+from pyro_ebm import __version__
+from pyro_ebm._state_trees import is_array, join, leaves
+from pyro_ebm.checkpoints import FilePath, match, read, write
+from pyro_ebm.numpyro.infer.state_nodes import placed, split
 
 _ADVICE = "Is it of another model?"
 
@@ -44,9 +44,9 @@ def save_checkpoint(path: FilePath, state: Any) -> None:
     versions = {module.__name__: module.__version__ for module in (jax, numpyro)}
     saved = {
         name: np.asarray(leaf, order="C") if is_array(leaf) else leaf
-        for name, leaf in checkpoints.leaves(state, _split, "state")
+        for name, leaf in leaves(state, split, "state")
     }
-    checkpoints.write(path, "numpyro", {"pyro_ebm": __version__} | versions, saved, save)
+    write(path, "numpyro", {"pyro_ebm": __version__} | versions, saved, save)
 
 
 def load_checkpoint(path: FilePath, like: Any) -> Any:
@@ -66,45 +66,8 @@ def load_checkpoint(path: FilePath, like: Any) -> Any:
             one of the other host, of another version of the layout or of another model: with other
             names, shapes, types of numbers or kinds of keys.
     """
-    run = dict(checkpoints.leaves(like, _split, "state"))
-    file = checkpoints.read(path, "numpyro", "np")
-    new = checkpoints.match(path, file, run, _ADVICE)
-    new = {name: _placed(leaf, run[name]) for name, leaf in new.items()}
-    return checkpoints.join(like, _split, "state", new)
-
-
-def _split(node: Any) -> Node | None:
-    """Inner nodes: pytrees, random keys, and settings, which are leaves to JAX."""
-    if is_array(node):
-        return _key(node) if jnp.issubdtype(node.dtype, jax.dtypes.prng_key) else None
-    if tree_util.all_leaves([node]):
-        return container(node)
-    children, structure = tree_util.tree_flatten_with_path(node)
-    return Node({tree_util.keystr(path): leaf for path, leaf in children}, structure.unflatten)
-
-
-def _key(key: Any) -> Node:
-    impl: list[str] = []
-
-    def data(key: Array) -> Array:
-        impl.append(str(random.key_impl(key)))
-        return random.key_data(key)
-
-    # Of shapes alone, too.
-    shapes = jax.eval_shape(data, key)
-    numbers = random.key_data(key) if isinstance(key, Array) else shapes
-    children = {".impl": Fixed(impl[0]), ".data": numbers}
-    return Node(children, lambda new: random.wrap_key_data(new[1], impl=new[0]))
-
-
-def _placed(leaf: Any, like: Any) -> Any:
-    """Make a leaf of a file the kind of array that the run has."""
-    if not is_array(like):
-        return leaf
-    if isinstance(like, np.ndarray | np.generic):
-        return leaf if isinstance(like, np.ndarray) else leaf[()]
-    if like.ndim == 0 and getattr(like, "weak_type", False):
-        # A strong type would compile everything anew.
-        return jnp.asarray(leaf.item())
-    is_placed = like.committed if isinstance(like, Array) else like.sharding is not None
-    return jax.device_put(leaf, like.sharding) if is_placed else jnp.array(leaf)
+    run = dict(leaves(like, split, "state"))
+    file = read(path, "numpyro", "np")
+    new = match(path, file, run, _ADVICE)
+    new = {name: placed(leaf, run[name]) for name, leaf in new.items()}
+    return join(like, split, "state", new)

@@ -22,7 +22,7 @@ class PersistentChains(settings.PersistentChains):
     """Markov chains that follow an energy during training, for objectives that need draws.
 
     Their values are a ``mutable`` site of the guide and so a part of ``SVIState``, under
-    ``mutable_state["z$chains"]``: save the state to continue later. Chains of a buffer that were
+    ``mutable_state["z$chains"]``, which ``save_checkpoint`` keeps. Chains of a buffer that were
     never taken are infinite.
 
     Example:

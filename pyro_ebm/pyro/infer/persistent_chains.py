@@ -21,9 +21,7 @@ class PersistentChains(settings.PersistentChains):
 
     Their values are in the parameter store under the name ``"z$chains"``, where no optimizer moves
     them; in the module form, ``EnergyELBO(...)(model, guide)``, they are a part of its
-    ``state_dict()``, and each process has its own. The store's ``save`` keeps chains and
-    parameters, but not the buffers of modules (spectral norm, batch norm): save their
-    ``state_dict()`` too.
+    ``state_dict()``, and each process has its own. ``save_checkpoint`` keeps them.
 
     Example:
         >>> import pyro_ebm.pyro as ebm

@@ -74,6 +74,7 @@ def a_state(host, fill=1, **others):
         "a": array(np.arange(6.0).reshape(2, 3) * fill),
         "n": (array(0.1 * fill), [array(np.zeros((0, 3))), array(np.arange(3) > fill)]),
         "numpy": np.arange(3, dtype=np.int16) + fill,
+        "number": np.float64(fill),
         "sampler": host.ebm.Langevin(0.1 * fill, temperature=2.0),
         "step": fill,
         "rate": 0.1 * fill,
@@ -88,7 +89,7 @@ def assert_same(host, one, two):
     assert one.keys() == two.keys()
     for name in ("step", "rate", "best", "phase", "done", "sampler"):
         assert (type(one[name]), one[name]) == (type(two[name]), two[name])
-    arrays = [(s["a"], s["n"][0], *s["n"][1], s["numpy"]) for s in (one, two)]
+    arrays = [(s["a"], s["n"][0], *s["n"][1], s["numpy"], s["number"]) for s in (one, two)]
     for x, y in zip(*arrays, strict=True):
         assert (type(x), x.shape, x.dtype) == (type(y), y.shape, y.dtype)
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))

@@ -108,6 +108,9 @@ def test_forgotten_buffers_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"module 'energy' of the model, whose buffers change"):
         ebm.save_checkpoint(tmp_path / "run", {"svi": [svi]})
     ebm.save_checkpoint(tmp_path / "run", (svi, energy))
+    # What no state_dict has is no state.
+    energy.register_buffer("positions", torch.ones(3), persistent=False)
+    ebm.save_checkpoint(tmp_path / "run", (svi, energy))
     energy.eval()
     ebm.save_checkpoint(tmp_path / "run", svi)
 
@@ -262,6 +265,31 @@ def test_constrained_parameters(tmp_path):
     # The tensor is the one that modules and optimizers know.
     assert dict(pyro.get_param_store().named_parameters())["scale"] is leaf
     assert svi.step(X) == value
+
+
+def test_other_devices_are_warned_of(tmp_path, monkeypatch):
+    """A file of two CUDA devices, on a machine with one."""
+    states = {i: torch.full((16,), i, dtype=torch.uint8) for i in range(2)}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: states.update({i: state}))
+    ebm.save_checkpoint(tmp_path / "run", None)
+    states[1] += 1
+    ebm.load_checkpoint(tmp_path / "run", None)
+    assert [int(state[0]) for state in states.values()] == [0, 1]
+    del states[1]
+    states[0] += 1
+    with pytest.warns(
+        UserWarning, match=r"same CUDA devices .*\['rng.cuda\[1\]'\] stay as they are"
+    ):
+        ebm.load_checkpoint(tmp_path / "run", None)
+    assert [int(state[0]) for state in states.values()] == [0]
+    ebm.save_checkpoint(tmp_path / "run", None)
+    states[1] = states[0] + 5
+    with pytest.warns(UserWarning, match="same CUDA devices"):
+        ebm.load_checkpoint(tmp_path / "run", None)
+    assert [int(state[0]) for state in states.values()] == [0, 5]
 
 
 # --- what is refused ---
