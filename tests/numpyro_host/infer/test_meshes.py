@@ -55,6 +55,21 @@ def test_metrics():
     np.testing.assert_allclose(*(metrics["x"]["objective"] for metrics in found), rtol=1e-5)
 
 
+def test_warning_of_a_normalizer_for_each_device():
+    """Traced alone, for devices that are not there."""
+    mesh, spec = jax.sharding.AbstractMesh((2,), ("data",)), PartitionSpec("data")
+
+    def trace(objective):
+        loss = ebm.EnergyELBO(objective, num_normalizer_samples=0)
+        arguments = random.key(0), {}, observed_model(Bowl()), empty_guide
+        share = {"mesh": mesh, "in_specs": spec, "out_specs": spec, "check_vma": False}
+        jax.eval_shape(jax.shard_map(lambda x: loss.loss(*arguments, x)[None], **share), X)
+
+    with pytest.warns(UserWarning, match="MaximumLikelihood.* site 'x' .* each of 2 devices"):
+        trace(ebm.MaximumLikelihood(num_samples=4))
+    trace(ebm.ScoreMatching())
+
+
 # --- several devices, in a process of their own ---
 
 

@@ -77,6 +77,23 @@ def test_the_module_form_has_the_gradients_of_a_step(host):
     torch.testing.assert_close(*gradients)
 
 
+def test_the_module_form_inspects_a_site_once():
+    class Counted(Bowl):
+        num_calls = 0
+
+        def forward(self, x):
+            Counted.num_calls += 1
+            return super().forward(x)
+
+    loss = ebm.EnergyELBO(ebm.MaximumLikelihood(), num_normalizer_samples=0)
+    module, counts = loss(observed_model(Counted()), empty_guide), []
+    for _ in range(3):
+        before = Counted.num_calls
+        module(torch.as_tensor(X, dtype=torch.float32))
+        counts.append(Counted.num_calls - before)
+    assert counts[0] > counts[1] == counts[2]
+
+
 @pytest.mark.parametrize("elbo", [TraceGraph_ELBO, RenyiELBO, ReweightedWakeSleep])
 def test_the_module_form_needs_a_differentiable_loss(elbo):
     loss = ebm.EnergyELBO(DISCREPANCY, elbo(num_particles=2))
