@@ -1,0 +1,201 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Draws, log Z, and what a bad chain looks like
+#
+# An energy is easy to evaluate and hard to sample. This page draws from one, shows how each kind of
+# bad chain gives itself away, or does not, and puts the log of the normalizing constant $Z$ between
+# two bounds.
+#
+# To know the truth we write an energy down instead of training it: three narrow modes that hold 50,
+# 30 and 20 percent of the mass, and $\log Z = 3$. A trained energy is used in just the same way.
+
+# %%
+import arviz as az
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from _tutorial import plt, printed_warnings, show, steps
+
+import pyro_ebm.pyro as ebm
+from pyro_ebm import plots
+
+SEED, SCALE, LIMITS = 0, 0.2, ((-3.5, 3.5), (-3.5, 3.5))
+NUM_DRAWS = steps(1000, fast=100)
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2])
+CENTERS = 2.5 * torch.tensor([[-0.87, -0.5], [0.87, -0.5], [0.0, 1.0]])
+
+base = dist.Normal(torch.zeros(2), 2.0).to_event(1)
+
+
+def energy(x):
+    squares = ((x[:, None] - CENTERS) ** 2).sum(-1)
+    modes = WEIGHTS.log() - squares / (2 * SCALE**2) - np.log(2 * np.pi * SCALE**2)
+    return base.log_prob(x) - modes.logsumexp(-1) - 3.0
+
+
+density = ebm.EnergyBased(energy, base)
+
+
+def shares(draws):
+    """Shares of the draws that lie nearest to each of the three centers."""
+    squares = np.sum((np.asarray(draws).reshape(-1, 1, 2) - np.asarray(CENTERS)) ** 2, -1)
+    return np.round(np.bincount(squares.argmin(-1), minlength=3) / len(squares), 2)
+
+
+# %% [markdown]
+# ## Draws
+#
+# `sample` draws by sequential Monte Carlo: a population of points is led from the base to the
+# energy in small steps, moved and resampled on the way. There is no step size to choose, and modes
+# get their weights.
+
+# %%
+pyro.set_rng_seed(SEED)
+draws = density.sample((4 * NUM_DRAWS,))
+print("shares of draws:", shares(draws), "  truth:", np.asarray(WEIGHTS))
+
+plots.plot_energy_landscape(density.potential, draws, limits=LIMITS).set_title("draws by SMC")
+show("03_draws")
+
+# %% [markdown]
+# ## Chains
+#
+# Chains are for what draws from nothing cannot do: posteriors, long runs, runs that go on later.
+# `run_chains` runs many at once, and `to_arviz` hands them to ArviZ. Here are four runs of four
+# chains.
+#
+# - *slow*: the step is far too small, and nothing tunes it.
+# - *scattered*: warm-up tunes the step, but every chain stays in the mode where it began.
+# - *one mode*: the same, and all chains began in the same mode, the smallest.
+# - *exchange*: replica exchange. Each chain has hot copies, for which the barriers between modes
+#   are low; they cross, and swap places with the cold one.
+
+
+# %%
+def run(sampler, starts):
+    """Run chains that start near some of the centers."""
+    with printed_warnings():
+        return ebm.run_chains(
+            sampler,
+            density,
+            num_samples=NUM_DRAWS,
+            num_warmup=NUM_DRAWS // 2,
+            init=CENTERS[starts] + SCALE * torch.randn(4, 2),
+            progress_bar=False,
+        )
+
+
+exchange = ebm.ReplicaExchange(ebm.MALA(), temperatures=(64.0, 16.0, 4.0, 1.0))
+settings = {
+    "slow": (ebm.MALA(1e-5, target_accept_prob=None), [0, 1, 2, 2]),
+    "scattered": (ebm.MALA(), [0, 1, 2, 2]),
+    "one mode": (ebm.MALA(), [2, 2, 2, 2]),
+    "exchange": (exchange, [0, 1, 2, 2]),
+}
+runs = {}
+for name, (sampler, starts) in settings.items():
+    print(f"Running {name}")
+    runs[name] = run(sampler, starts)
+
+# %% [markdown]
+# Two numbers are read first. *R-hat* compares the spread of each chain with that of all together: 1
+# if they agree, and above 1.01 there is something to explain. The *effective sample size* (ESS) is
+# the number of independent draws that would be worth as much.
+
+# %%
+print(f"{'':12}{'R-hat':>8}{'ESS':>8}{'accepted':>10}   shares of the modes")
+for name, chains in runs.items():
+    found = az.summary(chains.to_arviz(), kind="diagnostics")
+    accepted = float(chains.statistics["acceptance_rate"].mean())
+    numbers = f"{found['r_hat'].max():8.2f}{found['ess_bulk'].min():8.0f}{accepted:10.2f}"
+    print(f"{name:12}{numbers}   {shares(chains.samples)}")
+swaps = runs["exchange"].statistics["swap_rate"].reshape(-1, 3).mean(0)
+print(
+    "swap rates of replica exchange, the hottest pair first:", [round(float(r), 2) for r in swaps]
+)
+
+# %% [markdown]
+# - *slow* accepts nearly every step and gets nowhere: an acceptance near 1 is no good news. R-hat
+#   and ESS show it at once.
+# - *scattered* mixes well within modes, and R-hat is far above 1: each chain has seen another part.
+# - *one mode* is the dangerous one. **Its R-hat and ESS are excellent, and it has missed most of
+#   the mass.** Agreement of chains proves nothing about where none of them has been. `run_chains`
+#   therefore compares a long run with draws by SMC, and warned above. (Give it your data as
+#   `check=data`, and it compares with them.)
+# - *exchange* has an R-hat near 1 and the right weights, from the same starts as *scattered*. Swap
+#   rates near 0 would ask for more temperatures.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+for ax, name in zip(axes, ("scattered", "exchange"), strict=True):
+    draws = runs[name].samples[:, -200:]
+    plots.plot_energy_landscape(density.potential, draws, paths=True, limits=LIMITS, ax=ax)
+    ax.set_title(f"{name}: the last 200 draws of each chain")
+show("03_paths")
+
+# %% [markdown]
+# *Rank plots* show the same at a glance, in any number of dimensions. All draws are ranked
+# together; then each chain has a histogram of its ranks. Chains that agree have flat ones. Those of
+# *one mode* are as flat as those of *exchange*.
+
+# %%
+figure, axes = plt.subplots(1, 4, figsize=(13, 3.4))
+for ax, (name, chains) in zip(axes, runs.items(), strict=True):
+    az.plot_rank(chains.to_arviz(), coords={"x_dim_0": [0]}, ax=ax)
+    ax.set_title(name)
+    ax.set_xlabel("rank of $x_1$", fontsize="medium")
+    ax.set_ylabel("chain", fontsize="medium")
+show("03_ranks")
+
+# %% [markdown]
+# ## log Z
+#
+# `log_normalizer` estimates $\log Z$ with a standard error, between a lower and an upper bound.
+#
+# - *importance* weighs draws of the base. Few of them hit narrow modes, and nothing bounds $\log Z$
+#   from above.
+# - *annealed* leads points from the base to the energy, and back again: forward paths give the
+#   lower bound, reverse paths the upper one. The more temperatures, the closer they are. With five
+#   of them, *hasty*, it warns.
+# - *grid* integrates, in one to three dimensions.
+
+# %%
+settings = {
+    "importance": {"method": "importance"},
+    "hasty": {"num_temperatures": 5, "num_moves": 5},
+    "patient": {"num_temperatures": steps(200, fast=20)},
+    "grid": {"method": "grid"},
+}
+results = {}
+for name, options in settings.items():
+    with printed_warnings():
+        results[name] = ebm.log_normalizer(density, **options)
+    print(f"{name:11}", results[name])
+
+# %% [markdown]
+# The log-weights show why. If annealing is slow enough, those of forward and of reverse paths
+# overlap, and their histograms cross at $\log Z$. The faster it is, the further apart they lie, and
+# the fewer of the paths count.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+for ax, name in zip(axes, ("hasty", "patient"), strict=True):
+    plots.plot_log_weights(results[name], ax=ax)
+    ax.set_title(f"{name}\n{ax.get_title()}", fontsize="medium")
+show("03_log_weights")
+
+# %% [markdown]
+# With $\log Z$ the density is an ordinary one: `density.normalized(log_z).log_prob(x)`, or
+# `log_density(density, x, log_z)`, which carries the error of $\log Z$ along.
