@@ -1,0 +1,188 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A base that learns
+#
+# So far the base was a wide normal, and the energy did all of the work. In a *generalized*
+# energy-based model the base learns too: **the base says where values may lie, the energy how
+# likely they are there.** The base is a generator here, $x = g(z)$ of a latent variable $z$. It can
+# be sampled, and needs no density.
+#
+# Alone such a generator has a well-known fault: it is continuous, and cannot tear its latent space
+# apart. Between the parts of the data it leaves values that are no data. The energy takes them
+# away.
+
+# %%
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from _tutorial import plot_points, plt, show, steps
+from jax import random
+from numpyro.contrib.module import eqx_module
+from numpyro.infer import SVI
+from scipy.spatial import cKDTree
+
+import pyro_ebm.numpyro as ebm
+from pyro_ebm.datasets import toy
+
+SEED, LIMIT, BATCH_SIZE = 0, 4.0, 256
+NUM_STEPS, BASE_STEPS = steps(2000, fast=20), steps(300, fast=10)
+
+moons = toy("two_moons")
+data = jnp.asarray(moons.sample(10_000, seed=1))
+held_out = jnp.asarray(moons.sample(2000, seed=2))
+
+# %% [markdown]
+# ## The model
+#
+# A `Pushforward` is what a generator makes of a latent distribution. It stands where the base
+# stood. This one starts as a wide normal, so that its draws cover the data from the beginning.
+
+
+# %%
+def mlp(key, width, num_outputs):
+    return eqx.filter_vmap(eqx.nn.MLP(2, num_outputs, width, 2, jax.nn.silu, key=key))
+
+
+class Generator(eqx.Module):
+    """Three times the latent value, plus a network."""
+
+    net: eqx.Module
+
+    def __call__(self, z):
+        return 3.0 * z + self.net(z)
+
+
+keys = random.split(random.key(SEED))
+energy_net, generator_net = mlp(keys[0], 64, "scalar"), Generator(mlp(keys[1], 32, 2))
+
+
+def model(x):
+    generator = eqx_module("generator", generator_net)
+    energy = eqx_module("energy", energy_net)
+    base = ebm.Pushforward(dist.Normal(jnp.zeros(2), 1.0).to_event(1), generator)
+    with numpyro.plate("data", len(x), subsample_size=BATCH_SIZE) as batch:
+        numpyro.sample("x", ebm.EnergyBased(energy, base), obs=x[batch])
+
+
+def guide(x):
+    pass
+
+
+# %% [markdown]
+# ## Training
+#
+# `KALE` trains both from draws $y_m$ of the base, without MCMC. The energy maximizes the likelihood
+# of data *relative to the base*,
+#
+# $$L = -\mathbb E_{\text{data}}[E] - \log \tfrac1M \textstyle\sum_m e^{-E(y_m)},$$
+#
+# which is the number of nats that the energy gains over the base. The base minimizes the same
+# number: it moves to where the energy has nothing left to gain, as a generator against a critic.
+# The gradient penalty keeps the energy smooth, and with it the weights $e^{-E(y_m)}$ spread over
+# many draws.
+#
+# The two take turns. The base moves in every fifth step, and stops early, so that there is
+# something left for the energy to do; then the energy goes on alone.
+
+
+# %%
+def base_moves(count):
+    return (count % 5 == 4) & (count < BASE_STEPS)
+
+
+def adam(rate, num_steps):
+    return optax.adam(optax.cosine_decay_schedule(rate, num_steps), 0.5, 0.9)
+
+
+optimizer = optax.multi_transform(
+    {
+        "energy$params": adam(5e-3, NUM_STEPS),
+        # The schedule of a masked optimizer counts its own steps.
+        "generator$params": optax.conditionally_mask(adam(1e-2, NUM_STEPS // 5), base_moves),
+    },
+    lambda params: {name: name for name in params},
+)
+objective = ebm.KALE(num_samples=BATCH_SIZE, gradient_penalty=0.003)
+loss = ebm.EnergyELBO(objective, num_normalizer_samples=0)
+svi = SVI(model, guide, optimizer, loss)
+recorder = ebm.MetricsRecorder(svi, every=10)
+state, update = svi.init(random.key(SEED), data), jax.jit(svi.update)
+for _ in range(NUM_STEPS):
+    state, _ = update(state, data)
+    recorder(state, data)
+
+# %% [markdown]
+# Two metrics tell how it goes. The effective sample size is the number of draws of the base, of
+# 256, that carry weight: a handful would mean that the base misses the data. The energy gap is the
+# mean energy of draws of the base minus that of data. Once the base has stopped, the energy finds
+# what separates the two.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+for ax, name in zip(axes, ("effective_sample_size", "energy_gap"), strict=True):
+    ax.plot(recorder.steps, recorder.metrics["x"][name])
+    ax.axvline(BASE_STEPS, color="0.6", ls="--", label="the base stops")
+    ax.set(xlabel="step", ylabel=name.replace("_", " "))
+axes[1].legend()
+show("05_metrics")
+
+# %% [markdown]
+# ## Base and model
+#
+# The site's distribution has everything in it: its `base` draws what the generator makes, and its
+# own `sample` draws from the model. That runs in the latent space, where there is a density;
+# `density.latent` is the model there, for `NUTS`, `run_chains` and ArviZ.
+
+# %%
+density = ebm.site_distribution(model, "x", params=svi.get_params(state))(data)
+draws = {
+    "base": density.base.sample(random.key(SEED), (2000,)),
+    "model": density.sample(random.key(SEED), (2000,)),
+}
+
+near = cKDTree(np.asarray(data))
+
+
+def share_near(points):
+    """Share of points that are at most 0.1 away from one of the 10,000 data points."""
+    return np.mean(near.query(np.asarray(points))[0] < 0.1)
+
+
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.7))
+for ax, (name, points) in zip(axes, ({"data": held_out} | draws).items(), strict=True):
+    plot_points(ax, points, LIMIT, name)
+    print(f"{name:6} {share_near(points):6.1%} of the points are near data")
+show("05_draws")
+
+# %% [markdown]
+# Draws of the base fill the space between the moons. Most of those of the model lie on them: the
+# energy has taken the rest away. Held-out data show what is possible.
+#
+# How much it has gained can be said in nats, on points that were not trained on. Without a density
+# of the base `log_prob` is relative to the base, and so is the gain: zero would be the base itself.
+
+# %%
+log_z = ebm.log_normalizer(random.key(SEED), density, method="importance", num_samples=20_000)
+gain = ebm.log_density(density, held_out, log_z).estimate
+print(log_z)
+error = float(gain.std()) / len(gain) ** 0.5
+print(f"gain over the base: {float(gain.mean()):.2f} ± {error:.2f} nats a point")
+
+# %% [markdown]
+# A base with a density, a normalizing flow for example, goes in the same place. Then the likelihood
+# is an absolute one, and the base can be trained by it: `KALE(base_loss="full")`.
