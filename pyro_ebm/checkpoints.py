@@ -39,14 +39,22 @@ def write(
     state: Mapping[str, Any],
     save: Callable[[Leaves, dict[str, str]], bytes],
 ) -> None:
-    """Write a temporary file beside the old one, and rename it.
+    """Write a state, whole or not at all: :func:`save_checkpoint` of both hosts.
+
+    It goes to a temporary file in the same folder, to the disk, and to its name. A process that is
+    killed leaves the old file, and perhaps a temporary one, ``.name.*.tmp``.
 
     Args:
-        path: Name of the file; one that exists is replaced.
+        path: Name of the file; one that exists is replaced. Processes that train together need a
+            name each, such as ``f"run_{rank}.safetensors"``: chains and random numbers differ.
         host: ``"pyro"`` or ``"numpyro"``.
         versions: Versions of packages, for the record.
         state: Arrays that ``save`` takes, numbers, words and None, by name.
         save: ``safetensors.torch.save`` or its like.
+
+    Raises:
+        TypeError: If a leaf is something else, a function for example, or has numbers of a type
+            that is not in the format. The old file stays.
     """
     for name, leaf in state.items():
         _check_leaf(name, leaf)
@@ -70,13 +78,21 @@ def write(
 
 
 def read(path: FilePath, host: str, framework: str) -> Leaves:
-    """Return what a file has by name, arrays as safetensors makes them for a framework."""
+    """Return what a file has by name, arrays as safetensors makes them for a framework.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If it is no whole file of :func:`write` (but a pickle, for example), or one of
+            another host or of another version of the layout.
+    """
     path = os.fspath(path)
     _check_start(path)
     try:
         with safe_open(path, framework) as file:
-            values = _header(path, host)["values"]
+            # Of this very file; another may have its name by now.
+            values = _header(path, host, file.metadata() or {})["values"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        _check_doubles(path)
     # The last two: frameworks lack some of the numbers that a file may have.
     except (SafetensorError, AttributeError, TypeError) as error:
         raise ValueError(f"Expected {path!r} to be a checkpoint, got: {error}") from error
@@ -86,13 +102,17 @@ def read(path: FilePath, host: str, framework: str) -> Leaves:
 
 
 def match(path: FilePath, file: Mapping[str, Any], run: Mapping[str, Any], advice: str) -> Leaves:
-    """Return the leaves of a file by the names of a run; raise if one of them does not fit.
+    """Return the leaves of a file by the names of a run; lazy ones become dictionaries.
 
     Args:
         path: Name of the file.
         file: Leaves of the file.
-        run: Leaves of the run. Lazy ones become dictionaries.
+        run: Leaves of the run.
         advice: A sentence for leaves that one of them lacks.
+
+    Raises:
+        ValueError: If the file is of another model: a leaf is missing or too many, or has another
+            shape, type of numbers, kind or fixed text. The error has its name.
     """
     path = os.fspath(path)
     groups: dict[str, Leaves] = {name: {} for name, leaf in run.items() if isinstance(leaf, Lazy)}
@@ -156,6 +176,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(name[:200] for name in names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
+def _brief(value: Any) -> str:
+    return f"{value!r:.200}"
+
+
 def _check_start(path: str) -> None:
     with open(path, "rb") as file:
         start = file.read(_BRACE + 1)
@@ -167,26 +191,30 @@ def _check_start(path: str) -> None:
     raise ValueError(f"Expected {path!r} to be a file of `save_checkpoint`, got {got}.")
 
 
-def _header(path: str, host: str) -> Leaves:
-    """Parse and check the header of a file in the format of safetensors."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(_BRACE), "little")
-        # The format itself would let one of two arrays of a name be lost.
-        metadata = _parse(path, file.read(length)).get("__metadata__") or {}
+def _header(path: str, host: str, metadata: Mapping[str, str]) -> Leaves:
     header = _parse(path, metadata.get(_KEY, "null"))
     if not isinstance(header, dict) or not isinstance(header.get("values"), dict):
         raise ValueError(f"Expected {path!r} to have the header of `save_checkpoint`, got another.")
     if header.get("format") != FORMAT:
         raise ValueError(
-            f"Expected format {FORMAT} in {path!r}, got {header.get('format')!r}, of "
-            f"{header.get('versions')}."
+            f"Expected format {FORMAT} in {path!r}, got {_brief(header.get('format'))}, of "
+            f"{_brief(header.get('versions'))}."
         )
     if header.get("host") != host:
-        raise ValueError(f"Expected a checkpoint of {host!r}, got {header.get('host')!r}.")
+        got = _brief(header.get("host"))
+        raise ValueError(f"Expected a checkpoint of {host!r} in {path!r}, got {got}.")
     for name, value in header["values"].items():
         if _kind(value) is None:
-            raise ValueError(f"Expected {name} in {path!r} to be a number or a word, got {value}.")
+            raise ValueError(
+                f"Expected {name:.200} in {path!r} to be a number or a word, got {_brief(value)}."
+            )
     return header
+
+
+def _check_doubles(path: str) -> None:
+    """Raise if two arrays have one name: safetensors would drop the first."""
+    with open(path, "rb") as file:
+        _parse(path, file.read(int.from_bytes(file.read(_BRACE), "little")))
 
 
 def _parse(path: str, text: str | bytes) -> Any:
@@ -199,7 +227,7 @@ def _parse(path: str, text: str | bytes) -> Any:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"a name twice among {[name for name, _ in pairs][:4]}")
+        raise ValueError(f"a name twice among {_brief([name for name, _ in pairs])}")
     return found
 
 

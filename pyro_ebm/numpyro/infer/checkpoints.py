@@ -16,21 +16,11 @@ _ADVICE = "Is it of another model?"
 
 
 def save_checkpoint(path: FilePath, state: Any) -> None:
-    """Save a pytree in one safetensors file.
+    """Save a pytree in one safetensors file: an ``SVIState``, for example.
 
-    An ``SVIState`` has all that a run needs to go on to the last bit: parameters, the optimizer's
-    state, persistent chains and stored positions, random keys. The file is replaced at once: if
-    the process is killed, the old one is there.
-
-    Args:
-        path: Name of the file. Processes that train together need one each, such as
-            ``f"run_{jax.process_index()}.safetensors"``, as far as their states differ.
-        state: A pytree of arrays, typed random keys, numbers, words and samplers: an ``SVIState``,
-            the ``state`` of :class:`~pyro_ebm.diagnostics.Chains` or of ``MCMC``.
-
-    Raises:
-        TypeError: If ``state`` has something else, a function for example, or numbers that the
-            format does not have.
+    It has parameters, the optimizer's state, chains, stored positions and keys: a run goes on from
+    it to the last bit. So do states of ``run_chains`` and of ``MCMC``. Keys, numbers, words and
+    samplers are fine as leaves. More: :func:`pyro_ebm.checkpoints.write`.
 
     Example:
         >>> import pathlib, tempfile, jax, jax.numpy as jnp, pyro_ebm.numpyro as ebm
@@ -50,21 +40,10 @@ def save_checkpoint(path: FilePath, state: Any) -> None:
 
 
 def load_checkpoint(path: FilePath, like: Any) -> Any:
-    """Load a file of :func:`save_checkpoint`, given a state of the same structure.
+    """Load a pytree, given one of the same structure, such as ``svi.init(rng_key, ...)``.
 
-    Args:
-        path: Name of the file.
-        like: A state of this run, such as ``svi.init(rng_key, ...)``; or shapes alone, from
-            ``jax.eval_shape``. Arrays get the sharding of those in ``like``.
-
-    Returns:
-        ``like`` with the arrays, keys, numbers and words of the file.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is no checkpoint (a pickle, for example: nothing is ever unpickled), or
-            one of the other host, of another version of the layout or of another model: with other
-            names, shapes, types of numbers or kinds of keys.
+    Shapes alone, from ``jax.eval_shape``, are enough. Arrays get the sharding of those in ``like``.
+    Nothing is ever unpickled. Errors: :func:`pyro_ebm.checkpoints.read` and ``match`` there.
     """
     run = dict(leaves(like, split, "state"))
     file = read(path, "numpyro", "np")

@@ -23,20 +23,18 @@ def save_checkpoint(path: FilePath, state: Any) -> None:
     """Save all that a run needs to go on to the last bit, in one safetensors file.
 
     The parameter store, with persistent chains and stored positions, and the states of all random
-    number generators (torch on each device, NumPy, Python) are saved in any case. The file is
-    replaced at once: if the process is killed, the old one is there.
+    number generators (torch on each device, NumPy, Python) are saved in any case. File names,
+    kills and errors: :func:`pyro_ebm.checkpoints.write`.
 
     Args:
-        path: Name of the file. Processes that train together need one each, such as
-            ``f"run_{rank}.safetensors"``: their chains and random numbers differ.
-        state: What else to save. An ``SVI`` stands for its optimizer and, where they are modules,
-            its model and guide; modules inside of a model's function that have buffers (spectral
-            norm, batch norm) come beside it. Or optimizers, schedulers, the module form of an
+        path: Name of the file.
+        state: All else. An ``SVI`` stands for its optimizer and, where they are modules, its model
+            and guide; modules inside of a model's function that have buffers (spectral norm, batch
+            norm) come beside it. Or optimizers, schedulers, modules, the module form of an
             ``EnergyELBO``, tensors, a ``ChainState``, samplers, numbers, words; in dictionaries,
             lists and tuples.
 
     Raises:
-        TypeError: If ``state`` has something else.
         ValueError: If an optimizer has parameters that are no longer in the store, or a module of
             the model, in training mode and with buffers, is not in ``state``.
 
@@ -58,25 +56,16 @@ def save_checkpoint(path: FilePath, state: Any) -> None:
 
 
 def load_checkpoint(path: FilePath, like: Any) -> Any:
-    """Load a file of :func:`save_checkpoint` into a run of the same model.
+    """Load a file of :func:`save_checkpoint` into a run of the same model; return its state.
 
     Take one step of training first: it makes the parameters, chains, buffers and moments that are
-    then overwritten, in place. Everything is compared before anything changes; nothing is ever
-    unpickled. Arrays go to the devices of those in ``like``.
+    then overwritten, in place. Nothing changes unless everything fits, and nothing is ever
+    unpickled; errors: :func:`pyro_ebm.checkpoints.read` and :func:`pyro_ebm.checkpoints.match`.
 
     Args:
         path: Name of the file.
-        like: The same structure that was saved, with the objects of this run.
-
-    Returns:
-        ``like`` with the tensors, numbers and words of the file; optimizers and modules are those
-        of ``like``.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is no checkpoint (a pickle, for example), or one of the other host, of
-            another version of the layout or of another model: with other names, shapes, types of
-            numbers or constraints.
+        like: The structure that was saved, with the objects of this run, which are returned in it.
+            Tensors go to the devices of those here.
 
     Warns:
         UserWarning: If CUDA devices differ; their random number generators stay as they are.
