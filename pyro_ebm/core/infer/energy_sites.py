@@ -15,7 +15,7 @@ from pyro_ebm.core.distributions.checks import check_value_shape
 from pyro_ebm.core.infer.site_values import check_context, check_finite_values, check_inside
 from pyro_ebm.core.numerics import as_real, effective_sample_size
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
 
 ADVICE = (
     "If training diverged, try a smaller learning rate, more or smaller steps of the sampler "
@@ -93,15 +93,17 @@ class EnergySite(ABC):
     def loss(self, *rng_key: Any) -> Loss:
         """Loss of each batch element, and metrics."""
         metrics: dict[str, Callable[..., Any]] = {}
-        parts = {**self._parts(), **self._weights()}
+        parts, potential = {**self._parts(), **self._weights()}, None
 
         def value_of(energy: Any, value: Any) -> Any:
             result = self.objective.loss(*rng_key, energy, value, **parts)
             loss = as_loss(self.objective, result)
             metrics.update(loss.metrics)
+            nonlocal potential
+            potential = getattr(loss, "potential", None)
             return loss.value
 
-        return Loss(self._map(value_of), metrics)
+        return EvaluatedLoss(self._map(value_of), metrics, potential)
 
     def metrics(self, *rng_key: Any, num_normalizer_samples: int = 0) -> dict[str, Any]:
         """Mean of the objective over batch elements, and its metrics; warns if they are bad.
@@ -231,7 +233,7 @@ def check_plates(site: str, batch_shape: Iterable[int], plate_dims: Collection[i
 def as_loss(objective: Any, result: Any) -> Loss:
     """Return the result of an objective's ``loss``; raise unless it is a value with metrics."""
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
-        return Loss(*result)
+        return result if isinstance(result, Loss) else Loss(*result)
     raise TypeError(
         f"Expected `loss` of {type(objective).__name__} to return Loss(value, metrics), got "
         f"{type(result).__name__}."

@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
 from pyro_ebm.core.objectives.generator import ENTROPIES, GeneratorDraws
-from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
 from pyro_ebm.core.objectives.negatives import energy_metrics, weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields, optional
 
@@ -122,7 +122,7 @@ class BidirectionalBounds(Objective):
             "lower_bound": lambda: xp.mean(draws.log_ratio),
             "penalty": lambda: xp.mean(half_squared_norm(draws.slope)),
         }
-        return Loss(loss, metrics)
+        return EvaluatedLoss(loss, metrics, potential)
 
 
 def half_squared_norm(gradient: Any) -> Any:

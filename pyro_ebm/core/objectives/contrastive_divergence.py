@@ -6,7 +6,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
 from pyro_ebm.core.objectives.negatives import (
     Negatives,
     acceptance_metrics,
@@ -79,7 +79,7 @@ class ContrastiveDivergence(Negatives):
         loss = contrastive_divergence(energies.positive, energies.negative)
         loss = loss + self.energy_penalty * energies.mean_square
         metrics = {**energies.metrics(self._constant), **acceptance_metrics(draws)}
-        return Loss(loss, metrics)
+        return EvaluatedLoss(loss, metrics, energies.positive)
 
 
 def contrastive_divergence(positive: Any, negative: Any) -> Any:

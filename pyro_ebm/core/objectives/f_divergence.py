@@ -16,7 +16,7 @@ from pyro_ebm.core.objectives.divergences import (
     find_divergence,
     from_function,
 )
-from pyro_ebm.core.objectives.loss import Loss, Metrics
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Metrics
 from pyro_ebm.core.objectives.negatives import (
     Energies,
     Negatives,
@@ -133,7 +133,8 @@ class FDivergence(Negatives):
         loss = loss + self.critic_penalty * mean_square(*critics)
         ratios = log_ratio_metrics(positive, negative, self.log_ratio_bound)
         metrics = {**energies.metrics(self._constant), **ratios, **acceptance_metrics(draws)}
-        return Loss(weights.value + loss - self._constant(loss), metrics)
+        value_of_game = weights.value + loss - self._constant(loss)
+        return EvaluatedLoss(value_of_game, metrics, energies.positive)
 
 
 class FDivergenceWeights(NamedTuple):

@@ -10,7 +10,7 @@ from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import Metrics, Objective
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Metrics, Objective
 from pyro_ebm.core.objectives.negatives import (
     check_base_loss,
     energy_metrics,
@@ -153,23 +153,24 @@ class KALE(Objective):
         log_normalizer: Any,
         *,
         through: bool,
-    ) -> tuple[Any, Metrics]:
-        """Loss without penalty, and metrics.
+    ) -> EvaluatedLoss:
+        """Loss without penalty, with metrics.
 
         The base is trained ``through`` draws or by ``zero``, which has their density's gradient.
         """
         base, constant = distribution.base, self._constant
         if log_normalizer is None:
-            loss, negative = scaled_energies(distribution, value, draws)
-            metrics = self._metrics(loss, negative)
-            loss = loss + log_partition(negative - zero)
+            potential, negative = scaled_energies(distribution, value, draws)
+            metrics = self._metrics(potential, negative)
+            loss = potential + log_partition(negative - zero)
         else:
-            loss, negative = scaled_energies(distribution, value, constant(draws))
+            potential, negative = scaled_energies(distribution, value, constant(draws))
             partition = log_partition(negative)
             lag = constant(log_normalizer - partition)
             xp = array_namespace(lag)
-            metrics = {**self._metrics(loss, negative), "normalizer_lag": lambda: xp.mean(lag)}
-            loss = loss + self._bound(partition, log_normalizer)
+            metrics = self._metrics(potential, negative)
+            metrics = {**metrics, "normalizer_lag": lambda: xp.mean(lag)}
+            loss = potential + self._bound(partition, log_normalizer)
             # The base weighs draws otherwise than the bound does.
             negative = constant(negative)
             if through:
@@ -178,9 +179,10 @@ class KALE(Objective):
             loss = loss + (of_base - constant(of_base))
         if not is_implicit(base):
             log_density = base.log_prob(value)
+            potential = potential - log_density
             is_learned = choose_base_loss(self.base_loss, base) != "generalized"
             loss = loss - (log_density if is_learned else constant(log_density))
-        return loss, metrics
+        return EvaluatedLoss(loss, metrics, potential)
 
     def _bound(self, partition: Any, log_normalizer: Any) -> Any:
         """Bound of a log-partition, with the gradient in A that was set."""

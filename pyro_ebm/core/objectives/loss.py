@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from inspect import signature
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 Metrics = Mapping[str, Callable[..., Any]]
 
@@ -31,6 +31,23 @@ class Loss(NamedTuple):
             name: metric(counts=counts) if "counts" in signature(metric).parameters else metric()
             for name, metric in self.metrics.items()
         }
+
+
+class EvaluatedLoss(Loss):
+    """Loss of an objective that has evaluated potentials at the values themselves.
+
+    Attributes:
+        potential: What :meth:`EnergyBased.potential` gives at the values, shape ``(*batch,)``; the
+            log-density of an observed site need not be evaluated again. None if unknown.
+    """
+
+    potential: Any
+
+    def __new__(cls, value: Any, metrics: Metrics, potential: Any = None) -> Self:
+        """Make a pair that knows its potentials."""
+        self = super().__new__(cls, value, metrics)
+        self.potential = potential
+        return self
 
 
 class Objective:

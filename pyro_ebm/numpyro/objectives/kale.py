@@ -9,7 +9,7 @@ from numpyro.distributions.util import sum_rightmost
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
 from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 
@@ -43,13 +43,12 @@ class KALE(core.KALE):
     ) -> Loss:
         value, (draw_key, penalty_key) = lax.stop_gradient(value), random.split(rng_key)
         draws, zero, through = self._draw(distribution, log_normalizer, draw_key)
-        loss, metrics = self._loss(
-            distribution, value, draws, zero, log_normalizer, through=through
-        )
+        found = self._loss(distribution, value, draws, zero, log_normalizer, through=through)
         if self.gradient_penalty:
             penalty = _squared_gradient(penalty_key, distribution, value, draws)
-            loss = loss + self.gradient_penalty * penalty
-        return Loss(loss, metrics)
+            loss = found.value + self.gradient_penalty * penalty
+            return EvaluatedLoss(loss, found.metrics, found.potential)
+        return found
 
 
 def _squared_gradient(

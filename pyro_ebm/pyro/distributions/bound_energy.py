@@ -188,6 +188,25 @@ def graph_nodes(result: Tensor, until: Iterable[Tensor] = ()) -> Iterator[Node]:
         waiting.extend(parent for parent, _ in node.next_functions)
 
 
+class KnownLogProb:
+    """A log-density that was evaluated before, at one value as it was then."""
+
+    def __init__(self, value: Tensor, log_prob: Tensor) -> None:
+        self.value, self.version, self.log_prob = value, value._version, log_prob
+
+    @classmethod
+    def of(cls, value: Any, potential: Tensor | None) -> "KnownLogProb | None":
+        """Make one of a potential; None where the log-density would have more than a number."""
+        is_plain = type(value) in (Tensor, nn.Parameter) and not value.is_inference()
+        if potential is None or not is_plain or value.requires_grad:
+            return None
+        return cls(value, -potential.detach())
+
+    def is_at(self, value: Tensor) -> bool:
+        """Check whether this is the value, unchanged."""
+        return value is self.value and value._version == self.version
+
+
 class TrainedByObjective(Messenger):
     """Effect handler that only marks code in which an objective trains the energies."""
 

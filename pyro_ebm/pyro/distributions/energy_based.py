@@ -32,6 +32,7 @@ from pyro_ebm.core.samplers.smc_draws import (
 )
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
 from pyro_ebm.pyro.distributions.bound_energy import (
+    KnownLogProb,
     bind,
     drawn_weights,
     frozen_in_parameters,
@@ -86,6 +87,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     arg_constraints: ClassVar[Any] = {}
     has_rsample = False
     _target_class = Target
+    # Of an observed value that an objective has evaluated in the same run of a model.
+    _known: KnownLogProb | None = None
 
     def __init__(
         self,
@@ -163,7 +166,9 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        if self.log_normalizer is None or self._is_held:
+        if self._known is not None and self._known.is_at(value):
+            log_prob = self._broadcast(self._known.log_prob)
+        elif self.log_normalizer is None or self._is_held:
             log_prob = self._frozen(value)
         else:
             log_prob = self._normalized(value, self.log_normalizer)

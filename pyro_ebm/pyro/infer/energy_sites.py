@@ -16,7 +16,11 @@ from torch import Tensor
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
-from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, trainable_parameters
+from pyro_ebm.pyro.distributions.bound_energy import (
+    KnownLogProb,
+    graph_leaves,
+    trainable_parameters,
+)
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.pyro.distributions.importance import importance_log_weights
 from pyro_ebm.pyro.infer.persistent_chains import ChainStore
@@ -200,18 +204,27 @@ class FactorEmitter(Messenger):
         self.checked = checked
         self.leaves: dict[str, list[Tensor]] = {}
 
+    def _pyro_sample(self, msg: Any) -> None:
+        # What is known of a value is known to this run alone: the user may keep the distribution.
+        if msg["is_observed"] and isinstance(msg["fn"], EnergyBased):
+            msg["fn"] = msg["fn"].expand(msg["fn"].batch_shape)
+
     def _pyro_post_sample(self, msg: Any) -> None:
         site = self.recorder.sites.get(msg["name"])
         if site is None or site.objective is None:
             return
         if site.energy._validate_args and site.name not in self.checked:
             site.check_rows()
-        loss = site.loss().value
+        evaluated = site.loss()
+        loss = evaluated.value
         if site.energy._validate_args and not bool(torch.isfinite(loss.detach()).all()):
             raise core.not_finite(site.name)
         if site.name not in self.checked:
             self._inspect(site.name, loss)
             site.warn_of_parts(num_processes())
+        elif msg["is_observed"] and msg["fn"] is site.energy:
+            # From the second step on: in the first, the log-density has checks of its own.
+            site.energy._known = KnownLogProb.of(msg["value"], evaluated.potential)
         pyro.factor(f"{site.name}$energy", loss.detach() - loss)
 
     def _inspect(self, name: str, loss: Tensor) -> None:

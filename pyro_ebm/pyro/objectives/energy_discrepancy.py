@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pyro_ebm.column_perturbations import neighbors
 from pyro_ebm.core.objectives import energy_discrepancy as core
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
 from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.objectives.column_perturbations import kernel_on
@@ -43,7 +43,10 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         if len(self._chunks()) > 1:
             return self._in_chunks(distribution, x, kernels)
         rows = with_copies(x, kernels, self.num_samples)
-        return self._loss(target.potential(rows), len(kernels))
+        potential = target.potential(rows)
+        loss = self._loss(potential, len(kernels))
+        # Potentials of positions are those of values where one is the other.
+        return EvaluatedLoss(*loss, potential[0] if target.is_unconstrained else None)
 
     def _in_chunks(self, distribution: EnergyBased, x: Tensor, kernels: Sequence[Any]) -> Loss:
         """Loss by chunks of copies, which the backward pass draws and evaluates again."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
-from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
 from pyro_ebm.pyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 
@@ -38,13 +38,14 @@ class KALE(core.KALE):
     ) -> Loss:
         value = value.detach()
         draws, zero, _ = self._draw(distribution, log_normalizer)
-        loss, metrics = self._loss(
+        found = self._loss(
             distribution, value, draws, zero, log_normalizer, through=draws.requires_grad
         )
         if self.gradient_penalty:
             penalty = _squared_gradient(distribution, value, draws)
-            loss = loss + self.gradient_penalty * penalty
-        return Loss(loss, metrics)
+            loss = found.value + self.gradient_penalty * penalty
+            return EvaluatedLoss(loss, found.metrics, found.potential)
+        return found
 
 
 def _squared_gradient(distribution: EnergyBased, value: Tensor, draws: Tensor) -> Tensor:
