@@ -9,7 +9,7 @@ import pyro
 import torch
 from pyro.infer import SVI
 from pyro.nn import PyroModule
-from pyro.optim import Adam
+from pyro.optim import SGD, Adam
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -42,8 +42,9 @@ def loss_of(objective):
     return ebm.EnergyELBO(objective, num_normalizer_samples=4)
 
 
-def make_svi(energy, guide, objective):
-    return SVI(Model(energy), guide, ebm.AllReduce(Adam({"lr": 0.01})), loss_of(objective))
+def make_svi(energy, guide, objective, optimizer=None):
+    optimizer = ebm.AllReduce(optimizer or Adam({"lr": 0.01}))
+    return SVI(Model(energy), guide, optimizer, loss_of(objective))
 
 
 def weights_of(energy):
@@ -55,7 +56,7 @@ def weights_of(energy):
 
 def by_optimizer(rank, rows):
     energy = MLP()
-    svi = make_svi(energy, Guide(), ebm.ContrastiveDivergence())
+    svi = make_svi(energy, Guide(), ebm.ContrastiveDivergence(), SGD({"lr": 1e-3}))
     pyro.set_rng_seed(10 + rank)
     losses = [svi.step(rows) for _ in range(NUM_STEPS)]
     chains = pyro.get_param_store()["x$chains"].detach().clone()
@@ -67,7 +68,7 @@ def by_module(rank, rows):
     with pyro.settings.context(module_local_params=True):
         module = loss_of(ebm.ContrastiveDivergence())(Model(energy), Guide())
         parallel = DistributedDataParallel(module)
-        optimizer = torch.optim.Adam(parallel.parameters(), lr=0.01)
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=1e-3)
         pyro.set_rng_seed(10 + rank)
         losses = []
         for _ in range(NUM_STEPS):
