@@ -67,9 +67,10 @@ class Scripts(_Found):
 
     def lines(self, found: dict[str, dict[str, Path]]) -> list[str]:
         lines = []
-        for files in found.values():
+        for name, files in found.items():
             docstring = ast.get_docstring(ast.parse(next(iter(files.values())).read_text())) or ""
-            lines += [f"* {self.links('download', files, '.py')}: {docstring.splitlines()[0]}"]
+            links = self.links("download", files, ".py")
+            lines += [f"* {name} ({links}): {docstring.splitlines()[0]}"]
         return lines
 
 

@@ -172,9 +172,18 @@ def inherit_docstring(
         lines[start:start] = ["", *rest, ""]
 
 
+def hide_bases(app: Sphinx, name: str, item: Any, options: Any, bases: list[Any]) -> None:
+    """Leave out private bases, whose own bases stand for them, and `object`."""
+    while any(base.__name__.startswith("_") for base in bases):
+        place = next(k for k, base in enumerate(bases) if base.__name__.startswith("_"))
+        bases[place : place + 1] = bases[place].__bases__
+    bases[:] = [base for base in bases if base is not object]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     for directive in (Public, Shared, Core, Names):
         app.add_directive(directive.__name__.lower(), directive)
     # Before napoleon reads the sections.
     app.connect("autodoc-process-docstring", inherit_docstring, priority=100)
+    app.connect("autodoc-process-bases", hide_bases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
