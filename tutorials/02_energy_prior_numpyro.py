@@ -170,4 +170,4 @@ show("02_priors")
 
 # %% [markdown]
 # The trained prior is a distribution: `sample`, `run_chains`, `log_normalizer` and NUTS take it as
-# it is. The next tutorial has them all.
+# it is. How to draw from an energy, and how to know that it went well, is next.
