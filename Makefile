@@ -24,7 +24,7 @@ help:
 	@echo "make test                       lint, then every test and every example"
 	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
 	@echo "make isa                        the tests with the vector widths of older processors"
-	@echo "make benchmark                  samplers timed beside those of other libraries"
+	@echo "make benchmark [QUICK=1]        training steps, samplers and log Z timed beside other libraries"
 	@echo "make evidence-report            tests/evidence/RESULTS.md, from the results"
 	@echo "make docs                       docs/_build/html; changed tutorials are run"
 	@echo "make build | test-wheel         dist/; the wheel in empty environments, one for each host"
@@ -85,12 +85,10 @@ tutorials: $(STAMP)
 		PYRO_EBM_FIGURES=tutorial_output/$${host%.py} $(ONE_THREAD) $(BIN)/python $$file || exit 1; \
 	done
 
+# In the environment: QUICK=1, DEVICE=cuda, HOSTS=pyro, TASKS=CD.
 benchmark: $(STAMP)
 	@$(BIN)/python -m pip install -qq -c constraints.txt --group benchmark
-	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_pyro.py
-	@$(ONE_THREAD) $(BIN)/python tests/benchmarks/speed_numpyro.py
-	@cd tests && $(ONE_THREAD) ../$(BIN)/python -m evidence tempering --quick --host pyro
-	@cd tests && $(ONE_THREAD) ../$(BIN)/python -m evidence tempering --quick --host numpyro
+	@$(BIN)/python tests/benchmarks
 
 evidence-report: $(STAMP)
 	@cd tests && ../$(BIN)/python -m evidence report

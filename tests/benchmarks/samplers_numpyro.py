@@ -1,0 +1,171 @@
+"""Samplers, log Z and growth on JAX, beside ``blackjax``."""
+
+from functools import partial
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import problems as at
+from harness import BLACKJAX, BY_HAND, OURS, QUICK, RUN_CHAINS, Growth, Job
+from jax import lax, random
+from jobs_numpyro import (
+    KEY,
+    Energy,
+    digits_job,
+    langevin,
+    loss_jobs,
+    normal,
+    ours_alone,
+    waits,
+)
+from problems import LARGE, SMALL, Size
+
+import pyro_ebm.numpyro as ebm
+
+GROUP = "a run of chains"
+
+
+def sampler_jobs(size):
+    energy = Energy(size.num_dims, size.width)
+    start = jnp.asarray(at.values(size.batch, size.num_dims))
+    n, step, ones = at.NUM_LANGEVIN, at.LANGEVIN_STEP, jnp.ones(size.num_dims)
+    columns = {
+        BY_HAND: lambda: waits(jax.jit(langevin, static_argnums=3), KEY, energy, start, n),
+        BLACKJAX: partial(_blackjax_langevin, energy, start, n),
+    }
+    yield _job(energy, start, size, f"{n} ULA steps", ebm.Langevin(step), n, columns)
+    columns = _blackjax(energy, start, n, lambda density: blackjax.mala(density, step))
+    yield _job(energy, start, size, f"{n} MALA steps", ebm.MALA(step), n, columns)
+    yield _job(energy, start, size, f"{n} kinetic Langevin steps", ebm.KineticLangevin(0.1), n, {})
+    n, leapfrog = at.NUM_TRANSITIONS, at.LEAPFROG_STEP
+    columns = _blackjax(
+        energy, start, n, lambda density: blackjax.hmc(density, leapfrog, ones, at.NUM_LEAPFROG)
+    )
+    hmc, task = ebm.HMC(leapfrog, num_steps=at.NUM_LEAPFROG), f"{n} HMC transitions of 10"
+    yield _job(energy, start, size, task, hmc, n, columns)
+    exchange = ebm.ReplicaExchange(ebm.MALA(step), temperatures=(8.0, 4.0, 2.0, 1.0))
+    n = at.NUM_LANGEVIN // 10
+    yield _job(energy, start, size, f"{n} steps of replica exchange, 4 levels", exchange, n, {})
+
+
+def _job(energy, start, size, task, sampler, num_steps, others):
+    columns = {
+        **others,
+        OURS: lambda: _scan(sampler, energy, start, num_steps),
+        RUN_CHAINS: lambda: partial(_run_chains, sampler, energy, start, num_steps),
+    }
+    return Job(GROUP, task, size.name, columns)
+
+
+def _scan(sampler, energy, start, num_steps):
+    """The sampler in a scan, as the rival is run: without what ``run_chains`` checks and keeps."""
+
+    @jax.jit
+    def run(key, energy, x):
+        def step(state, key):
+            return sampler.step(key, energy, state)[0], None
+
+        return lax.scan(step, sampler.init(energy, x), random.split(key, num_steps))[0]
+
+    return waits(run, KEY, energy, start)
+
+
+def _run_chains(sampler, energy, start, num_steps, base=None):
+    shape = None if base else start.shape[1:]
+    chains = ebm.run_chains(
+        KEY,
+        sampler,
+        ebm.EnergyBased(energy, base, event_shape=shape),
+        num_samples=1,
+        thinning=num_steps,
+        init=start,
+        check=False,
+        progress_bar=False,
+    )
+    jax.block_until_ready(chains.samples)
+
+
+def _blackjax(energy, start, num_steps, make):
+    @jax.jit
+    def run(key, energy, x):
+        algorithm = make(lambda x: -energy(x))
+
+        def step(state, key):
+            return jax.vmap(algorithm.step)(random.split(key, len(x)), state)[0], None
+
+        return lax.scan(step, jax.vmap(algorithm.init)(x), random.split(key, num_steps))[0]
+
+    return {BLACKJAX: lambda: waits(run, KEY, energy, start)}
+
+
+def _blackjax_langevin(energy, start, num_steps):
+    @jax.jit
+    def run(key, energy, x):
+        sgld = blackjax.sgld(lambda x, _: jax.grad(lambda x: -energy(x))(x))
+
+        def move(x, key):
+            def one(key, x):
+                return sgld.step(key, x, None, at.LANGEVIN_STEP)
+
+            return jax.vmap(one)(random.split(key, len(x)), x), None
+
+        return lax.scan(move, x, random.split(key, num_steps))[0]
+
+    return waits(run, KEY, energy, start)
+
+
+def other_jobs():
+    energy, n = Energy(2, 128), 20 if QUICK else 100
+    prior = ebm.EnergyBased(energy, normal(2, 2.0))
+    draws = jax.jit(
+        lambda key: ebm.run_smc(key, ebm.SMC(num_moves=20), prior, num_samples=256).samples
+    )
+    yield Job(GROUP, "256 draws by SMC", SMALL.name, {OURS: lambda: waits(draws, KEY)})
+    options = {"num_samples": 64, "num_temperatures": n, "num_moves": 5}
+    columns = {OURS: lambda: lambda: float(ebm.log_normalizer(KEY, prior, **options).estimate)}
+    yield Job("log Z", f"annealed, {n} temperatures, 64 chains", SMALL.name, columns)
+    codes, few = Energy(64, 128), jnp.asarray(at.bits(256, 64))
+    fair = dist.Bernoulli(logits=jnp.zeros(64)).to_event(1)
+    for task, kernel, n in (
+        ("20 steps of Gibbs with gradients", ebm.GibbsWithGradients(), 20),
+        ("a Gibbs sweep of 64 bits", ebm.Gibbs(), 1),
+    ):
+        columns = {RUN_CHAINS: lambda k=kernel, n=n: partial(_run_chains, k, codes, few, n, fair)}
+        yield Job(GROUP, task, "64-128-128-1", columns)
+
+
+def growths():
+    def step(num_samples, batch, num_dims, chunk_size=None):
+        settings = {"num_samples": num_samples, "chunk_size": chunk_size}
+        objective = ebm.EnergyDiscrepancy(variance=at.VARIANCE, **settings)
+        x = jnp.asarray(at.values(batch, num_dims))
+        return ours_alone(Size(num_dims, 128, batch), objective, x)
+
+    def chains(number):
+        start = jnp.asarray(at.values(number, 2))
+        return _scan(ebm.MALA(at.LANGEVIN_STEP), Energy(2, 128), start, 20)
+
+    few = 3 if QUICK else 4
+    chunked = partial(step, chunk_size=4)
+    for axis, sizes, at_size in (
+        ("batch", (256, 1024, 4096, 16384), lambda n: (4, n, 16)),
+        ("negatives", (4, 16, 64, 256), lambda n: (n, 256, 64)),
+        ("dimension", (4, 32, 256, 2048), lambda n: (16, 256, n)),
+    ):
+        for column, make in ((OURS, step), (f"{OURS}, chunk_size=4", chunked)):
+            if axis == "batch" and make is chunked:
+                continue
+            run = lambda n, make=make, at_size=at_size: make(*at_size(n))  # noqa: E731
+            yield Growth("energy discrepancy", axis, column, sizes[:few], run)
+    yield Growth("20 MALA steps", "chains", OURS, (64, 512, 4096, 32768)[:few], chains)
+
+
+def all_jobs():
+    yield digits_job()
+    yield from loss_jobs(SMALL)
+    yield from sampler_jobs(SMALL)
+    yield from other_jobs()
+    if not QUICK:
+        yield from loss_jobs(LARGE)
+        yield from sampler_jobs(LARGE)
