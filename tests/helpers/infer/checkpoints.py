@@ -45,7 +45,9 @@ def numbers(run):
 
 
 def test_chains_go_on_to_the_last_bit(host, tmp_path):
-    sampler = host.ebm.ReplicaExchange(host.ebm.MALA(0.3), temperatures=(2.0, 1.0))
+    sampler = host.ebm.ReplicaExchange(
+        host.ebm.MALA(0.3, adapt_mass_matrix=True), temperatures=(2.0, 1.0)
+    )
     options = {"num_samples": 4, "num_warmup": 4, "num_chains": 3, "check": False}
     first, other = (
         host.run_chains(sampler, host.normal(), **options, seed=seed) for seed in (0, 1)
