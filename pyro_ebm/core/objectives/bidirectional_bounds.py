@@ -18,8 +18,9 @@ class BidirectionalBounds(Objective):
 
     .. math::
         \mathbb E[f] \le \log Z \le \mathbb E[f] + R / \rho, \qquad
-        f(w) = -U(T(w)) - \log \eta(w) + \log v(w), \qquad
-        R = \tfrac12 \mathbb E |\nabla_w f|^2
+        R = \tfrac12 \mathbb E |\nabla_w f|^2,
+
+        f(w) = -U(T(w)) - \log \eta(w) + \log v(w)
 
     Here U is the energy minus the log-density of the base. A generator T of latent values
     :math:`w \sim \eta`, of volume element v, is the energy's variational family: the lower bound
