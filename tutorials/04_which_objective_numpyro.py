@@ -122,9 +122,10 @@ if FAST:
 # ## Training, likelihood, time
 #
 # Every objective gets the same number of steps and the same learning rate, which falls to zero.
-# That is fair to nobody in particular: a step of a cheap objective could have been two. Afterwards
-# $Z$ comes from a grid, and with it the log-density of held-out points and the mass of the left
-# cluster, a quarter in truth.
+# That is fair to nobody in particular: a step of a cheap objective could have been two. Seconds
+# depend on the machine, and with JAX on compilation too; compare their orders of magnitude.
+# Afterwards $Z$ comes from a grid, and with it the log-density of held-out points and the mass of
+# the left cluster, a quarter in truth.
 
 
 # %%
@@ -183,9 +184,6 @@ show("04_densities")
 #
 # *A generator draws without chains*, at the price of a second network: the bounds need both
 # clusters in it.
-#
-# Time on a clock depends on the machine, and in the first steps on compilation; compare orders of
-# magnitude.
 #
 # So begin with energy discrepancy, with noise that reaches from one mode to the next; with a good
 # base, use KALE or noise-contrastive estimation; use chains where draws of the model are what you
