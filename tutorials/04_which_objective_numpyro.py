@@ -169,8 +169,8 @@ show("04_densities")
 #
 # *Those that compare near with near do not know the weights.* Score matching, denoising, energy
 # discrepancy with little noise and contrastive divergence from the data look at the shape of each
-# cluster, and get it right. How much mass the left cluster has is decided by no term of their
-# losses; it comes from the start and the smoothness of the network. With noise as wide as the
+# cluster, and get it right. How much mass the left cluster has is decided by next to nothing in
+# their losses; it comes from the start and the smoothness of the network. With noise as wide as the
 # clusters are apart, energy discrepancy sees both at once.
 #
 # *Those that draw from the base do.* Maximum likelihood, KALE and noise-contrastive estimation
