@@ -117,7 +117,7 @@ print(f"largest difference of weights: {max((a - b).abs().max().item() for a, b 
 
 # %% [markdown]
 # In the picture the resumed run covers the whole one: from the checkpoint on the difference is
-# zero, not small. The chains were saved where they are, on the moons.
+# zero, not small. The chains, on the right, lie where they have come to in training.
 
 # %%
 moons = ebm.EnergyBased(resumed.net.requires_grad_(False), base)
@@ -125,7 +125,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
 left.plot(losses, color=BLUE, lw=3, alpha=0.5, label="whole run")
 left.plot(np.arange(start, 2 * half), resumed_losses, color=VERMILLION, lw=1, label="resumed run")
 left.axvline(start, color="0.5", ls=":", label="checkpoint")
-left.set(xlabel="step", ylabel="reported loss (nats a point)")
+left.set(xlabel="step", ylabel="reported loss (nats a point)", xlim=(start - 40, start + 40))
 left.legend(fontsize="small")
 plots.plot_energy_landscape(
     moons.potential, pyro.param("x$chains"), limits=((-4, 4), (-3, 3)), ax=right
