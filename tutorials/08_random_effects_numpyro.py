@@ -15,8 +15,8 @@
 #
 # A hierarchical model gives every group an effect of its own, and all effects a common law. That
 # law is nearly always normal, for want of a better one: effects are never seen, only the rows of
-# their groups. Where groups are of two kinds, a normal law pulls each of them towards a middle
-# where none of them is.
+# their groups. Where groups are of two kinds, a normal law has to be wide enough for both, and
+# knows nothing of either.
 #
 # Here an energy is that law. It learns its shape from one set of groups; then the host's `NUTS`
 # analyses new groups under it, and ArviZ compares it with the normal law.
@@ -206,9 +206,11 @@ plt.legend(fontsize="small")
 show("offsets_of_new_sensors")
 
 # %% [markdown]
-# Under the normal law (squares) estimates are drawn towards the middle; under the energy (dots)
-# towards the nearer factory. The law itself was learnt from other sensors than those that judge it:
-# `az.loo` would know nothing of a law that was fitted to the very rows it leaves out.
+# Under the normal law (squares), which allows for everything in between, estimates scatter with
+# their rows. Under the energy (dots) they are drawn towards their factory, and intervals are
+# shorter, with good reason: the errors above say so. The law itself was learnt from other sensors
+# than those that judge it: `az.loo` would know nothing of a law that was fitted to the very rows it
+# leaves out.
 #
 # Which factory a sensor came from is a question to the posterior as well, and where the rows do not
 # settle it, the answer is a probability.
