@@ -96,9 +96,9 @@ whole, losses = train(svi.init(random.key(0), data), 2 * half)
 # %% [markdown]
 # ## With one
 #
-# The second run saves itself every so many steps, and is killed some steps after. An `SVIState` has
-# all that a run consists of: parameters, the optimizer's moments, the random key, and the chains.
-# The file is replaced at once: a process that is killed while it writes leaves the old one.
+# The second run saves itself halfway, and is killed a few steps after. An `SVIState` has all that a
+# run consists of: parameters, the optimizer's moments, the random key, and the chains. The file is
+# replaced at once: a process that is killed while it writes leaves the old one.
 
 # %%
 path = folder / "run.safetensors"
@@ -161,6 +161,5 @@ more = ebm.run_chains(random.key(4), sampler, moons, init=state, num_samples=20,
 print(f"acceptance without another warm-up: {float(more.statistics['acceptance_rate'].mean()):.2f}")
 
 # %% [markdown]
-# Processes that train together save one file each:
-# [many_devices_numpyro.py](many_devices_numpyro.py) trains on several devices, saves and resumes
-# so.
+# Processes that train together, with chains of their own, save one file each.
+# [many_devices_numpyro.py](many_devices_numpyro.py) trains one energy on many devices.

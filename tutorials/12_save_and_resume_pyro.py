@@ -83,10 +83,10 @@ losses = whole.train(2 * half)
 # %% [markdown]
 # ## With one
 #
-# The second run saves itself every so many steps, and is killed some steps after. The parameter
-# store, with the chains, and the states of all random number generators are saved in any case; an
-# `SVI` stands for its optimizer. The file is replaced at once: a process that is killed while it
-# writes leaves the old one.
+# The second run saves itself halfway, and is killed a few steps after. The parameter store, with
+# the chains, and the states of all random number generators are saved in any case; an `SVI` stands
+# for its optimizer. The file is replaced at once: a process that is killed while it writes leaves
+# the old one.
 
 # %%
 path = folder / "run.safetensors"
@@ -150,5 +150,5 @@ more = ebm.run_chains(sampler, moons, init=state, num_samples=20, progress_bar=F
 print(f"acceptance without another warm-up: {float(more.statistics['acceptance_rate'].mean()):.2f}")
 
 # %% [markdown]
-# Processes that train together save one file each: [many_devices_pyro.py](many_devices_pyro.py)
-# trains on several devices, saves and resumes so.
+# Processes that train together, with chains of their own, save one file each.
+# [many_devices_pyro.py](many_devices_pyro.py) trains one energy on many devices.
