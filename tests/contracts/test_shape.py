@@ -25,14 +25,14 @@ TESTS, EVIDENCE = split_tests(ROOT)
 
 def test_size_of_the_package():
     size = Size.of(PACKAGE)
-    # What stands, to the next hundred: 14,500 and 8,550 before energies were bound.
-    assert size.physical <= 23_700
-    assert size.code <= 14_200
+    # What stands, with some room: 14,500 and 8,550 before energies were bound.
+    assert size.physical <= 25_000
+    assert size.code <= 15_000
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 24_800), (EVIDENCE, 5_400)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 27_300), (EVIDENCE, 6_700)])
 def test_size_of_the_tests(files, limit):
-    # What stands, to the next hundred, 1,600 lines of recorded numbers included.
+    # What stands, with some room, 1,600 lines of recorded numbers included.
     assert Size.of(files).physical <= limit
 
 
