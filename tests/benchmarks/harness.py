@@ -80,28 +80,34 @@ def time_job(job: Job, synchronize: Run) -> dict[str, Any]:
         runs[name] = make()
         runs[name]()
         synchronize()
-        first[name] = time.perf_counter() - start
-    cpu: dict[str, list[float]] = {name: [] for name in runs}
-    wall: dict[str, list[float]] = {name: [] for name in runs}
-    begin = time.perf_counter()
-    for index in range(-1, ROUNDS):  # One round to warm up.
-        for name in _rotated(list(runs), index):
-            times = _time(runs[name], synchronize)
-            if index >= 0:
-                cpu[name].append(times[0])
-                wall[name].append(times[1])
-        if index >= 2 and time.perf_counter() - begin > SECONDS:
-            break
+        first[name] = 1e3 * (time.perf_counter() - start)
+    times = _times_in_turns(runs, synchronize)
     columns = {
         name: {
-            "cpu_ms": 1e3 * statistics.median(cpu[name]),
-            "wall_ms": 1e3 * statistics.median(wall[name]),
-            "first_call_ms": 1e3 * first[name],
-            "rounds": len(cpu[name]),
+            "cpu_ms": 1e3 * statistics.median(cpu for cpu, _ in times[name]),
+            "wall_ms": 1e3 * statistics.median(wall for _, wall in times[name]),
+            "first_call_ms": first[name],
+            "rounds": len(times[name]),
         }
         for name in runs
     }
     return {"group": job.group, "task": job.task, "network": job.network, "columns": columns}
+
+
+def _times_in_turns(runs: dict[str, Run], synchronize: Run) -> dict[str, list[Any]]:
+    """CPU and wall time of each call, after a round to warm up."""
+    gc.collect()
+    gc.freeze()  # Or whoever allocates most pays for going through all that was imported.
+    times: dict[str, list[Any]] = {name: [] for name in runs}
+    begin = time.perf_counter()
+    for index in range(-1, ROUNDS):
+        for name in _rotated(list(runs), index):
+            measured = _time(runs[name], synchronize)
+            if index >= 0:
+                times[name].append(measured)
+        if index >= 2 and time.perf_counter() - begin > SECONDS:
+            break
+    return times
 
 
 def _rotated(names: list[str], index: int) -> list[str]:
@@ -110,7 +116,6 @@ def _rotated(names: list[str], index: int) -> list[str]:
 
 
 def _time(run: Run, synchronize: Run) -> tuple[float, float]:
-    gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()
     run()
     synchronize()
