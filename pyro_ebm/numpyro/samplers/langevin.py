@@ -31,7 +31,7 @@ class Langevin(settings.Langevin):
         value, gradient = value_and_gradient(potential, position)
         return state.moved(position, None, gradient), unadjusted_info(value, gradient)
 
-    def walk(self, rng_key: Array, potential: Potential, position: Array, num_steps: int) -> Array:
+    def _walk(self, rng_key: Array, potential: Potential, position: Array, num_steps: int) -> Array:
         size = self.step_size
 
         def move(position: Array, at: tuple[Array, Array]) -> tuple[Array, None]:

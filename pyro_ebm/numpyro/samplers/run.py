@@ -50,7 +50,7 @@ def short_run(
     num_laws: int = 0,
 ) -> core.ShortRun:
     if type(sampler) is Langevin:
-        end = sampler.walk(rng_key, potential, position, num_steps)
+        end = sampler._walk(rng_key, potential, position, num_steps)
         return core.ShortRun(end, jnp.ones((), end.dtype))
     start = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
     state, rate = _steps(rng_key, sampler, potential, start, num_steps)

@@ -28,7 +28,7 @@ class Langevin(settings.Langevin):
         )
         return state.moved(position, None, gradient), info
 
-    def walk(self, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
+    def _walk(self, potential: Potential, position: Tensor, num_steps: int) -> Tensor:
         """Take the same steps without statistics, and without the gradient after the last."""
         for index in range(num_steps):
             noise, temperature = self._noise(position, index)

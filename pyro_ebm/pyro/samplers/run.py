@@ -40,7 +40,7 @@ def short_run(
     """
     with pyro.validation_enabled(is_validate=False):
         if type(sampler) is Langevin:  # A class of the user's may have a step of its own.
-            end = sampler.walk(potential, position, num_steps)
+            end = sampler._walk(potential, position, num_steps)
             return core.ShortRun(end, end.new_ones(()))
         state = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
         state, rate = _steps(sampler, potential, state, num_steps)
