@@ -23,7 +23,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("module", ["", ".datasets", ".diagnostics", ".plots"])
+@pytest.mark.parametrize("module", ["", ".checkpoints", ".datasets", ".diagnostics", ".plots"])
 def test_import_loads_no_framework(module):
     result = run(f"import sys, pyro_ebm{module}; print(*(m.split('.')[0] for m in sys.modules))")
     assert result.returncode == 0, result.stderr
