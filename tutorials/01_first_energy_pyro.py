@@ -22,8 +22,8 @@
 # $E$ may be any function, which makes the model flexible; the price is $Z$, an integral that has no
 # closed form.
 #
-# Here a small network learns two spirals from 5,000 points. You will see what the loss measures,
-# how to choose its two settings, and why the learning rate should fall.
+# Here a small network learns two spirals from 5,000 points. You will see what the loss measures and
+# how to choose its two settings.
 
 # %%
 import math
@@ -172,7 +172,7 @@ for variance in VARIANCES:
         ax.plot(recorder.steps, recorder.metrics["x"][name], label=f"variance {variance}")
 axes[0].axhline(math.log(1 + 1 / NUM_COPIES), color="black", ls="--", label="a guess")
 axes[0].set(title="loss", xlabel="step", ylabel="nats")
-axes[0].legend()
+axes[0].legend(loc=(0.6, 0.18), fontsize="small")
 axes[1].set(title="energy gap", xlabel="step", ylabel="nats", yscale="symlog")
 show("01_metrics")
 
@@ -194,8 +194,8 @@ print(f"{'truth':18}{'':8}{spirals.log_density(validation).mean():30.3f}")
 
 # %% [markdown]
 # The smallest variance is far behind. The middle one is the best of the three, although its loss is
-# not the lowest. The constant rate loses: its last weights are one snapshot of a random walk around
-# the minimum, which a falling rate brings to rest.
+# not the lowest. The constant rate ends wherever its random walk around the minimum happened to be
+# stopped, here or at another seed, for better or worse; a falling rate brings the walk to rest.
 #
 # A rule to start from: a standard deviation, $\sqrt{\text{variance}}$, of the size of the details
 # that you want, larger than the noise of the data; where modes lie apart, a variance of 0.5 to 1
@@ -214,9 +214,8 @@ for ax, variance in zip(axes[1:], VARIANCES, strict=True):
 show("01_densities")
 
 # %% [markdown]
-# From noise that is too small the energy learns what the spirals look like from nearby, and nothing
-# of the empty space around them. From noise that is large it learns where they are, a little
-# blurred.
+# With the smallest variance only pieces of the spirals are there. With the largest the outer arms
+# are there, and the middle is a blur. The middle one resolves more than either.
 #
 # The density is a distribution of the host, with `log_prob` and `sample`. In the next tutorial it
 # becomes the prior of a latent variable.
