@@ -24,9 +24,9 @@ class GaussianPerturbation(core.GaussianPerturbation):
         return x + self.standard_deviation * torch.randn_like(x)
 
     def backward(self, y: Tensor, num_samples: int) -> Tensor:
-        return self.fill(torch.empty_like(y.expand((num_samples, *y.shape))), y)
+        return self._fill(torch.empty_like(y.expand((num_samples, *y.shape))), y)
 
-    def fill(self, copies: Tensor, y: Tensor) -> Tensor:
+    def _fill(self, copies: Tensor, y: Tensor) -> Tensor:
         """Draw as many copies as there is memory for, in place."""
         return copies.normal_().mul_(self.standard_deviation).add_(y)
 
@@ -41,5 +41,5 @@ def with_copies(x: Tensor, kernels: Sequence[Any], num_samples: int) -> Tensor:
     rows = torch.empty_like(x.expand((1 + len(kernels) * num_samples, *x.shape)))
     rows[0] = x
     for kernel, copies in zip(kernels, rows[1:].split(num_samples), strict=True):
-        kernel.fill(copies, kernel.forward(x))
+        kernel._fill(copies, kernel.forward(x))
     return rows
