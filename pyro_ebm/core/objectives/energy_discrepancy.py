@@ -40,8 +40,9 @@ class EnergyDiscrepancy(Objective):
             ``forward`` and ``backward``; see
             :class:`~pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
         chunk_size: Copies of each value that are in memory at once; by default all. In chunks,
-            noise and energies are computed again for gradients, in up to twice the time, and a seed
-            gives other noise. Noise of your own must then take its random numbers from the host.
+            noise and energies are computed again for gradients: half as much time again where a
+            chunk has thousands of rows, more where it has fewer. A seed gives other noise, and
+            noise of your own must take its random numbers from the host.
 
     Raises:
         TypeError: If ``perturbation`` is no noise kernel.
