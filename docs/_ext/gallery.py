@@ -35,6 +35,7 @@ class _Found(SphinxDirective):
     pattern: str
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # Files come and go.
         found = tutorials(Path(self.env.srcdir, "tutorials"), self.pattern)
         container = nodes.container()
         self.state.nested_parse(StringList(self.lines(found), "tutorials"), 0, container)

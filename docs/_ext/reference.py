@@ -95,6 +95,8 @@ class Listing(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        for host in HOSTS:  # New names make a page out of date.
+            self.env.note_dependency(importlib.import_module(f"pyro_ebm.{host}").__file__)
         return self.parse_text_to_nodes("\n".join(self.lines(*self.arguments)))
 
     def lines(self, *arguments: str) -> list[str]:
