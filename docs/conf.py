@@ -9,6 +9,8 @@ HERE = Path(__file__).parent
 
 # What autodoc imports computes nothing, so that one process can hold both hosts.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Kernels have no widgets, and progress bars in text will do.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 sys.path.insert(0, str(HERE / "_ext"))
 
 # Pages lie below this folder. Copies keep their times: only changed tutorials are read anew.
