@@ -15,12 +15,13 @@ ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(X
 suites doctest: XLA = --xla_cpu_use_fusion_emitters=false $(ISA)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test suites doctest isa demo tutorials benchmark evidence-report
-.PHONY: docs build test-wheel clean
+.PHONY: help setup lint format test suites doctest isa demo tutorials pages benchmark
+.PHONY: evidence-report docs build test-wheel clean
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
 	@echo "make tutorials                  run all tutorials, with their figures in tutorial_output"
+	@echo "make pages                      run the code on the pages of the documentation, in full"
 	@echo "make test                       lint, then every test and every example"
 	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
 	@echo "make isa                        the tests with the vector widths of older processors"
@@ -37,8 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up .venv (the first time takes some minutes)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq -c constraints.txt pip
-	@$(BIN)/python -m pip install -qq -c constraints.txt --build-constraint constraints.txt \
-		-e '.[all]' --group dev
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt \
+		--build-constraint constraints.txt -e '.[all]' --group dev
 	@touch $@
 
 lint: $(STAMP)
@@ -84,6 +85,9 @@ tutorials: $(STAMP)
 		echo "$$file"; host=$${file##*_}; \
 		PYRO_EBM_FIGURES=tutorial_output/$${host%.py} $(ONE_THREAD) $(BIN)/python $$file || exit 1; \
 	done
+
+pages: $(STAMP)
+	@cd tests && for host in pyro numpyro; do $(ONE_THREAD) ../$(BIN)/python -m helpers.pages $$host || exit 1; done
 
 # In the environment: QUICK=1, DEVICE=cuda, HOSTS=pyro, TASKS=CD.
 benchmark: $(STAMP)

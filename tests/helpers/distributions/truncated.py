@@ -25,7 +25,7 @@ def tilted(host, **options):
 
 # --- log-normalizers ---
 
-METHODS = ["importance", pytest.param("annealed", marks=pytest.mark.once), "grid"]
+METHODS = ["importance", *(pytest.param(m, marks=pytest.mark.once) for m in ("annealed", "grid"))]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -52,6 +52,7 @@ def check_bracket(host, num_dims, num_samples, num_temperatures, step_size):
     assert result.log_weights.shape == result.reverse_log_weights.shape == (num_samples,)
 
 
+@pytest.mark.once
 def test_brackets_contain_the_truth(host):
     # Tuning starts far off.
     check_bracket(host, 16, 200, 200, step_size=1e-3)
@@ -67,6 +68,7 @@ def test_quartic(host, method):
     assert result.standard_error < 0.05
 
 
+@pytest.mark.once
 def test_grid_needs_no_base(host):
     truth = QUARTIC + 0.5 * math.log(2 * math.pi)
     assert truth == pytest.approx(0.66024, abs=1e-5)

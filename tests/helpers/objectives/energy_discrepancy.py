@@ -68,18 +68,21 @@ def fitted_precision(host, **settings):
     return fitted(host, objective, quadratic(host, (1,)), {"a": 1.2}, x, **options)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("num_samples", [1, 4, 16])
 def test_precision_is_unbiased_at_stabilization_one(host, num_samples, optimized):
     found = fitted_precision(host, variance=1.0, num_samples=num_samples)
     assert found == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("stabilization", "variance"), FITTED_PRECISIONS)
 def test_bias_of_other_stabilizations(host, stabilization, variance):
     found = fitted_precision(host, variance=variance, num_samples=1, stabilization=stabilization)
     assert found == pytest.approx(FITTED_PRECISIONS[stabilization, variance], rel=0.05)
 
 
+@pytest.mark.once
 def test_weights_of_a_well_separated_mixture(host, optimized):
     x = rng.normal(size=(4096, 1)) + 5.0 - 10.0 * (np.arange(4096)[:, None] % 5 == 0)
 

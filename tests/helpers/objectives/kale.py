@@ -197,6 +197,7 @@ def log_normalizer_guide(host, site="x"):
     return guide
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("safe_gradient", [True, False])
 def test_fenchel_form_fits_energy_and_log_normalizer(host, safe_gradient):
     """N(.7, .25) over N(0, 1): curvature 3, slope -2.8, A = .28685, F = KL = .56315 (5.2)."""

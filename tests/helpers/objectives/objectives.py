@@ -130,6 +130,7 @@ def of_counted_values(host, name):
     return make(host.ebm), {key: available[key] for key in attached}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["contrastive", "spherical", "likelihood", "f", "from data"])
 def test_metrics_of_the_values_that_count(host, name):
     objective, attached = of_counted_values(host, name)

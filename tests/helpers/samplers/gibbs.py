@@ -84,7 +84,10 @@ def test_chains_and_populations_find_the_law(host):
     assert float(draws.log_normalizer) == pytest.approx(log_z, abs=5 * float(draws.standard_error))
 
 
-@pytest.mark.parametrize(("kernel", "num_warmup"), [("Gibbs", 50), ("GibbsWithGradients", 300)])
+@pytest.mark.parametrize(
+    ("kernel", "num_warmup"),
+    [pytest.param("Gibbs", 50, marks=pytest.mark.once), ("GibbsWithGradients", 300)],
+)
 def test_chains_of_bits(host, kernel, num_warmup):
     # 2^10 states with two modes, all codes 0 and all codes 1, which exchange crosses between.
     states = np.array(list(itertools.product([0.0, 1.0], repeat=10)))

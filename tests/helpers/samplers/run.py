@@ -183,6 +183,7 @@ def test_warmup_tunes_step_size_and_scales(host, make, scale, rate):
     np.testing.assert_allclose(chains.state.scale, expected, rtol=0.1)
 
 
+@pytest.mark.once
 def test_chains_leave_steep_tails_in_warmup(host):
     # Draws of the base reach where the slope is 200, and E'' / E'' at the mode is 20.
     prior = host.ebm.EnergyBased(lambda x: x**4 - 2 * x, host.dist.Normal(0.0, 1.0))
@@ -191,6 +192,7 @@ def test_chains_leave_steep_tails_in_warmup(host):
     assert np.asarray(chains.samples).std() == pytest.approx(0.45027, rel=0.04)
 
 
+@pytest.mark.once
 def test_step_sizes_of_a_batch(host):
     target = host.dist.Normal(0.0, host.array([0.01, 1.0]))
     options = {"num_chains": 200, "num_samples": 10, "num_warmup": 300}
