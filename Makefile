@@ -11,8 +11,9 @@ PYTEST := $(BIN)/python -m pytest -q
 # Two frameworks on few cores: thread pools that wait for each other make every timing worse.
 ONE_THREAD = OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA)"
 
-# XLA's older emitters compile in half the time; small tests do little else.
-suites doctest: XLA = --xla_cpu_use_fusion_emitters=false $(ISA)
+# XLA's older emitters compile in half the time, in one piece in less; small tests do little else.
+suites doctest: XLA = --xla_cpu_use_fusion_emitters=false \
+	--xla_cpu_parallel_codegen_split_count=1 $(ISA)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint format test suites doctest isa demo tutorials pages benchmark

@@ -21,15 +21,17 @@ def _is_whole(_: type, dtype: Any) -> bool:
 def logsumexp(x: Any, axis: int = 0) -> Any:
     r"""Compute the logarithm of a sum of exponentials along one axis, which is summed out.
 
-    .. math:: \log \sum_i e^{x_i} = m + \log \sum_i e^{x_i - m}, \qquad m = \max_i x_i
+    .. math:: \log \sum_i e^{x_i} = m + \log \sum_i e^{x_i - m}, \qquad m = \lfloor \max_i x_i \rfloor
 
     Entries of minus infinity count as zero terms; a slice of them gives minus infinity.
     """
     xp = array_namespace(x)
     if (native := getattr(xp, "logsumexp", None)) is not None:  # Of torch, in half the time.
         return native(x, axis)
-    # The maximum only shifts the exponentials; where it is infinite, no shift is the safe one.
-    shift = xp.max(x, axis=axis, keepdims=True)
+    # A shift must have no derivative, and a floor has none: where a compiler rounds `x` otherwise
+    # in the maximum than beside it, no entry is the largest, and the derivative of the maximum NaN.
+    shift = xp.floor(xp.max(x, axis=axis, keepdims=True))
+    # Where the maximum is infinite, no shift is the safe one.
     shift = xp.where(xp.isfinite(shift), shift, xp.zeros_like(shift))
     total = xp.log(xp.sum(xp.exp(x - shift), axis=axis))
     return total + xp.squeeze(shift, axis=axis)

@@ -52,3 +52,11 @@ def test_effective_sample_size_of_a_linear_energy():
     """About M exp(-|w|^2) of M draws from a standard normal, for a slope w."""
     size = effective_sample_size(rng.normal(size=(1_000_000, 2)) @ np.array([0.6, 0.8]))
     assert size / 1e6 == pytest.approx(math.exp(-1.0), rel=0.01)
+
+
+def test_shift_of_a_log_sum_has_no_derivative():
+    """That of a maximum compares its entries, and is NaN where a compiler rounds them otherwise."""
+    jax = pytest.importorskip("jax")
+    derivative = jax.make_jaxpr(jax.grad(logsumexp))(jax.numpy.arange(3.0))
+    assert " exp " in str(derivative)
+    assert " eq " not in str(derivative)
