@@ -54,9 +54,16 @@ def test_effective_sample_size_of_a_linear_energy():
     assert size / 1e6 == pytest.approx(math.exp(-1.0), rel=0.01)
 
 
-def test_shift_of_a_log_sum_has_no_derivative():
+def test_shift_of_a_log_sum_has_no_derivative(monkeypatch):
     """That of a maximum compares its entries, and is NaN where a compiler rounds them otherwise."""
-    jax = pytest.importorskip("jax")
-    derivative = jax.make_jaxpr(jax.grad(logsumexp))(jax.numpy.arange(3.0))
-    assert " exp " in str(derivative)
-    assert " eq " not in str(derivative)
+    jax, true_maximum = pytest.importorskip("jax"), pytest.importorskip("jax.numpy").max
+
+    @jax.custom_jvp
+    def maximum(x):
+        return true_maximum(x, axis=0, keepdims=True)
+
+    maximum.defjvps(lambda tangent, result, x: math.nan * tangent[:1])
+    monkeypatch.setattr(jax.numpy, "max", lambda x, **_: maximum(x))
+    x = np.array([0.3, -1.0, 2.4], np.float32)
+    found = jax.grad(logsumexp)(jax.numpy.asarray(x))
+    np.testing.assert_allclose(found, special.softmax(x), rtol=1e-6)
