@@ -21,7 +21,7 @@ def _is_whole(_: type, dtype: Any) -> bool:
 def logsumexp(x: Any, axis: int = 0) -> Any:
     r"""Compute the logarithm of a sum of exponentials along one axis, which is summed out.
 
-    .. math:: \log \sum_i e^{x_i} = m + \log \sum_i e^{x_i - m}, \quad m = \lfloor \max_i x_i \rfloor
+    .. math:: \log \sum_i e^{x_i} = m + \log \sum_i e^{x_i - m}, \; m = \lfloor \max_i x_i \rfloor
 
     Entries of minus infinity count as zero terms; a slice of them gives minus infinity.
     """
