@@ -36,7 +36,7 @@ class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
         >>> import torch
         >>> from pyro_ebm.pyro.distributions.energy_based import EnergyBased
         >>> bowl = EnergyBased(lambda x: x.square().sum(-1), event_shape=(3,))
-        >>> ScoreMatching().loss(bowl, torch.ones(1, 3)).value  # |2 x|^2 / 2 - 2 D
+        >>> ScoreMatching().loss(bowl, torch.ones(1, 3)).value.detach()  # |2 x|^2 / 2 - 2 D
         tensor([0.])
     """
 
@@ -58,7 +58,7 @@ class SlicedScoreMatching(_BySecondDerivatives, core.SlicedScoreMatching):
         >>> import torch
         >>> from pyro_ebm.pyro.distributions.energy_based import EnergyBased
         >>> bowl = EnergyBased(lambda x: x.square().sum(-1), event_shape=(3,))
-        >>> SlicedScoreMatching(2).loss(bowl, torch.zeros(1, 3)).value  # No variance here.
+        >>> SlicedScoreMatching(2).loss(bowl, torch.zeros(1, 3)).value.detach()  # No variance here.
         tensor([-6.])
     """
 
