@@ -1,8 +1,8 @@
 import pytest
 from helpers import tutorials
 
-# JAX compiles each for half a minute: every second one here, all by `make tutorials`.
-TUTORIALS = tutorials.of_host("numpyro")[::2]
+# JAX compiles each for half a minute: every third one here, all by `make tutorials`.
+TUTORIALS = tutorials.of_host("numpyro")[::3]
 
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)

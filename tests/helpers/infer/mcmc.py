@@ -156,6 +156,7 @@ def exact_posterior():
     return law, categories, (law * (Y - BITS.sum(-1)) / 2).sum()
 
 
+@pytest.mark.once
 def test_gibbs_sampling_of_codes_and_numbers(host):
     sampler = host.ebm.Gibbs(host.ebm.MALA())
     options = {"num_samples": 400, "num_warmup": 80}
