@@ -1,7 +1,8 @@
 import pytest
 from helpers import tutorials
 
-# JAX compiles each for half a minute: every third one here, all by `make tutorials`.
+# JAX compiles each for half a minute: every third one here, the others with Pyro alone; all of them
+# by `make tutorials`.
 TUTORIALS = tutorials.of_host("numpyro")[::3]
 
 
