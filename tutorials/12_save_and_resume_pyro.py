@@ -151,4 +151,4 @@ print(f"acceptance without another warm-up: {float(more.statistics['acceptance_r
 
 # %% [markdown]
 # Processes that train together, with chains of their own, save one file each.
-# [many_devices_pyro.py](many_devices_pyro.py) trains one energy on many devices.
+# `many_devices_pyro.py` trains one energy on many devices.

@@ -29,6 +29,12 @@ def opening(path: Path) -> tuple[str, str]:
     return title.removeprefix("# ").strip(), " ".join(paragraph.split())
 
 
+def summary(path: Path) -> str:
+    """First line of a script's docstring, or of its first cell of text."""
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    return docstring.splitlines()[0] if docstring else opening(path)[1].split(". ")[0] + "."
+
+
 class _Found(SphinxDirective):
     """Base of the directives: Markdown from the files of a pattern."""
 
@@ -69,9 +75,8 @@ class Scripts(_Found):
     def lines(self, found: dict[str, dict[str, Path]]) -> list[str]:
         lines = []
         for name, files in found.items():
-            docstring = ast.get_docstring(ast.parse(next(iter(files.values())).read_text())) or ""
             links = self.links("download", files, ".py")
-            lines += [f"* {name} ({links}): {docstring.splitlines()[0]}"]
+            lines += [f"* {name} ({links}): {summary(next(iter(files.values())))}"]
         return lines
 
 
