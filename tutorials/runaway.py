@@ -18,10 +18,10 @@ from torch import nn
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm import datasets, plots
+from pyro_ebm._colors import BLUE, VERMILLION
 
 NUM_STEPS, LIMITS = 500, ((-4.5, 4.5), (-3.0, 3.5))
 BASE = dist.Normal(torch.zeros(2), 2.0).to_event(1)
-BLUE, VERMILLION = "#0072B2", "#D55E00"
 
 
 def make_energy():

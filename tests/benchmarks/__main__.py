@@ -66,6 +66,8 @@ def main():
         results["versions"].update(found["versions"])
         for part in ("rows", "growth"):
             results[part] += found[part]
+    if not results["rows"]:
+        raise SystemExit(f"Expected TASKS to match a task, got {harness.TASKS.pattern!r}.")
     results["about"]["load_average_at_the_end"] = os.getloadavg()[0]
     print(harness.table(results))
     OUTPUT.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,9 @@ def in_svi(size, objective, x, base=None):
             shape = None if base else x.shape[1:]
             numpyro.sample("x", ebm.EnergyBased(energy, base, event_shape=shape), obs=x)
 
-    return updates_of(SVI(model, lambda x: None, ADAM, ebm.EnergyELBO(objective)), x)
+    # Without a base there is no log-normalizer to report.
+    loss = ebm.EnergyELBO(objective, **({} if base else {"num_normalizer_samples": 0}))
+    return updates_of(SVI(model, lambda x: None, ADAM, loss), x)
 
 
 def loss_jobs(size):

@@ -34,7 +34,7 @@ import pyro_ebm.pyro as ebm
 PACKAGES = "torch", "pyro-ppl", "ebmkit", "torchebm"
 
 # The compiler imports deprecated parts of torch.
-warnings.filterwarnings("ignore")
+warnings.filterwarnings("ignore", category=DeprecationWarning)
 torch.set_default_device(DEVICE)
 numbers = count()
 
@@ -137,7 +137,9 @@ def in_svi(size, objective, x, base=None, options=None, **parts):
             ebm.attach(site, **attached)
 
     adam = pyro.optim.Adam({"lr": at.LEARNING_RATE, **(options or {})})
-    svi = SVI(model, guide, adam, ebm.EnergyELBO(objective))
+    # Without a base there is no log-normalizer to report.
+    loss = ebm.EnergyELBO(objective, **({} if base else {"num_normalizer_samples": 0}))
+    svi = SVI(model, guide, adam, loss)
     return lambda: svi.step(x)
 
 
