@@ -5,7 +5,7 @@ from typing import Any
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
 from pyro_ebm.core.objectives.negatives import draw_from_base, evaluate_energies, weight_metrics
 from pyro_ebm.core.objectives.settings import convert_fields
 
@@ -46,7 +46,8 @@ class MaximumLikelihood(Objective):
         energies = evaluate_energies(distribution, self._constant(value), draws)
         loss = maximum_likelihood(energies.positive, energies.negative, log_density)
         weights = weight_metrics(-self._constant(energies.negative_energy))
-        return Loss(loss, {**energies.metrics(self._constant), **weights})
+        metrics = {**energies.metrics(self._constant), **weights}
+        return EvaluatedLoss(loss, metrics, energies.positive)
 
     def _draw(self, base: Any, *rng_key: Any) -> tuple[Any, Any]:
         """Draws of the base with their log-densities, as constants."""

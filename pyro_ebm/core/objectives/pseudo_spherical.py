@@ -13,7 +13,7 @@ from pyro_ebm.core.numerics import (
     log_positive,
     logsumexp,
 )
-from pyro_ebm.core.objectives.loss import Loss, Metrics
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Metrics
 from pyro_ebm.core.objectives.negatives import (
     Negatives,
     acceptance_metrics,
@@ -92,9 +92,8 @@ class PseudoSpherical(Negatives):
         loss = weights.value + loss - self._constant(loss)
         loss = loss + self.energy_penalty * energies.mean_square
         sizes = pseudo_spherical_metrics(self.gamma, *potentials)
-        return Loss(
-            loss, {**energies.metrics(self._constant), **sizes, **acceptance_metrics(draws)}
-        )
+        metrics = {**energies.metrics(self._constant), **sizes, **acceptance_metrics(draws)}
+        return EvaluatedLoss(loss, metrics, energies.positive)
 
 
 class PseudoSphericalWeights(NamedTuple):

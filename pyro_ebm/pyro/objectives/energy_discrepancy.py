@@ -41,15 +41,17 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
             return self._exact_loss(target.potential(neighbors(target, x)), target)
         kernels = [kernel_on(kernel, target.columns) for kernel in kernels]
         if len(self._chunks()) > 1:
-            return self._in_chunks(distribution, x, kernels)
-        rows = with_copies(x, kernels, self.num_samples)
-        potential = target.potential(rows)
-        loss = self._loss(potential, len(kernels))
+            positive, loss = self._in_chunks(distribution, x, kernels)
+        else:
+            potential = target.potential(with_copies(x, kernels, self.num_samples))
+            positive, loss = potential[0], self._loss(potential, len(kernels))
         # Potentials of positions are those of values where one is the other.
-        return EvaluatedLoss(*loss, potential[0] if target.is_unconstrained else None)
+        return EvaluatedLoss(*loss, positive if target.is_unconstrained else None)
 
-    def _in_chunks(self, distribution: EnergyBased, x: Tensor, kernels: Sequence[Any]) -> Loss:
-        """Loss by chunks of copies, which the backward pass draws and evaluates again."""
+    def _in_chunks(
+        self, distribution: EnergyBased, x: Tensor, kernels: Sequence[Any]
+    ) -> tuple[Tensor, Loss]:
+        """Potentials of values, and the loss by chunks of copies, drawn again for gradients."""
         sizes, evaluate = self._chunks(), partial(checkpoint, use_reentrant=False)
         positive = Target.of_any(distribution).potential(x)
         with torch.no_grad():
@@ -61,7 +63,7 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         ]
         minima, negative = zip(*chunks, strict=True)
         minima = torch.stack(minima).unflatten(0, (len(kernels), len(sizes)))
-        return self._loss_of_chunks(positive, minima, torch.cat(negative))
+        return positive, self._loss_of_chunks(positive, minima, torch.cat(negative))
 
 
 def _evaluate_chunk(

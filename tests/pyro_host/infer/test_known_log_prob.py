@@ -27,6 +27,13 @@ def critic_guide(x):
 # Objective, guide, and calls of the energy in a step, without those for the log-density.
 CASES = {
     "energy discrepancy": (ebm.EnergyDiscrepancy(variance=0.5, num_samples=3), empty_guide, 1),
+    "in chunks": (
+        ebm.EnergyDiscrepancy(variance=0.5, num_samples=3, chunk_size=2),
+        empty_guide,
+        5,
+    ),
+    "maximum likelihood": (ebm.MaximumLikelihood(num_samples=4), empty_guide, 1),
+    "pseudo-spherical": (ebm.PseudoSpherical(0.5, **SHORT), empty_guide, 3),
     "contrastive divergence": (ebm.ContrastiveDivergence(**SHORT), empty_guide, 3),
     "KALE": (ebm.KALE(num_samples=5), empty_guide, 1),
     "KALE with penalty": (ebm.KALE(num_samples=5, gradient_penalty=0.1), empty_guide, 2),
