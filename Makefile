@@ -39,8 +39,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up .venv (the first time takes some minutes)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq -c constraints.txt pip
-	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt \
-		--build-constraint constraints.txt -e '.[all]' --group dev
+	@$(BIN)/python -m pip install -qq -c constraints.txt --build-constraint constraints.txt \
+		-e '.[all]' --group dev
 	@touch $@
 
 lint: $(STAMP)

@@ -25,7 +25,6 @@ def groups(host):
     return model
 
 
-@pytest.mark.once
 def test_posterior_of_groups(host):
     """By the host's NUTS, without a complaint."""
     model = groups(host)

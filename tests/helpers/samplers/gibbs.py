@@ -68,7 +68,6 @@ def test_exact_draws_stay_exact(host, kernel, cooling):
         assert p_value(frequencies(moved), law) < 1e-4
 
 
-@pytest.mark.once
 def test_chains_and_populations_find_the_law(host):
     law, model = np.exp(-ENERGIES), codes(host, kinds=KINDS)
     chains = host.run_chains(

@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 from helpers.compilations import counted_compilations
 from helpers.evidence.log_normalizer import *  # noqa: F403
-from helpers.evidence.log_normalizer import network
+from helpers.evidence.log_normalizer import NETWORK, network
 from jax import random
 
 import pyro_ebm.numpyro as ebm
@@ -23,6 +23,22 @@ def test_new_parameters_compile_nothing_again(host):
             ebm.log_normalizer(KEY, network(host, factor=factor), **options)
         compilations.append(len(compiled))
     assert compilations[0] > compilations[1] == 0
+
+
+def test_network_over_many_runs(host):
+    # In 576 runs of 12 seeds 69 effective samples or more: far from the 10 that trigger a warning,
+    # on any processor.
+    options = {"num_samples": 300, "num_temperatures": 160, "num_moves": 40}
+    # The elements of a batch are runs of their own.
+    runs = ebm.log_normalizer(KEY, network(host, (48,)), **options)
+    assert runs.effective_sample_size.min() > 30
+    assert (runs.lower < NETWORK).sum() >= 45
+    assert (runs.upper > NETWORK).sum() >= 45
+    # The errors of both directions are added up, which is too much for these chains: 0.7 expected.
+    scores = (runs.estimate - NETWORK) / runs.standard_error
+    assert 0.5 < (scores**2).mean() ** 0.5 < 1.0
+    assert jnp.median(runs.upper - runs.lower) < 0.4
+    assert (runs.estimate[1:] != runs.estimate[:-1]).all()
 
 
 @pytest.mark.parametrize("method", ["importance", "annealed"])
