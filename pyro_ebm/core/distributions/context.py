@@ -68,6 +68,8 @@ def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shap
     def spread(x: Any, event_shape: Shape) -> Any:
         # Not -1: a batch of no values has no shape to infer it from.
         flat = (prod(shape), *event_shape)
+        if x.shape == flat:  # Not even a view, which has a backward pass.
+            return x
         return xp.reshape(xp.broadcast_to(x, (*shape, *event_shape)), flat)
 
     def spread_context(leaf: Any) -> Any:
@@ -147,4 +149,6 @@ def evaluate_both(
 
 def _call(function: Callable[..., Any], rows: tuple[Any, ...], batch_shape: Shape) -> Any:
     results = check_energies(function(*rows), rows[0])
+    if results.shape == batch_shape:
+        return results
     return array_namespace(results).reshape(results, batch_shape)

@@ -19,7 +19,7 @@ from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.smc import take_rows
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
-_PILOT_TEMPERATURES, _PILOT_POWER = 200, 4
+_LARGEST_PILOT, _PILOT_POWER = 200, 4
 # Share of the temperatures that is spread evenly whatever the pilot run measured.
 _EVEN_SHARE = 0.1
 # Paths are resampled where a smaller share of them is effective.
@@ -68,9 +68,14 @@ class Schedule(NamedTuple):
         return Schedule(*(array_namespace(part).flip(part, axis=0) for part in self))
 
 
-def pilot_inverse_temperatures() -> list[float]:
-    r"""Return :math:`\beta_j = (j / 200)^4`: dense where a base far from the target needs it."""
-    return [(j / _PILOT_TEMPERATURES) ** _PILOT_POWER for j in range(_PILOT_TEMPERATURES + 1)]
+def pilot_inverse_temperatures(num_temperatures: int) -> list[float]:
+    r"""Return :math:`\beta_j = (j / J)^4`: dense where a base far from the target needs it.
+
+    J is twice the number of temperatures of the run, so that short runs have short pilots, and
+    200 at most.
+    """
+    num = min(2 * num_temperatures, _LARGEST_PILOT)
+    return [(j / num) ** _PILOT_POWER for j in range(num + 1)]
 
 
 def equidistant_schedule(

@@ -42,7 +42,7 @@ class LogNormalizerSettings:
     the distribution; the moves separate copies of the same draw. Choose as many moves as the chains
     need to forget their start, or provide exact ``draws``. Cost with MALA, in gradients:
     ``2 * num_temperatures + 1`` for each forward and each reverse path, ``num_moves`` for each
-    sample, 40,000 for the pilot run.
+    sample, 400 for each temperature, and 40,000 at most, for the pilot run.
 
     *Quadrature on a grid*, in one to three dimensions of unconstrained space and with or without a
     base, refines until the bounds are 0.001 nats apart or the grid has two million points.

@@ -89,7 +89,7 @@ def langevin_move(
     noise: Any,
     step_size: Any,
     *,
-    scale: Any = 1.0,
+    scale: Any = None,
     temperature: Any = 1.0,
 ) -> Any:
     r"""Make an Euler step of overdamped Langevin dynamics.
@@ -101,6 +101,8 @@ def langevin_move(
           (Roberts and Tweedie, 1996)
     """
     spread = (2.0 * step_size * temperature) ** 0.5
+    if scale is None:
+        return position + (spread * noise - step_size * gradient)
     return position + scale * (spread * noise - step_size * scale * gradient)
 
 
@@ -206,9 +208,8 @@ def unadjusted_info(potential: Any, gradient: Any) -> TransitionInfo:
 
 def is_finite(gradient: Any, num_chain_dims: int) -> Any:
     """Find the chains whose gradient is finite in every coordinate."""
-    xp = array_namespace(gradient)
-    finite, event_axes = xp.isfinite(gradient), tuple(range(num_chain_dims, gradient.ndim))
-    return xp.all(finite, axis=event_axes) if event_axes else finite
+    # Their sum is, up to overflow of it, and needs a test for each chain alone.
+    return array_namespace(gradient).isfinite(_sum_event(gradient, num_chain_dims))
 
 
 def _sum_event(x: Any, num_chain_dims: int) -> Any:

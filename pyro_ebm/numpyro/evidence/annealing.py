@@ -18,7 +18,7 @@ def schedule_from_pilot(
     rng_key: Array, sampler: Sampler, path: core.Path, position: Array, num_temperatures: int
 ) -> core.Schedule:
     dtype = as_real(position[:1]).dtype
-    inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(), dtype)
+    inverse_temperatures = jnp.asarray(core.pilot_inverse_temperatures(num_temperatures), dtype)
     shares = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=dtype)
     measured = _pilot_run(rng_key, sampler, path, inverse_temperatures, position, resamples=True)
     return _equidistant_schedule(shares, inverse_temperatures, *measured)

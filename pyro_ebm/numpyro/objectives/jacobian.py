@@ -69,7 +69,19 @@ def jacobian(generator: Function, z: Array) -> Array:
     def column(direction: Array) -> Array:
         return jax.jvp(generator, (z,), (jnp.broadcast_to(direction, z.shape),))[1]
 
-    return jax.vmap(column, out_axes=-1)(jnp.eye(num_latent, dtype=z.dtype))
+    return jnp.moveaxis(for_each(column, jnp.eye(num_latent, dtype=z.dtype)), 0, -1)
+
+
+def for_each(function: Function, vectors: Array) -> Array:
+    """Apply a linear function to vectors one by one, eight in a piece of compiled code.
+
+    Under ``vmap`` the products of a batch of rows with several vectors each, and the gradients of
+    these products, are up to eight times slower on a processor.
+    """
+    _, products = lax.scan(
+        lambda _, vector: (None, function(vector)), None, vectors, unroll=min(8, len(vectors))
+    )
+    return products
 
 
 def _stochastic(

@@ -10,6 +10,7 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.objectives import score_matching as core
 from pyro_ebm.core.objectives.loss import Loss, Objective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.objectives.jacobian import for_each
 from pyro_ebm.numpyro.samplers.target import Potential, Target, value_and_gradient
 
 
@@ -109,8 +110,8 @@ def _fixed_signs(shape: tuple[int, ...], like: Array) -> Array:
 def _hessian_products(potential: Potential, x: Array, directions: Array) -> tuple[Array, Array]:
     """Gradient at ``x`` and Hessian times each direction, by forward over reverse.
 
-    The energy is called once: vmap goes over the linear part alone.
+    The energy is called once, and its linear part for each direction.
     """
     gradient_of = jax.grad(lambda x: potential(x).sum())
     gradient, times_hessian = jax.linearize(gradient_of, x)
-    return gradient, jax.vmap(times_hessian)(directions)
+    return gradient, for_each(times_hessian, directions)

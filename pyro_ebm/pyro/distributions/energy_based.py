@@ -255,7 +255,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             return self._broadcast(new._potential(self.energy, value))
 
     def _broadcast(self, potential: Tensor) -> Tensor:
-        return potential.expand(broadcast_shape(potential.shape, self.batch_shape))
+        shape = broadcast_shape(potential.shape, self.batch_shape)
+        return potential if potential.shape == shape else potential.expand(shape)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Raise: Pyro calls this on guide sites only."""

@@ -13,7 +13,7 @@ def schedule_from_pilot(
     sampler: Sampler, path: core.Path, position: Tensor, num_temperatures: int
 ) -> core.Schedule:
     real = as_real(position[:1])
-    inverse_temperatures = real.new_tensor(core.pilot_inverse_temperatures())
+    inverse_temperatures = real.new_tensor(core.pilot_inverse_temperatures(num_temperatures))
     shares = torch.linspace(0.0, 1.0, num_temperatures + 1).to(real)
     measured = pilot_run(sampler, path, inverse_temperatures, position, resamples=True)
     return core.equidistant_schedule(shares, inverse_temperatures, *measured)

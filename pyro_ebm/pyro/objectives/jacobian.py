@@ -4,8 +4,8 @@ Gradients are those of a product u J in reverse mode, and a product J v, always 
 derivative of u J in u. torch's forward mode gives the same J v; but (as of 2.13) the gradients of
 either kind of J v are silently wrong where a generator has a LayerNorm or InstanceNorm (pytorch
 issues 196700 and 196699), and the first use of forward mode takes seconds and warns. Products of
-one row with many vectors run on copies of it: under ``vmap`` the backward pass of some
-normalization layers fails.
+one row with many vectors run one after another, or on copies of it: under ``vmap`` the backward
+pass of some normalization layers fails.
 """
 
 from collections.abc import Callable
@@ -145,9 +145,9 @@ def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
 
 def _rows(generator: Function, z: Tensor, num_data: int) -> Tensor:
     """Jacobians by their rows, with gradients."""
-    pull: Any = torch.func.vjp(generator, z.repeat(num_data, 1))[1]
-    units = torch.eye(num_data, dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
-    return pull(units)[0].reshape(num_data, *z.shape).movedim(0, 1)
+    pull: Any = torch.func.vjp(generator, z)[1]
+    units = torch.eye(num_data, dtype=z.dtype, device=z.device)
+    return torch.stack([pull(unit.expand(len(z), -1))[0] for unit in units], 1)
 
 
 def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Score matching with Pyro: exact, sliced and denoising."""
 
 import math
+from typing import Any
 
 import torch
 from pyro.distributions.util import broadcast_shape
@@ -27,7 +28,7 @@ class _BySecondDerivatives(Objective):
 
 
 class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
-    """Exact score matching; one call of the energy on D copies of each value.
+    """Exact score matching; one call of the energy, and D products with its Hessian.
 
     The first step raises for energies with LayerNorm or InstanceNorm: torch has their third
     derivatives wrong. See :class:`pyro_ebm.core.objectives.score_matching.ScoreMatching`.
@@ -49,7 +50,7 @@ class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
 
 
 class SlicedScoreMatching(_BySecondDerivatives, core.SlicedScoreMatching):
-    """Sliced score matching; one call of the energy on K copies of each value.
+    """Sliced score matching; one call of the energy, and K products with its Hessian.
 
     The same layers are refused as by exact score matching.
     See :class:`pyro_ebm.core.objectives.score_matching.SlicedScoreMatching`.
@@ -122,35 +123,27 @@ def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tu
     """Gradient at ``x`` and Hessian times each direction, in one call of the energy.
 
     By reverse over reverse: torch has no forward derivative of the reverse one for some operations
-    (norm, glu), and a wrong one for the determinant. On copies of the rows, because vmap over
-    directions has faults too (group norm) and demands more of a module than a larger batch does.
+    (norm, glu), and a wrong one for the determinant. One direction after another: on copies of the
+    rows each direction costs a call of the energy too, and vmap over directions has faults (group
+    norm).
     """
     if peek_interpreter_stack() is not None:
-        return _nested_products(potential, x, directions)
+        nested: Any = torch.func.vjp(lambda rows: _gradient(potential, rows), x)
+        gradient, pull = nested
+        return gradient, torch.stack([pull(vector)[0] for vector in directions])
     with torch.enable_grad():
-        inside = Position.of(x.expand(directions.shape))
+        inside = Position.of(x)
         gradient = _derivative(potential(inside), inside)
-        products = _derivative(gradient * directions, inside)
+        products = torch.stack([_derivative(gradient * vector, inside) for vector in directions])
     if torch.is_grad_enabled():
-        return gradient[0], products
-    return gradient[0].detach(), products.detach()
+        return gradient, products
+    return gradient.detach(), products.detach()
 
 
 def _derivative(result: Tensor, inside: Tensor) -> Tensor:
     if not result.requires_grad:
         return torch.zeros_like(inside)
     return torch.autograd.grad(result.sum(), inside, create_graph=True, materialize_grads=True)[0]
-
-
-def _nested_products(potential: Potential, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Do the same inside of a transform of ``torch.func``, which allows no other way."""
-
-    def slope(rows: Tensor) -> tuple[Tensor, Tensor]:
-        gradient = _gradient(potential, rows)
-        return (gradient * directions).sum(), gradient
-
-    products, gradient = torch.func.grad(slope, has_aux=True)(x.expand(directions.shape))
-    return gradient[0], products
 
 
 def _fixed_signs(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class Langevin(settings.Langevin):
         temperature = self.temperature
         if callable(temperature):
             temperature = torch.as_tensor(temperature(index)).to(position)
-        return self.noise_scale * torch.randn_like(position), temperature
+        noise = torch.randn_like(position)
+        return noise if self.noise_scale == 1 else self.noise_scale * noise, temperature
 
 
 @compilable

@@ -14,7 +14,7 @@ from pyro_ebm.core.evidence.annealing import (
     tune_log_step_size,
 )
 
-PILOT = np.array(pilot_inverse_temperatures())
+PILOT = np.array(pilot_inverse_temperatures(100))
 
 
 def distances(precision):

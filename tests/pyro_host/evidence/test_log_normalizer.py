@@ -74,7 +74,7 @@ def test_cost():
     distribution = ebm.EnergyBased(energy, normal())
     options = {"num_samples": 50, "num_temperatures": 7, "num_moves": 11}
     ebm.log_normalizer(distribution, **options)
-    pilot, there_and_back, draws = 100 * (1 + 2 * 200), 2 * 50 * (1 + 2 * 7), 50 * (1 + 11)
+    pilot, there_and_back, draws = 100 * (1 + 2 * 14), 2 * 50 * (1 + 2 * 7), 50 * (1 + 11)
     look = 100 + 50  # at the starts, without a gradient
     assert sum(calls) == look + pilot + there_and_back + draws
     calls.clear()
