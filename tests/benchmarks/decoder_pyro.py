@@ -13,12 +13,12 @@ import pyro_ebm.pyro as ebm
 
 
 def digits_job():
-    x = array(at.values(at.NUM_IMAGES, at.NUM_PIXELS))
+    x = array(at.images())
     columns = {
         BY_HAND: lambda: _digits_by_hand(x, *_digit_networks()),
-        "Pyro, normal prior": lambda: _digits_in_svi(x, is_normal=True),
-        IN_SVI: lambda: _digits_in_svi(x),
-        FUSED: lambda: _digits_in_svi(x, fused=True),
+        "Pyro, normal prior": lambda: digits_in_svi(x, is_normal=True),
+        IN_SVI: lambda: digits_in_svi(x),
+        FUSED: lambda: digits_in_svi(x, fused=True),
     }
     return Job("a training step", "SVI.step of a variational decoder", "16-128-128-1", columns)
 
@@ -46,7 +46,7 @@ def _detached(module):
     return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
-def _digits_in_svi(x, *, is_normal=False, **options):
+def digits_in_svi(x, *, is_normal=False, num_particles=1, **options):
     encoder, decoder, energy = _digit_networks()
     number = next(numbers)
 
@@ -65,7 +65,8 @@ def _digits_in_svi(x, *, is_normal=False, **options):
         with pyro.plate("images", len(x)):
             pyro.sample("z", dist.Normal(mean, log_scale.exp()).to_event(1))
 
-    elbo = Trace_ELBO()
+    several = {"vectorize_particles": True, "max_plate_nesting": 1} if num_particles > 1 else {}
+    elbo = Trace_ELBO(num_particles, **several)
     objective = ebm.EnergyDiscrepancy(variance=at.VARIANCE, num_samples=16)
     loss = elbo if is_normal else ebm.EnergyELBO(objective, elbo)
     svi = SVI(model, guide, pyro.optim.Adam({"lr": at.LEARNING_RATE, **options}), loss)

@@ -111,6 +111,13 @@ def denoising_score_matching(key, energy, x):
     return ((slope - noise / 0.1) ** 2).sum(-1).mean() / 2
 
 
+def exact_score_matching(key, energy, x):
+    slope_of, units = partial(gradient, energy), jnp.eye(x.shape[1])
+    along = [jax.jvp(slope_of, (x,), (jnp.broadcast_to(unit, x.shape),)) for unit in units]
+    trace = sum(product[:, i] for i, (_, product) in enumerate(along))
+    return ((along[0][0] ** 2).sum(-1) / 2 - trace).mean()
+
+
 def kale(key, energy, x):
     energies = energy(jnp.concatenate([x, random.normal(key, (1000, x.shape[1]))]))
     partition = jax.nn.logsumexp(-energies[len(x) :]) - math.log(1000)
@@ -130,6 +137,8 @@ def tasks(size):
         )
     cd = ebm.ContrastiveDivergence(sampler=ula, num_steps=10)
     yield "CD-10", contrastive_divergence, cd, None
+    if size is SMALL:
+        yield "score matching, exact", exact_score_matching, ebm.ScoreMatching(), None
     yield "score matching, sliced", sliced_score_matching, ebm.SlicedScoreMatching(), None
     denoising = ebm.DenoisingScoreMatching(0.01)
     yield "score matching, denoising", denoising_score_matching, denoising, None
@@ -212,11 +221,11 @@ def loss_jobs(size):
 
 
 def digits_job():
-    x = jnp.asarray(at.values(at.NUM_IMAGES, at.NUM_PIXELS))
+    x = jnp.asarray(at.images())
     columns = {
         BY_HAND: lambda: trainer(partial(_digits_by_hand, x), _digit_networks()),
-        "NumPyro, normal prior": lambda: _digits_in_svi(x, is_normal=True),
-        IN_SVI: lambda: _digits_in_svi(x),
+        "NumPyro, normal prior": lambda: digits_in_svi(x, is_normal=True),
+        IN_SVI: lambda: digits_in_svi(x),
     }
     return Job("a training step", "SVI.update of a variational decoder", "16-128-128-1", columns)
 
@@ -238,7 +247,7 @@ def _digits_by_hand(x, key, networks):
     return (log_q - log_p + frozen).sum() + len(x) * prior
 
 
-def _digits_in_svi(x, *, is_normal=False):
+def digits_in_svi(x, *, is_normal=False, num_particles=1):
     networks = _digit_networks()
 
     def model(x):
@@ -256,5 +265,6 @@ def _digits_in_svi(x, *, is_normal=False):
             numpyro.sample("z", dist.Normal(mean, jnp.exp(log_scale)).to_event(1))
 
     objective = ebm.EnergyDiscrepancy(variance=at.VARIANCE, num_samples=16)
-    loss = Trace_ELBO() if is_normal else ebm.EnergyELBO(objective)
+    elbo = Trace_ELBO(num_particles)
+    loss = elbo if is_normal else ebm.EnergyELBO(objective, elbo)
     return updates_of(SVI(model, guide, ADAM, loss), x)

@@ -13,6 +13,7 @@ import torch
 import torchebm.core
 import torchebm.losses
 import torchebm.samplers
+from games_by_hand import GAMES
 from harness import (
     BY_HAND,
     DEVICE,
@@ -110,6 +111,12 @@ def trainer(loss, parameters):
 def by_hand(size, loss, x):
     energy = Energy(size.num_dims, size.width)
     return trainer(partial(loss, energy, x), energy.parameters())
+
+
+def game_by_hand(size, loss, other, x):
+    energy, other = Energy(size.num_dims, size.width), other()
+    other = getattr(other, "generator", other)
+    return trainer(partial(loss, energy, other, x), [*energy.parameters(), *other.parameters()])
 
 
 def ours_alone(size, objective, x, base=None, **parts):
@@ -222,6 +229,9 @@ def loss_jobs(size):
         columns = {}
         if name in LOSSES:
             columns[BY_HAND] = partial(by_hand, size, LOSSES[name], x)
+        if name in GAMES:
+            other = parts.get("critic") or parts["generator"]
+            columns[BY_HAND] = partial(game_by_hand, size, GAMES[name], other, x)
         if "chains" not in parts:  # They live in the parameter store.
             columns[OURS] = partial(ours_alone, size, objective, x, **parts)
         columns[IN_SVI] = partial(in_svi, size, objective, x, **parts)

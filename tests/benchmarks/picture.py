@@ -22,8 +22,8 @@ STYLES = {
     OURS: ("#0072B2", "o"),
     IN_SVI: ("#56B4E9", "s"),
     FUSED: ("#CC79A7", "P"),
-    RUN_CHAINS: ("#56B4E9", "s"),
-    COMPILED: ("#CC79A7", "P"),
+    RUN_CHAINS: ("#F0E442", "X"),
+    COMPILED: ("#000000", "*"),
     EBMKIT: ("#D55E00", "^"),
     TORCHEBM: ("#E69F00", "v"),
     BLACKJAX: ("#009E73", "D"),
@@ -35,7 +35,7 @@ def draw(results, path):
     hosts = list(dict.fromkeys(row["host"] for row in results["rows"]))
     heights = [sum(row["host"] == host for row in results["rows"]) for host in hosts]
     growths = _panels(results["growth"])
-    figure = plt.figure(figsize=(13, 0.24 * sum(heights) + 6.5), layout="constrained")
+    figure = plt.figure(figsize=(14, 0.24 * sum(heights) + 6.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(0.24 * sum(heights) + 1, 5.5))
     axes = above.subplots(len(hosts), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, host in zip(axes, hosts, strict=True):
@@ -81,9 +81,13 @@ def _ratios(ax, rows, host, results):
 def _panels(growth):
     panels = {}
     for it in growth:
-        title = f"{it['host']}: {it['task']}"
-        panels.setdefault(f"{title}\nby {it['axis']}", []).append(it)
+        title = it["task"].replace(" of a decoder", "")
+        panels.setdefault(f"{it['host']}\n{title}\nby {it['axis']}", []).append(it)
     return panels
+
+
+def _short(size):
+    return f"{size // 1000}k" if size >= 10_000 else str(size)
 
 
 def _growth(axes, title, lines):
@@ -95,11 +99,11 @@ def _growth(axes, title, lines):
             ax.plot(sizes, numbers, marker=marker, color=color, label=line["column"], markersize=4)
             ax.set_xscale("log")
             ax.set_yscale("log")
-            ax.set_xticks(sizes, [str(size) for size in sizes])
+            ax.set_xticks(sizes[::2], [_short(size) for size in sizes[::2]])
             ax.xaxis.minorticks_off()
             ax.tick_params(labelsize=7, which="both")
             ax.grid(color="0.9")
-    axes[0].set_title(title, fontsize=8)
+    axes[0].set_title(title, fontsize=7)
     axes[0].set_ylabel("wall time, ms", fontsize=7)
     axes[1].set_ylabel("peak memory, MiB", fontsize=7)
     axes[1].set_xlabel(lines[0]["axis"], fontsize=7)

@@ -43,5 +43,22 @@ def values(num_rows, num_dims):
     return np.random.default_rng(1).normal(size=(num_rows, num_dims)).astype(np.float32)
 
 
+def images():
+    return values(NUM_IMAGES, NUM_PIXELS)
+
+
 def bits(num_rows, num_dims):
     return np.random.default_rng(1).integers(0, 2, (num_rows, num_dims)).astype(np.float32)
+
+
+def growths_of_discrepancy():
+    """Axes of growth: sizes, and the number of negatives, batch and dimension there."""
+    few = 3 if QUICK else None
+    yield "batch", (256, 1024, 4096, 16384, 32768)[:few], lambda n: (4, n, 16)
+    yield "negatives", (1, 4, 16, 64, 256)[:few], lambda n: (n, 256, 64)
+    yield "dimension", (2, 32, 256, 1024)[:few], lambda n: (16, 256, n)
+
+
+CHAINS = (10, 100, 1000) if QUICK else (10, 100, 1000, 10_000, 100_000)
+CONTEXTS = (256, 1024, 4096) if QUICK else (256, 1024, 4096, 16384, 32768)
+PARTICLES = (1, 4, 16) if QUICK else (1, 4, 16, 64)

@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 import problems as at
-from harness import BLACKJAX, BY_HAND, OURS, QUICK, RUN_CHAINS, Growth, Job
+from harness import BLACKJAX, BY_HAND, IN_SVI, OURS, QUICK, RUN_CHAINS, Growth, Job
 from jax import lax, random
 from jobs_numpyro import (
     KEY,
     Energy,
+    digits_in_svi,
     digits_job,
     langevin,
     loss_jobs,
     normal,
     ours_alone,
+    trainer,
     waits,
 )
 from problems import LARGE, SMALL, Size
@@ -146,19 +148,29 @@ def growths():
         start = jnp.asarray(at.values(number, 2))
         return _scan(ebm.MALA(at.LANGEVIN_STEP), Energy(2, 128), start, 20)
 
-    few = 3 if QUICK else 4
+    def step_given_contexts(number):
+        """A value for each context."""
+        context, x = (jnp.asarray(at.values(number, d)) for d in (4, 16))
+        objective = ebm.EnergyDiscrepancy(variance=at.VARIANCE, num_samples=4)
+
+        def loss(key, energy):
+            of_both = lambda x, context: energy(jnp.concatenate([x, context], -1))  # noqa: E731
+            prior = ebm.EnergyBased(of_both, normal(16), context=context)
+            return objective.loss(key, prior, x).value.mean()
+
+        return trainer(loss, Energy(16 + 4, 128))
+
     chunked = partial(step, chunk_size=4)
-    for axis, sizes, at_size in (
-        ("batch", (256, 1024, 4096, 16384), lambda n: (4, n, 16)),
-        ("negatives", (4, 16, 64, 256), lambda n: (n, 256, 64)),
-        ("dimension", (4, 32, 256, 2048), lambda n: (16, 256, n)),
-    ):
+    for axis, sizes, at_size in at.growths_of_discrepancy():
         for column, make in ((OURS, step), (f"{OURS}, chunk_size=4", chunked)):
             if axis == "batch" and make is chunked:
                 continue
             run = lambda n, make=make, at_size=at_size: make(*at_size(n))  # noqa: E731
-            yield Growth("energy discrepancy", axis, column, sizes[:few], run)
-    yield Growth("20 MALA steps", "chains", OURS, (64, 512, 4096, 32768)[:few], chains)
+            yield Growth("energy discrepancy", axis, column, sizes, run)
+    yield Growth("energy discrepancy", "contexts", OURS, at.CONTEXTS, step_given_contexts)
+    yield Growth("20 MALA steps", "chains", OURS, at.CHAINS, chains)
+    particles = lambda n: digits_in_svi(jnp.asarray(at.images()), num_particles=n)  # noqa: E731
+    yield Growth("SVI.update of a decoder", "particles", IN_SVI, at.PARTICLES, particles)
 
 
 def all_jobs():

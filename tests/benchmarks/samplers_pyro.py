@@ -8,12 +8,13 @@ import problems as at
 import pyro.distributions as dist
 import torch
 import torchebm.samplers
-from decoder_pyro import digits_job
+from decoder_pyro import digits_in_svi, digits_job
 from harness import (
     BY_HAND,
     COMPILED,
     COMPILED_BY_HAND,
     EBMKIT,
+    IN_SVI,
     OURS,
     QUICK,
     TORCHEBM,
@@ -28,6 +29,7 @@ from jobs_pyro import (
     normal,
     of_ebmkit,
     ours_alone,
+    trainer,
 )
 from losses_by_hand import langevin
 from problems import LARGE, SMALL, Size
@@ -171,19 +173,31 @@ def _two_modes():
 
 
 def growths():
-    few, chunked = 3 if QUICK else 4, partial(_step, chunk_size=4)
+    chunked = partial(_step, chunk_size=4)
     columns = {OURS: _step, f"{OURS}, chunk_size=4": chunked, EBMKIT: _step_of_ebmkit}
-    for axis, sizes, at_size in (
-        ("batch", (256, 1024, 4096, 16384), lambda n: (4, n, 16)),
-        ("negatives", (4, 16, 64, 256), lambda n: (n, 256, 64)),
-        ("dimension", (4, 32, 256, 2048), lambda n: (16, 256, n)),
-    ):
+    for axis, sizes, at_size in at.growths_of_discrepancy():
         for column, make in columns.items():
             if axis == "batch" and make is chunked:
                 continue
             run = lambda n, make=make, at_size=at_size: make(*at_size(n))  # noqa: E731
-            yield Growth("energy discrepancy", axis, column, sizes[:few], run)
-    yield Growth("20 MALA steps", "chains", OURS, (64, 512, 4096, 32768)[:few], _moves)
+            yield Growth("energy discrepancy", axis, column, sizes, run)
+    yield Growth("energy discrepancy", "contexts", OURS, at.CONTEXTS, _step_given_contexts)
+    yield Growth("20 MALA steps", "chains", OURS, at.CHAINS, _moves)
+    particles = lambda n: digits_in_svi(array(at.images()), num_particles=n)  # noqa: E731
+    yield Growth("SVI.step of a decoder", "particles", IN_SVI, at.PARTICLES, particles)
+
+
+def _step_given_contexts(num_contexts):
+    """A value for each context."""
+    energy = Energy(16 + 4, 128)
+    prior = ebm.EnergyBased(
+        lambda x, context: energy(torch.cat([x, context], -1)),
+        normal(16),
+        context=array(at.values(num_contexts, 4)),
+    )
+    objective = ebm.EnergyDiscrepancy(variance=at.VARIANCE, num_samples=4)
+    x = array(at.values(num_contexts, 16))
+    return trainer(lambda: objective.loss(prior, x).value.mean(), energy.parameters())
 
 
 def _step(num_samples, batch, num_dims, chunk_size=None):

@@ -75,6 +75,11 @@ def _compiled(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
+def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradient of a sum in the first argument."""
+    return jax.grad(lambda *args: function(*args).sum())
+
+
 @contextmanager
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):

@@ -65,6 +65,11 @@ def evaluate(function: Callable[..., Any], *args: Any) -> Any:
     return result.numpy()
 
 
+def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradient of a sum in the first argument."""
+    return torch.func.grad(lambda *args: function(*args).sum())
+
+
 @contextmanager
 def float64() -> Iterator[None]:
     default = torch.get_default_dtype()
