@@ -25,13 +25,14 @@ from jobs_pyro import (
     Energy,
     ForTorchebm,
     array,
+    by_hand,
     loss_jobs,
     normal,
     of_ebmkit,
     ours_alone,
     trainer,
 )
-from losses_by_hand import langevin
+from losses_by_hand import LOSSES, langevin
 from problems import LARGE, SMALL, Size
 
 import pyro_ebm.pyro as ebm
@@ -137,6 +138,7 @@ def other_jobs():
         {OURS: lambda: lambda: ebm.log_normalizer(prior, **options), EBMKIT: lambda: theirs},
     )
     yield _two_modes()
+    yield _wide()
     codes, few = Energy(64, 128).requires_grad_(False), array(at.bits(256, 64))
     fair = dist.Bernoulli(logits=torch.zeros(64)).to_event(1)
     n = 20
@@ -148,6 +150,18 @@ def other_jobs():
     yield Job(GROUP, f"{n} steps of Gibbs with gradients", "64-128-128-1", columns)
     sweep = {OURS: lambda: partial(_run_chains, ebm.Gibbs(), codes, few, 1, fair)}
     yield Job(GROUP, "a Gibbs sweep of 64 bits", "64-128-128-1", sweep)
+
+
+def _wide():
+    size = Size(1024, 128, 256)
+    x, settings = array(at.values(size.batch, size.num_dims)), (at.VARIANCE, 64)
+    objective = ebm.EnergyDiscrepancy(variance=settings[0], num_samples=settings[1])
+    columns = {
+        BY_HAND: partial(by_hand, size, LOSSES["energy discrepancy, 64"], x),
+        OURS: partial(ours_alone, size, objective, x),
+        EBMKIT: partial(of_ebmkit, size, lambda kit: kit.EnergyDiscrepancy(0.5, 64), x),
+    }
+    return Job("a training step", "energy discrepancy, 64", size.name, columns, quick=False)
 
 
 def _two_modes():

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_positive_integer
+from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.distributions.energy_based import scaled_energy
-from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
 from pyro_ebm.core.objectives.negatives import (
     check_base_loss,
     draw_from_base,
@@ -90,13 +91,19 @@ class NoiseContrastive(Objective):
             "accuracy": lambda: accuracy(self._constant(positive), self._constant(negative)),
             **energy_metrics(*constants),
         }
-        loss = noise_contrastive(positive, negative)
-        if self.base_loss is None:
-            return Loss(loss, metrics)
-        of_base = self._of_base(
-            distribution, value, draws, self._constant(negative), through=through
+        loss, base, potential = (
+            noise_contrastive(positive, negative),
+            distribution.base,
+            constants[0],
         )
-        return Loss(loss + of_base - self._constant(of_base), metrics)
+        if not is_implicit(base):
+            potential = potential - self._constant(distribution._base_log_prob(value))
+        if self.base_loss is not None:
+            of_base = self._of_base(
+                distribution, value, draws, self._constant(negative), through=through
+            )
+            loss = loss + of_base - self._constant(of_base)
+        return EvaluatedLoss(loss, metrics, potential)
 
     def _of_base(
         self, distribution: Any, value: Any, draws: Any, negative: Any, *, through: bool

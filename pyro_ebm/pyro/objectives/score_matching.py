@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from pyro_ebm.core.objectives import score_matching as core
-from pyro_ebm.core.objectives.loss import Loss, Objective
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
 from pyro_ebm.pyro.distributions.bound_energy import graph_nodes, kept_buffers, shadowed
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.samplers.target import Position, Potential, Target
@@ -104,10 +104,10 @@ def _unconstrained_rows(distribution: EnergyBased, value: Tensor) -> tuple[Targe
 
 
 def _along(directions: Tensor, target: Target, x: Tensor, event_ndim: int) -> Loss:
-    gradient, products = _hessian_products(target.potential, x, directions)
+    potential, gradient, products = _derivatives(target.potential, x, directions)
     loss = core.score_matching(gradient, directions, products, event_ndim)
     _check_third_derivatives(loss)
-    return Loss(loss, {})
+    return EvaluatedLoss(loss, {}, potential if target.is_unconstrained else None)
 
 
 def _gradient(potential: Potential, x: Tensor) -> Tensor:
@@ -120,24 +120,32 @@ def _gradient(potential: Potential, x: Tensor) -> Tensor:
 
 
 def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient at ``x`` and Hessian times each direction, in one call of the energy.
+    _, gradient, products = _derivatives(potential, x, directions)
+    return gradient, products
+
+
+def _derivatives(
+    potential: Potential, x: Tensor, directions: Tensor
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Potential and gradient at ``x``, and Hessian times each direction, by one call of the energy.
 
     By reverse over reverse: torch has no forward derivative of the reverse one for some operations
     (norm, glu), and a wrong one for the determinant. One direction after another: on copies of the
     rows each direction costs a call of the energy too, and vmap over directions has faults (group
-    norm).
+    norm). Inside of a transform of ``torch.func`` the potential is None.
     """
     if peek_interpreter_stack() is not None:
         nested: Any = torch.func.vjp(lambda rows: _gradient(potential, rows), x)
         gradient, pull = nested
-        return gradient, torch.stack([pull(vector)[0] for vector in directions])
+        return None, gradient, torch.stack([pull(vector)[0] for vector in directions])
     with torch.enable_grad():
         inside = Position.of(x)
-        gradient = _derivative(potential(inside), inside)
+        value = potential(inside)
+        gradient = _derivative(value, inside)
         products = torch.stack([_derivative(gradient * vector, inside) for vector in directions])
     if torch.is_grad_enabled():
-        return gradient, products
-    return gradient.detach(), products.detach()
+        return value, gradient, products
+    return value.detach(), gradient.detach(), products.detach()
 
 
 def _derivative(result: Tensor, inside: Tensor) -> Tensor:

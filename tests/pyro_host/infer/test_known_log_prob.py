@@ -38,6 +38,9 @@ CASES = {
     "KALE": (ebm.KALE(num_samples=5), empty_guide, 1),
     "KALE with penalty": (ebm.KALE(num_samples=5, gradient_penalty=0.1), empty_guide, 2),
     "f-divergence": (ebm.FDivergence("kl", num_samples=4, **SHORT), critic_guide, 3),
+    "noise contrast": (ebm.NoiseContrastive(num_samples=5), empty_guide, 1),
+    "score matching": (ebm.ScoreMatching(), empty_guide, 1),
+    "sliced score matching": (ebm.SlicedScoreMatching(2), empty_guide, 1),
     "bounds": (ebm.BidirectionalBounds(), bounds_guide, 2),
 }
 
