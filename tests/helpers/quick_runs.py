@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from evidence import digits
 from evidence.experiments import (
+    anomalies,
     bit_codes,
     bounds_digits,
     bounds_planes,
@@ -17,6 +18,7 @@ from evidence.experiments import (
     conditional_digits,
     conditional_normal,
     density,
+    digits_priors,
     f_divergence_digits,
     f_divergence_toy,
     gaussians_25,
@@ -144,6 +146,16 @@ def check_pair_of_flows(host: Any) -> None:
     assert np.abs(base - expected).max() > 0.1
 
 
+def check_digits_priors(host: Any) -> None:
+    figures = digits_priors.run(host, 0, **digits_priors.QUICK)
+    assert abs(figures["score"] - figures["normal score"] - figures["gain"]) < 1e-3
+
+
+def check_anomalies(host: Any) -> None:
+    figures = anomalies.run(host, 0, **anomalies.QUICK)
+    assert figures["calibrated"] > figures["plain"] > 0.2
+
+
 def check_generalized_digits(host: Any) -> None:
     data, penalty = datasets.digits(), {"num_samples": 50}
     host.seed(0)
@@ -255,4 +267,4 @@ CHECKS: dict[str, Check] = {
     for name, check in list(vars().items())
     if name.startswith("check_")
 }
-WITH_TABLES = ("density",)
+WITH_TABLES = ("density", "anomalies")
