@@ -129,7 +129,7 @@ def measure_growth(growth: Growth, synchronize: Run, peak: Callable[[Run], float
         run = growth.make(size)
         run()
         synchronize()
-        used = peak(lambda run=run: (run(), synchronize()))
+        used = peak(run)
         times = [_time(run, synchronize) for _ in range(3)]
         cpu, wall = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
         points.append({"size": size, "cpu_ms": cpu, "wall_ms": wall, "peak_mib": used})

@@ -34,15 +34,21 @@ LARGEST = 4.0
 def draw(results, path):
     hosts = list(dict.fromkeys(row["host"] for row in results["rows"]))
     heights = [sum(row["host"] == host for row in results["rows"]) for host in hosts]
-    growths = _panels(results["growth"])
-    figure = plt.figure(figsize=(14, 0.24 * sum(heights) + 6.5), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(0.24 * sum(heights) + 1, 5.5))
-    axes = above.subplots(len(hosts), 1, squeeze=False, height_ratios=heights)[:, 0]
+    above, below = 0.24 * sum(heights) + 1, 4.5 * len(hosts)
+    figure = plt.figure(figsize=(13, above + below), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(above, below))
+    axes = top.subplots(len(hosts), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, host in zip(axes, hosts, strict=True):
         _ratios(ax, [row for row in results["rows"] if row["host"] == host], host, results)
-    grid = below.subplots(2, max(len(growths), 1), squeeze=False)
-    for column, (title, lines) in zip(grid.T, growths.items(), strict=False):
-        _growth(column, title, lines)
+    panels = {host: _panels(results["growth"], host) for host in hosts}
+    num_columns = max(1, *map(len, panels.values()))
+    grid = bottom.subplots(2 * len(hosts), num_columns, squeeze=False)
+    for index, host in enumerate(hosts):
+        rows = grid[2 * index : 2 * index + 2]
+        for column, lines in zip(rows.T, panels[host].values(), strict=False):
+            _growth(column, lines)
+        for ax in rows[:, len(panels[host]) :].flat:
+            ax.axis("off")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -78,11 +84,11 @@ def _ratios(ax, rows, host, results):
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _panels(growth):
+def _panels(growth, host):
     panels = {}
     for it in growth:
-        title = it["task"].replace(" of a decoder", "")
-        panels.setdefault(f"{it['host']}\n{title}\nby {it['axis']}", []).append(it)
+        if it["host"] == host:
+            panels.setdefault((it["task"], it["axis"]), []).append(it)
     return panels
 
 
@@ -90,7 +96,7 @@ def _short(size):
     return f"{size // 1000}k" if size >= 10_000 else str(size)
 
 
-def _growth(axes, title, lines):
+def _growth(axes, lines):
     for line in lines:
         color, marker = STYLES.get(line["column"], ("#56B4E9", "s"))
         sizes = [point["size"] for point in line["points"]]
@@ -103,7 +109,7 @@ def _growth(axes, title, lines):
             ax.xaxis.minorticks_off()
             ax.tick_params(labelsize=7, which="both")
             ax.grid(color="0.9")
-    axes[0].set_title(title, fontsize=7)
+    axes[0].set_title(f"{lines[0]['host']}: {lines[0]['task']}", fontsize=7)
     axes[0].set_ylabel("wall time, ms", fontsize=7)
     axes[1].set_ylabel("peak memory, MiB", fontsize=7)
     axes[1].set_xlabel(lines[0]["axis"], fontsize=7)
