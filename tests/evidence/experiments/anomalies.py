@@ -35,7 +35,7 @@ PRIORS = (
     *("normal", "energy discrepancy", "contrastive divergence"),
     *("noise contrast", "generalized"),
 )
-NUM_LATENTS, WIDTH, ENERGY_WIDTH = 8, 512, 200
+NUM_LATENTS, WIDTH, ENERGY_WIDTH = 8, 512, 128
 NUM_EPOCHS, NUM_LAST, BATCH_SIZE = 15, 10, 256
 NUM_PARTS = 8  # of the images for testing; one is scored after each of the last epochs
 ADAM = Adam(1e-3)
@@ -98,8 +98,10 @@ def loss(host: Any, prior: str) -> Any:
     if prior == "normal":
         return elbo
     objective = {
-        "energy discrepancy": lambda: ebm.EnergyDiscrepancy(variance=0.25, num_samples=16),
-        "contrastive divergence": lambda: ebm.ContrastiveDivergence(energy_penalty=0.01),
+        "energy discrepancy": lambda: ebm.EnergyDiscrepancy(variance=0.25, num_samples=8),
+        "contrastive divergence": lambda: ebm.ContrastiveDivergence(
+            sampler=ebm.MALA(), num_steps=10, energy_penalty=0.01
+        ),
         "noise contrast": lambda: ebm.NoiseContrastive(num_samples=4 * BATCH_SIZE),
         "generalized": lambda: ebm.KALE(num_samples=4 * BATCH_SIZE, gradient_penalty=1.0),
     }[prior]()
