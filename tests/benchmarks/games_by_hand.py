@@ -1,21 +1,31 @@
 """Losses of two networks in bare torch: an energy with a critic, or with a generator."""
 
+from functools import cache
+
 import torch
 from losses_by_hand import langevin
+from torch.distributions import Independent, Normal
+
+
+@cache
+def normal(num_dims):
+    """A base as a distribution, for both sides alike."""
+    return Independent(Normal(torch.zeros(num_dims), 1.0, validate_args=False), 1)
 
 
 def f_ebm(energy, critic, x, *, bound=20.0):
     """KL, on a standard normal base, with draws that start at the data."""
+    base = normal(x.shape[1])
 
     def potential(x):
-        return energy(x) + x.square().sum(-1) / 2
+        return energy(x) - base.log_prob(x)
 
     both = torch.cat([x, langevin(potential, x, 10)])
     energies, critics = energy(both), critic(both)
     _, negative = (energies + critics).detach().clamp(-bound, bound).chunk(2)
     ratio = negative.exp()
     covariance = len(x) / (len(x) - 1) * (ratio - ratio.mean())
-    potentials = (energies + both.square().sum(-1) / 2).chunk(2)
+    potentials = (energies - base.log_prob(both)).chunk(2)
     critics = critics.chunk(2)
     of_energy = potentials[0] + (covariance - ratio) * potentials[1]
     return (of_energy - critics[0] + ratio * critics[1]).mean()

@@ -36,7 +36,8 @@ PACKAGES = "torch", "pyro-ppl", "ebmkit", "torchebm"
 
 # The compiler imports deprecated parts of torch.
 warnings.filterwarnings("ignore", category=DeprecationWarning)
-torch.set_default_device(DEVICE)
+if DEVICE != "cpu":  # On the CPU too, each call would pass through Python.
+    torch.set_default_device(DEVICE)
 numbers = count()
 
 

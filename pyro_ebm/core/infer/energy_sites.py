@@ -6,6 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
@@ -196,9 +197,15 @@ def refuse_attach(site: str) -> None:
 
 def keywords_of(loss: Callable[..., Any]) -> Mapping[str, bool]:
     """Return whether each keyword-only argument of an objective's ``loss`` is required."""
+    return _keywords_of(getattr(loss, "__func__", loss))
+
+
+@lru_cache(maxsize=64)
+def _keywords_of(function: Callable[..., Any]) -> Mapping[str, bool]:
+    # Once for each class: every step of SVI asks.
     return {
         name: parameter.default is parameter.empty
-        for name, parameter in inspect.signature(loss).parameters.items()
+        for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
 

@@ -43,14 +43,22 @@ def log_det_jtj(
         >>> log_det_jtj(lambda z: z @ matrix, torch.zeros(1, 2))
         tensor([0.])
     """
+    options = {"num_iterations": num_iterations, "num_probes": num_probes}
+    return value_and_log_det(generator, z, method=method, **options)[1]
+
+
+def value_and_log_det(
+    generator: Function, z: Tensor, *, method: str, num_iterations: int | None, num_probes: int
+) -> tuple[Tensor | None, Tensor]:
+    """Values too, where the Jacobians need all of the generator's call, else None."""
     _, num_latent = core.check_latent(z)
     num_iterations = core.check_method(method, num_iterations, num_probes, num_latent)
     if method == "exact":
         return _of_jacobian(core.log_det, generator, z)
     if method == "stochastic":
-        return _stochastic(generator, z, num_iterations or num_latent, num_probes)
+        return None, _stochastic(generator, z, num_iterations or num_latent, num_probes)
     value = smallest_singular_value(generator, z, num_iterations=num_iterations)
-    return 2.0 * num_latent * log_positive(value)
+    return None, 2.0 * num_latent * log_positive(value)
 
 
 def smallest_singular_value(
@@ -58,7 +66,7 @@ def smallest_singular_value(
 ) -> Tensor:
     core.check_latent(z)
     if num_iterations is None:
-        return _of_jacobian(core.smallest, generator, z)
+        return _of_jacobian(core.smallest, generator, z)[1]
     maps = _Products(generator, z)
     state = krylov.begin_descent(maps.product, torch.randn_like(z))
     for _ in range(num_iterations):
@@ -123,16 +131,19 @@ class _AllEntries:
         return self.maps.inner(rows, self.units).reshape(self.shape[::-1]).sum(0)
 
 
-def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
-    """Apply a function to Jacobians, with gradients of first order."""
+def _of_jacobian(
+    function: Function, generator: Function, z: Tensor
+) -> tuple[Tensor | None, Tensor]:
+    """Apply a function to Jacobians, with gradients of first order; values too, if known."""
     num_latent, num_data = core.check_latent(z)[1], _num_data(generator, z)
     if num_data <= 2 * num_latent:
         # D products u J cost less than d products J v, and have the gradients that J needs.
-        return function(_rows(generator, z, num_data))
+        value, rows = _rows(generator, z, num_data)
+        return value, function(rows)
     jacobians = _AllEntries(generator, z)
     entries = jacobians.entries()
     if not torch.is_grad_enabled():
-        return function(entries)
+        return None, function(entries)
 
     def total(entries: Tensor) -> tuple[Tensor, Tensor]:
         terms = function(entries)
@@ -140,14 +151,15 @@ def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
 
     # torch.func refuses autograd within its own transforms.
     slope, value = torch.func.grad(total, has_aux=True)(entries)
-    return _with_gradient(value, jacobians.weighted(slope.detach()))
+    return None, _with_gradient(value, jacobians.weighted(slope.detach()))
 
 
-def _rows(generator: Function, z: Tensor, num_data: int) -> Tensor:
-    """Jacobians by their rows, with gradients."""
-    pull: Any = torch.func.vjp(generator, z)[1]
+def _rows(generator: Function, z: Tensor, num_data: int) -> tuple[Tensor, Tensor]:
+    """Values, and Jacobians by their rows, with gradients."""
+    both: Any = torch.func.vjp(generator, z)
+    value, pull = both
     units = torch.eye(num_data, dtype=z.dtype, device=z.device)
-    return torch.stack([pull(unit.expand(len(z), -1))[0] for unit in units], 1)
+    return value, torch.stack([pull(unit.expand(len(z), -1))[0] for unit in units], 1)
 
 
 def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int) -> Tensor:
