@@ -43,12 +43,17 @@ def log_det_jtj(
         >>> log_det_jtj(lambda z: z @ matrix, torch.zeros(1, 2))
         tensor([0.])
     """
-    options = {"num_iterations": num_iterations, "num_probes": num_probes}
-    return value_and_log_det(generator, z, method=method, **options)[1]
+    settings = {"num_iterations": num_iterations, "num_probes": num_probes}
+    return value_and_log_det(generator, z, method=method, **settings)[1]
 
 
 def value_and_log_det(
-    generator: Function, z: Tensor, *, method: str, num_iterations: int | None, num_probes: int
+    generator: Function,
+    z: Tensor,
+    *,
+    method: str,
+    num_iterations: int | None = None,
+    num_probes: int = 1,
 ) -> tuple[Tensor | None, Tensor]:
     """Values too, where the Jacobians need all of the generator's call, else None."""
     _, num_latent = core.check_latent(z)
