@@ -28,7 +28,7 @@ from pyro_ebm.core.infer import elbo as settings
 from pyro_ebm.core.infer.energy_sites import ADVICE
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
-from pyro_ebm.pyro.infer.energy_sites import FactorEmitter, SiteRecorder
+from pyro_ebm.pyro.infer.energy_sites import FactorEmitter, SiteKey, SiteRecorder
 from pyro_ebm.pyro.infer.persistent_chains import ModuleChains
 from pyro_ebm.pyro.infer.processes import failing_together
 
@@ -93,7 +93,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         self.elbo = _untraced(self.elbo)
         self._chains: ModuleChains | None = None
         # Sites whose gradients, and whose bases, have been inspected.
-        self._checked_sites: set[str] = set()
+        self._checked_sites: set[SiteKey] = set()
         self._reported_sites: set[str] = set()
         ELBO.__init__(
             self,
@@ -132,9 +132,9 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
                 zero_grads(_unconstrained(params.trace).values())
                 raise
         for name, site in recorder.sites.items():
-            if name not in self._checked_sites:
+            if site.key not in self._checked_sites:
                 site.warn_if_untrained(emitter.leaves.get(name, []), params.trace)
-                self._checked_sites.add(name)
+                self._checked_sites.add(site.key)
         return self._report(loss, recorder)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -144,7 +144,7 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         model, guide = recorder.model(emitter(model)), recorder.guide(guide)
         with failing_together(), TrainedByObjective():
             loss = self.elbo.differentiable_loss(model, guide, *args, **kwargs)
-        self._checked_sites.update(recorder.sites)
+        self._checked_sites.update(site.key for site in recorder.sites.values())
         return self._report(loss, recorder)
 
     def metrics(

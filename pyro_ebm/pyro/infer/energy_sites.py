@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
@@ -36,6 +37,9 @@ from pyro_ebm.pyro.model.sites import (
 from pyro_ebm.pyro.optim import num_processes
 from pyro_ebm.pyro.samplers.target import Target
 
+# Of a site whose checks were made: its name, and numbers of its energy.
+SiteKey = tuple[str, tuple[int, ...]]
+
 # Plates that Pyro itself puts around a model to draw many particles at once.
 _PARTICLE_PLATES = ("num_particles_vectorized", "num_sleep_particles_vectorized")
 
@@ -54,6 +58,11 @@ class EnergySite(core.EnergySite):
 
     _gradient = staticmethod(torch.func.grad)
     _is_known = staticmethod(torch.is_tensor)
+
+    @property
+    def key(self) -> SiteKey:
+        """Name, and what stays of the energy when the same model is run again."""
+        return self.name, _numbers_of(self.energy.energy)
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""
@@ -97,6 +106,19 @@ class EnergySite(core.EnergySite):
 
     def _parts(self) -> Mapping[str, Any]:
         return self.chains.resolve(self.name, self.attached, self.energy)
+
+
+def _numbers_of(function: Any) -> tuple[int, ...]:
+    """Numbers of a module, or of a function's code and of the functions that it closes over."""
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if isinstance(function, nn.Module):
+        return (id(function),)
+    cells = getattr(function, "__closure__", None) or ()
+    used = [cell.cell_contents for cell in cells]
+    code = getattr(function, "__code__", type(function))
+    return (id(code), *(id(it) for it in used if callable(it)))
 
 
 class SiteRecorder(Messenger):
@@ -192,13 +214,13 @@ class FactorEmitter(Messenger):
 
     Args:
         recorder: Handler around this one.
-        checked: Names of sites whose gradients were inspected in an earlier step.
+        checked: Keys of sites whose gradients were inspected in an earlier step.
 
     Attributes:
         leaves: Tensors that the losses of the other sites have gradients in, by site.
     """
 
-    def __init__(self, recorder: SiteRecorder, checked: set[str]) -> None:
+    def __init__(self, recorder: SiteRecorder, checked: set[SiteKey]) -> None:
         super().__init__()
         self.recorder = recorder
         self.checked = checked
@@ -213,13 +235,13 @@ class FactorEmitter(Messenger):
         site = self.recorder.sites.get(msg["name"])
         if site is None or site.objective is None:
             return
-        if site.energy._validate_args and site.name not in self.checked:
+        if site.energy._validate_args and site.key not in self.checked:
             site.check_rows()
         evaluated = site.loss()
         loss = evaluated.value
         if site.energy._validate_args and not bool(torch.isfinite(loss.detach()).all()):
             raise core.not_finite(site.name)
-        if site.name not in self.checked:
+        if site.key not in self.checked:
             self._inspect(site.name, loss)
             site.warn_of_parts(num_processes())
         elif msg["is_observed"] and msg["fn"] is site.energy:

@@ -1,8 +1,11 @@
+import pyro
 import pytest
 import torch
-from helpers.hosts.pyro import prior
+from helpers.hosts.pyro import empty_guide, prior
 from helpers.infer.probe import *  # noqa: F403
 from torch import nn
+
+import pyro_ebm.pyro as ebm
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(8), nn.Dropout(0.3)])
@@ -15,3 +18,28 @@ def test_layers_in_training_mode_are_refused(layer):
     for name, buffer in energy.named_buffers():
         assert torch.equal(buffer, statistics[name])
     prior(energy.eval())._check_rows(x)
+
+
+def test_another_model_is_probed_by_the_same_elbo_too():
+    loss, calls = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.1)), []
+    scale, x = nn.Parameter(torch.tensor(1.0)), torch.randn(20, 2)
+
+    def model_of(energy):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", prior(lambda x: energy(x) * scale), obs=x)
+
+        return model
+
+    def bowl(x):
+        calls.append(len(x))
+        return x.square().sum(-1)
+
+    model, numbers = model_of(bowl), []
+    for _ in range(3):
+        calls.clear()
+        loss.loss_and_grads(model, empty_guide, x)
+        numbers.append(len(calls))
+    assert numbers[0] > numbers[1] == numbers[2]
+    with pytest.raises(ValueError, match="alone and among others"):
+        loss.loss_and_grads(model_of(lambda x: bowl(x - x.mean(0))), empty_guide, x)
