@@ -108,17 +108,21 @@ class EnergySite(core.EnergySite):
         return self.chains.resolve(self.name, self.attached, self.energy)
 
 
-def _numbers_of(function: Any) -> tuple[int, ...]:
-    """Numbers of a module, or of a function's code and of the functions that it closes over."""
+def _numbers_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Numbers of modules and of code: of a function, and of those that it closes over."""
     while isinstance(function, partial):
         function = function.func
     function = getattr(function, "__func__", function)
     if isinstance(function, nn.Module):
-        return (id(function),)
-    cells = getattr(function, "__closure__", None) or ()
-    used = [cell.cell_contents for cell in cells]
-    code = getattr(function, "__code__", type(function))
-    return (id(code), *(id(it) for it in used if callable(it)))
+        return (*seen, id(function))
+    number = id(getattr(function, "__code__", type(function)))
+    if number in seen:
+        return seen
+    seen = (*seen, number)
+    for cell in getattr(function, "__closure__", None) or ():
+        if callable(cell.cell_contents):
+            seen = _numbers_of(cell.cell_contents, seen)
+    return seen
 
 
 class SiteRecorder(Messenger):

@@ -22,10 +22,11 @@ def test_layers_in_training_mode_are_refused(layer):
 
 def test_another_model_is_probed_by_the_same_elbo_too():
     loss, calls = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.1)), []
-    scale, x = nn.Parameter(torch.tensor(1.0)), torch.randn(20, 2)
+    x = torch.randn(20, 2)
 
     def model_of(energy):
         def model(x):
+            scale = pyro.param("scale", torch.tensor(1.0))
             with pyro.plate("data", len(x)):
                 pyro.sample("x", prior(lambda x: energy(x) * scale), obs=x)
 
