@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence import experiments
+from evidence import experiments, speed
 
 Record = dict[str, Any]
 
@@ -69,7 +69,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def page() -> str:
     """Write all tables."""
-    return "\n".join([HEAD, *map(section, experiments.NAMES)])
+    return "\n".join([HEAD, *map(section, experiments.NAMES), *speed.section(), ""])
 
 
 def section(name: str) -> str:

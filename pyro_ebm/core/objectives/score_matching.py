@@ -150,7 +150,7 @@ def check_slope(
     target: Any,
     value: Any,
     counts: Any,
-    hessian_products: Callable[..., tuple[Any, Any]],
+    hessian_products: Callable[..., tuple[Any, ...]],
     random_signs: Callable[[tuple[int, ...], Any], Any],
     site: str,
 ) -> None:
@@ -165,7 +165,8 @@ def check_slope(
         target: Its target.
         value: Shape ``(*batch, *event)``.
         counts: How often each value counts, shape ``(*batch,)``.
-        hessian_products: The host's gradient and products, from function, points and directions.
+        hessian_products: Function of the host, from a function, points and directions, whose last
+            results are gradient and products.
         random_signs: Signs of a shape, of the type of an array.
         site: Name of the sample site.
     """
@@ -182,7 +183,7 @@ def check_slope(
     def energy(x: Any) -> Any:
         return scaled_energy(distribution, target.value(x))
 
-    gradient, products = hessian_products(energy, points, along[None, ...])
+    *_, gradient, products = hessian_products(energy, points, along[None, ...])
     before, here, after = (_sum_event(gradient * along, event_ndim)[k, ...] for k in range(3))
     curvature = _sum_event(products[0, ...] * along, event_ndim)[1, ...]
     jump = float(xp.max(xp.abs((after - before) / 2 - _STEP * curvature)))

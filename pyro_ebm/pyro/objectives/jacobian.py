@@ -10,7 +10,7 @@ pass of some normalization layers fails.
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -161,8 +161,7 @@ def _of_jacobian(
 
 def _rows(generator: Function, z: Tensor, num_data: int) -> tuple[Tensor, Tensor]:
     """Values, and Jacobians by their rows, with gradients."""
-    both: Any = torch.func.vjp(generator, z)
-    value, pull = both
+    value, pull = cast(Any, torch.func.vjp(generator, z))
     units = torch.eye(num_data, dtype=z.dtype, device=z.device)
     return value, torch.stack([pull(unit.expand(len(z), -1))[0] for unit in units], 1)
 

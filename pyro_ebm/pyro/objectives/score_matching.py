@@ -1,7 +1,7 @@
 """Score matching with Pyro: exact, sliced and denoising."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro.distributions.util import broadcast_shape
@@ -22,9 +22,7 @@ class _BySecondDerivatives(Objective):
     ) -> None:
         with kept_buffers(distribution.energy), shadowed(distribution._drawn):
             target = Target.of(distribution)
-            core.check_slope(
-                distribution, target, value, counts, _hessian_products, _fixed_signs, site
-            )
+            core.check_slope(distribution, target, value, counts, _derivatives, _fixed_signs, site)
 
 
 class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
@@ -119,11 +117,6 @@ def _gradient(potential: Potential, x: Tensor) -> Tensor:
     return gradient if torch.is_grad_enabled() else gradient.detach()
 
 
-def _hessian_products(potential: Potential, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    _, gradient, products = _derivatives(potential, x, directions)
-    return gradient, products
-
-
 def _derivatives(
     potential: Potential, x: Tensor, directions: Tensor
 ) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -135,8 +128,7 @@ def _derivatives(
     norm). Inside of a transform of ``torch.func`` the potential is None.
     """
     if peek_interpreter_stack() is not None:
-        nested: Any = torch.func.vjp(lambda rows: _gradient(potential, rows), x)
-        gradient, pull = nested
+        gradient, pull = cast(Any, torch.func.vjp(lambda rows: _gradient(potential, rows), x))
         return None, gradient, torch.stack([pull(vector)[0] for vector in directions])
     with torch.enable_grad():
         inside = Position.of(x)
