@@ -91,7 +91,8 @@ def by_jacobian(source: Any, log_det: Callable[..., Any]) -> Callable[[Any], tup
         value, found = found if isinstance(found, tuple) else (None, found)
         if value is None:
             return source.generate(latent), 0.5 * found
-        return value.reshape((latent.shape[0], *source.event_shape)), 0.5 * found
+        shape = (latent.shape[0], *source.event_shape)
+        return array_namespace(value).reshape(value, shape), 0.5 * found
 
     return value_and_log_volume
 
