@@ -55,7 +55,7 @@ def value_and_log_det(
     num_iterations: int | None = None,
     num_probes: int = 1,
 ) -> tuple[Tensor | None, Tensor]:
-    """Values too, where the Jacobians need all of the generator's call, else None."""
+    """Log-determinants, behind the values where the Jacobians come with these, else None."""
     _, num_latent = core.check_latent(z)
     num_iterations = core.check_method(method, num_iterations, num_probes, num_latent)
     if method == "exact":
