@@ -4,8 +4,8 @@ Gradients are those of a product u J in reverse mode, and a product J v, always 
 derivative of u J in u. torch's forward mode gives the same J v; but (as of 2.13) the gradients of
 either kind of J v are silently wrong where a generator has a LayerNorm or InstanceNorm (pytorch
 issues 196700 and 196699), and the first use of forward mode takes seconds and warns. Products of
-one row with many vectors run one after another, or on copies of it: under ``vmap`` the backward
-pass of some normalization layers fails.
+one row with many vectors run one after another: under ``vmap`` the backward pass of some
+normalization layers fails.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def smallest_singular_value(
 
 def jacobian(generator: Function, z: Tensor) -> Tensor:
     """Jacobians, shape ``(N, D, d)``, without gradients."""
-    return _AllEntries(generator, z).entries()
+    return _Products(generator, z).entries(_units(z, core.check_latent(z)[1]))
 
 
 class _Products:
@@ -106,6 +106,10 @@ class _Products:
         """Rows of u J v for constant vectors, with gradients."""
         return (self.pull(left)[0] * right).sum(-1)
 
+    def entries(self, units: Tensor) -> Tensor:
+        """Jacobians, shape ``(N, D, d)``, as constants."""
+        return torch.stack([self.product(unit) for unit in units], -1)
+
     @cached_property
     def _push(self) -> Any:
         return torch.func.vjp(self._pulled, self.zeros)[1]
@@ -113,27 +117,6 @@ class _Products:
     def _pulled(self, vectors: Tensor) -> Tensor:
         pull: Any = torch.func.vjp(self.generator, self.z)[1]
         return pull(vectors)[0]
-
-
-class _AllEntries:
-    """Products with all unit vectors, on copies of the latent values."""
-
-    def __init__(self, generator: Function, z: Tensor) -> None:
-        self.shape = core.check_latent(z)
-        num_values, num_latent = self.shape
-        self.maps = _Products(generator, z.repeat(num_latent, 1))
-        units = torch.eye(num_latent, dtype=z.dtype, device=z.device)
-        self.units = units.repeat_interleave(num_values, 0)
-
-    def entries(self) -> Tensor:
-        """Jacobians, as constants."""
-        rows = self.maps.product(self.units)
-        return rows.reshape(*self.shape[::-1], -1).permute(1, 2, 0)
-
-    def weighted(self, weights: Tensor) -> Tensor:
-        """Jacobians, each summed with constant weights, with gradients."""
-        rows = weights.permute(2, 0, 1).reshape(len(self.units), -1)
-        return self.maps.inner(rows, self.units).reshape(self.shape[::-1]).sum(0)
 
 
 def _of_jacobian(
@@ -145,8 +128,8 @@ def _of_jacobian(
         # D products u J cost less than d products J v, and have the gradients that J needs.
         value, rows = _rows(generator, z, num_data)
         return value, function(rows)
-    jacobians = _AllEntries(generator, z)
-    entries = jacobians.entries()
+    maps, units = _Products(generator, z), _units(z, num_latent)
+    entries = maps.entries(units)
     if not torch.is_grad_enabled():
         return None, function(entries)
 
@@ -156,14 +139,21 @@ def _of_jacobian(
 
     # torch.func refuses autograd within its own transforms.
     slope, value = torch.func.grad(total, has_aux=True)(entries)
-    return None, _with_gradient(value, jacobians.weighted(slope.detach()))
+    columns = zip(slope.detach().unbind(-1), units, strict=True)
+    change = torch.stack([maps.inner(*pair) for pair in columns]).sum(0)
+    return None, _with_gradient(value, change)
 
 
 def _rows(generator: Function, z: Tensor, num_data: int) -> tuple[Tensor, Tensor]:
     """Values, and Jacobians by their rows, with gradients."""
     value, pull = cast(Any, torch.func.vjp(generator, z))
-    units = torch.eye(num_data, dtype=z.dtype, device=z.device)
-    return value, torch.stack([pull(unit.expand(len(z), -1))[0] for unit in units], 1)
+    return value, torch.stack([pull(unit)[0] for unit in _units(z, num_data)], 1)
+
+
+def _units(z: Tensor, size: int) -> Tensor:
+    """Make unit vectors, each repeated in N rows, shape ``(size, N, size)``."""
+    units = torch.eye(size, dtype=z.dtype, device=z.device)
+    return units[:, None].expand(-1, len(z), -1)
 
 
 def _stochastic(generator: Function, z: Tensor, num_steps: int, num_probes: int) -> Tensor:
