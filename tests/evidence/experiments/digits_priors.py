@@ -20,7 +20,8 @@ import numpy as np
 
 from evidence import digits
 from evidence.experiments import bounds_digits, f_divergence_digits
-from evidence.experiments.generalized_digits import LOG_Z, look_at
+from evidence.experiments.f_divergence_digits import LOG_Z
+from evidence.experiments.generalized_digits import look_at
 from evidence.hosts import Adam, Nets
 from pyro_ebm import datasets
 
