@@ -148,7 +148,7 @@ def check_pair_of_flows(host: Any) -> None:
 
 def check_digits_priors(host: Any) -> None:
     figures = digits_priors.run(host, 0, **digits_priors.QUICK)
-    assert abs(figures["score"] - figures["normal score"] - figures["gain"]) < 1e-3
+    assert figures["failures"] == 0 and figures["gain"] > -3
 
 
 def check_anomalies(host: Any) -> None:
