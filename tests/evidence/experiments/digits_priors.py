@@ -11,7 +11,8 @@ the penalty, .1, on persistent contrastive divergence, which runs away without.
 
 `gain` is that over the normal prior of the same seed, in nats an image of the test split, with log
 Z by annealing; `failures` is the share of runs that ended in NaN, or with energies that have run
-away from draws and data, so that log Z has no upper bound: they are not in the gain. `ms` is the time of a step on one thread, with NumPyro's compilation.
+away from draws and data, so that log Z has no upper bound: they are not in the gain. `ms` is the
+time of a step on one thread, with NumPyro's compilation.
 """
 
 import time
