@@ -97,12 +97,14 @@ def trained(
     host.seed(seed)
     data, nets = datasets.digits(), networks(host, objective)
     training, start = inference(host, objective, num_steps), time.perf_counter()
-    nets = training.fit(nets, host.array(data.train.images), batch_size=BATCH_SIZE)
-    seconds = time.perf_counter() - start
+    found = np.full(len(data.test.images), np.nan), np.inf
     try:
-        return *look_at(host, nets, data.test.images, **LOG_Z), seconds
-    except ValueError:  # Energies that are NaN.
-        return np.full(len(data.test.images), np.nan), np.inf, seconds
+        nets = training.fit(nets, host.array(data.train.images), batch_size=BATCH_SIZE)
+        seconds = time.perf_counter() - start
+        found = look_at(host, nets, data.test.images, **LOG_Z)
+    except ValueError:  # Gradients or energies that are NaN.
+        seconds = time.perf_counter() - start
+    return *found, seconds
 
 
 def run(host: Any, seed: int, *, objective: str, num_steps: int = NUM_STEPS) -> dict[str, Any]:
