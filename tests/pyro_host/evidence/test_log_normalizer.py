@@ -79,4 +79,4 @@ def test_cost():
     assert sum(calls) == look + pilot + there_and_back + draws
     calls.clear()
     ebm.log_normalizer(distribution, sampler=ebm.HMC(0.1, num_steps=3), **options)
-    assert sum(calls) == look + 100 * (1 + 4 * 200) + 2 * 50 * (1 + 4 * 7) + 50 * (1 + 3 * 11)
+    assert sum(calls) == look + 100 * (1 + 4 * 14) + 2 * 50 * (1 + 4 * 7) + 50 * (1 + 3 * 11)
