@@ -23,7 +23,6 @@ from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 ppl, xp = numpyro, jnp
 stop_gradient = lax.stop_gradient
 bind = Partial
-HESSIAN_TAKES_COPIES = False
 
 
 def array(values):

@@ -16,7 +16,6 @@ from pyro_ebm.pyro.objectives import jacobian as room
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator
 
 ppl, xp = pyro, torch
-HESSIAN_TAKES_COPIES = True
 
 
 def array(values):
