@@ -76,8 +76,7 @@ class VariationalGenerator:
 def by_jacobian(source: Any, log_det: Callable[..., Any]) -> Callable[[Any], tuple[Any, Any]]:
     """Make the ``value_and_log_volume`` of a generator that is known by its Jacobians alone.
 
-    ``log_det`` has a function of rows and the rows as arguments, as :func:`log_det_jtj`. It may
-    return a pair, of the function's values too, or None in their place.
+    ``log_det`` has a function of rows and the rows as arguments, as :func:`log_det_jtj`.
     """
 
     def flat(rows: Any) -> Any:
@@ -87,12 +86,7 @@ def by_jacobian(source: Any, log_det: Callable[..., Any]) -> Callable[[Any], tup
 
     def value_and_log_volume(latent: Any) -> tuple[Any, Any]:
         rows = array_namespace(latent).reshape(latent, (latent.shape[0], -1))
-        found = log_det(flat, rows)
-        value, found = found if isinstance(found, tuple) else (None, found)
-        if value is None:
-            return source.generate(latent), 0.5 * found
-        shape = (latent.shape[0], *source.event_shape)
-        return array_namespace(value).reshape(value, shape), 0.5 * found
+        return source.generate(latent), 0.5 * log_det(flat, rows)
 
     return value_and_log_volume
 

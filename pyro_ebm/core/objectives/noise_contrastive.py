@@ -91,12 +91,8 @@ class NoiseContrastive(Objective):
             "accuracy": lambda: accuracy(self._constant(positive), self._constant(negative)),
             **energy_metrics(*constants),
         }
-        loss, base, potential = (
-            noise_contrastive(positive, negative),
-            distribution.base,
-            constants[0],
-        )
-        if not is_implicit(base):
+        loss, potential = noise_contrastive(positive, negative), constants[0]
+        if not is_implicit(distribution.base):
             potential = potential - self._constant(distribution._base_log_prob(value))
         if self.base_loss is not None:
             of_base = self._of_base(

@@ -208,8 +208,9 @@ def unadjusted_info(potential: Any, gradient: Any) -> TransitionInfo:
 
 def is_finite(gradient: Any, num_chain_dims: int) -> Any:
     """Find the chains whose gradient is finite in every coordinate."""
-    # Their sum is, up to overflow of it, and needs a test for each chain alone.
-    return array_namespace(gradient).isfinite(_sum_event(gradient, num_chain_dims))
+    xp = array_namespace(gradient)
+    finite, event_axes = xp.isfinite(gradient), tuple(range(num_chain_dims, gradient.ndim))
+    return xp.all(finite, axis=event_axes) if event_axes else finite
 
 
 def _sum_event(x: Any, num_chain_dims: int) -> Any:

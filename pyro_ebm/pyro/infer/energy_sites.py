@@ -14,6 +14,7 @@ from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_ebm.core.distributions.closures import is_empty
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
@@ -110,18 +111,19 @@ class EnergySite(core.EnergySite):
 
 def _numbers_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Numbers of modules and of code: of a function, and of those that it closes over."""
-    while isinstance(function, partial):
-        function = function.func
     function = getattr(function, "__func__", function)
     if isinstance(function, nn.Module):
         return (*seen, id(function))
-    number = id(getattr(function, "__code__", type(function)))
-    if number in seen:
-        return seen
-    seen = (*seen, number)
-    for cell in getattr(function, "__closure__", None) or ():
-        if callable(cell.cell_contents):
-            seen = _numbers_of(cell.cell_contents, seen)
+    if isinstance(function, partial):
+        used = [function.func, *function.args, *function.keywords.values()]
+    else:
+        number = id(getattr(function, "__code__", type(function)))
+        if number in seen:
+            return seen
+        seen, cells = (*seen, number), getattr(function, "__closure__", None) or ()
+        used = [cell.cell_contents for cell in cells if not is_empty(cell)]
+    for it in filter(callable, used):
+        seen = _numbers_of(it, seen)
     return seen
 
 

@@ -14,7 +14,7 @@ from pyro_ebm.core.objectives import generator as core
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.pyro.distributions.flows import as_distribution
 from pyro_ebm.pyro.distributions.pushforward import Pushforward, as_pushforward
-from pyro_ebm.pyro.objectives.jacobian import value_and_log_det
+from pyro_ebm.pyro.objectives.jacobian import log_det_jtj
 
 Volume = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -40,7 +40,7 @@ class VariationalGenerator(core.VariationalGenerator):
     ) -> "VariationalGenerator":
         """Family of a generator and its encoder; warns if its draws lie on a surface.
 
-        The other options are those of :func:`value_and_log_det`.
+        The other options are those of :func:`log_det_jtj`.
         """
         generator = as_distribution(generator)
         core.check_generator(entropy, distribution, generator, encoder)
@@ -52,7 +52,7 @@ class VariationalGenerator(core.VariationalGenerator):
             warnings.warn(core.describe_small_latent(*sizes), stacklevel=2)
         if entropy == "exact" and isinstance(source.generator, Transform):
             return cls(source, _of_transform(source.generator, len(source.event_shape)))
-        log_det = partial(value_and_log_det, method=entropy, **options)
+        log_det = partial(log_det_jtj, method=entropy, **options)
         return cls(source, core.by_jacobian(source, log_det))
 
     def draw(self, num_samples: int) -> Tensor:

@@ -10,7 +10,7 @@ normalization layers fails.
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,27 +43,14 @@ def log_det_jtj(
         >>> log_det_jtj(lambda z: z @ matrix, torch.zeros(1, 2))
         tensor([0.])
     """
-    settings = {"num_iterations": num_iterations, "num_probes": num_probes}
-    return value_and_log_det(generator, z, method=method, **settings)[1]
-
-
-def value_and_log_det(
-    generator: Function,
-    z: Tensor,
-    *,
-    method: str,
-    num_iterations: int | None = None,
-    num_probes: int = 1,
-) -> tuple[Tensor | None, Tensor]:
-    """Log-determinants, behind the values where the Jacobians come with these, else None."""
     _, num_latent = core.check_latent(z)
     num_iterations = core.check_method(method, num_iterations, num_probes, num_latent)
     if method == "exact":
         return _of_jacobian(core.log_det, generator, z)
     if method == "stochastic":
-        return None, _stochastic(generator, z, num_iterations or num_latent, num_probes)
+        return _stochastic(generator, z, num_iterations or num_latent, num_probes)
     value = smallest_singular_value(generator, z, num_iterations=num_iterations)
-    return None, 2.0 * num_latent * log_positive(value)
+    return 2.0 * num_latent * log_positive(value)
 
 
 def smallest_singular_value(
@@ -71,7 +58,7 @@ def smallest_singular_value(
 ) -> Tensor:
     core.check_latent(z)
     if num_iterations is None:
-        return _of_jacobian(core.smallest, generator, z)[1]
+        return _of_jacobian(core.smallest, generator, z)
     maps = _Products(generator, z)
     state = krylov.begin_descent(maps.product, torch.randn_like(z))
     for _ in range(num_iterations):
@@ -119,19 +106,16 @@ class _Products:
         return pull(vectors)[0]
 
 
-def _of_jacobian(
-    function: Function, generator: Function, z: Tensor
-) -> tuple[Tensor | None, Tensor]:
-    """Apply a function to Jacobians, with gradients of first order; values too, if known."""
+def _of_jacobian(function: Function, generator: Function, z: Tensor) -> Tensor:
+    """Apply a function to Jacobians, with gradients of first order."""
     num_latent, num_data = core.check_latent(z)[1], _num_data(generator, z)
     if num_data <= 2 * num_latent:
         # D products u J cost less than d products J v, and have the gradients that J needs.
-        value, rows = _rows(generator, z, num_data)
-        return value, function(rows)
+        return function(_rows(generator, z, num_data))
     maps, units = _Products(generator, z), _units(z, num_latent)
     entries = maps.entries(units)
     if not torch.is_grad_enabled():
-        return None, function(entries)
+        return function(entries)
 
     def total(entries: Tensor) -> tuple[Tensor, Tensor]:
         terms = function(entries)
@@ -141,13 +125,13 @@ def _of_jacobian(
     slope, value = torch.func.grad(total, has_aux=True)(entries)
     columns = zip(slope.detach().unbind(-1), units, strict=True)
     change = torch.stack([maps.inner(*pair) for pair in columns]).sum(0)
-    return None, _with_gradient(value, change)
+    return _with_gradient(value, change)
 
 
-def _rows(generator: Function, z: Tensor, num_data: int) -> tuple[Tensor, Tensor]:
-    """Values, and Jacobians by their rows, with gradients."""
-    value, pull = cast(Any, torch.func.vjp(generator, z))
-    return value, torch.stack([pull(unit)[0] for unit in _units(z, num_data)], 1)
+def _rows(generator: Function, z: Tensor, num_data: int) -> Tensor:
+    """Jacobians by their rows, with gradients."""
+    pull: Any = torch.func.vjp(generator, z)[1]
+    return torch.stack([pull(unit)[0] for unit in _units(z, num_data)], 1)
 
 
 def _units(z: Tensor, size: int) -> Tensor:

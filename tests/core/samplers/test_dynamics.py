@@ -8,6 +8,7 @@ from pyro_ebm.core.samplers.dynamics import (
     decide,
     drift,
     hmc_log_acceptance,
+    is_finite,
     kick,
     langevin_move,
     mala_log_acceptance,
@@ -138,3 +139,10 @@ def test_strict_arrays():
     ratio = mala_log_acceptance(potential, 2 * x, potential, 2 * new, noise, step_size)
     assert ratio.shape == (4,)
     assert refresh(x, noise, step_size, 1.0).shape == (4, 2)
+
+
+def test_gradients_are_finite_where_every_coordinate_is():
+    large = np.finfo(np.float32).max
+    gradient = np.array([[large, large], [np.inf, -np.inf], [np.nan, 0], [0, np.inf]], np.float32)
+    found = is_finite(gradient, 1), is_finite(gradient[:, 0], 1)
+    np.testing.assert_array_equal(found, [[True, False, False, False], [True, False, False, True]])

@@ -77,9 +77,9 @@ def networks(host: Any, prior: str) -> Nets:
         "encoder": host.mlp(num_pixels, 2 * NUM_LATENTS, WIDTH),
         "decoder": host.mlp(NUM_LATENTS, num_pixels, WIDTH),
     }
-    return nets | (
-        {} if prior == "normal" else {"energy": host.mlp(NUM_LATENTS, None, ENERGY_WIDTH)}
-    )
+    if prior != "normal":
+        nets["energy"] = host.mlp(NUM_LATENTS, None, ENERGY_WIDTH)
+    return nets
 
 
 def prior_of(host: Any, nets: Nets) -> Any:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pyro
 import pytest
 import torch
@@ -20,7 +22,21 @@ def test_layers_in_training_mode_are_refused(layer):
     prior(energy.eval())._check_rows(x)
 
 
-def test_another_model_is_probed_by_the_same_elbo_too():
+def closing_over(energy, scale):
+    def scaled(x):
+        return energy(x) * scale if scale is not None else never
+
+    if scale is None:
+        never = 0.0  # Otherwise an empty cell of the function.
+    return scaled
+
+
+def partial_of(energy, scale):
+    return partial(lambda energy, scale, x: energy(x) * scale, energy, scale)
+
+
+@pytest.mark.parametrize("scaled", [closing_over, partial_of])
+def test_another_model_is_probed_by_the_same_elbo_too(scaled):
     loss, calls = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.1)), []
     x = torch.randn(20, 2)
 
@@ -28,7 +44,7 @@ def test_another_model_is_probed_by_the_same_elbo_too():
         def model(x):
             scale = pyro.param("scale", torch.tensor(1.0))
             with pyro.plate("data", len(x)):
-                pyro.sample("x", prior(lambda x: energy(x) * scale), obs=x)
+                pyro.sample("x", prior(scaled(energy, scale)), obs=x)
 
         return model
 
