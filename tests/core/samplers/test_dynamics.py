@@ -25,6 +25,8 @@ def test_langevin_move():
     expected = position - 0.1 * scale**2 * gradient + np.sqrt(2 * 0.1 * 3.0) * scale * noise
     result = langevin_move(position, gradient, noise, 0.1, scale=scale, temperature=3.0)
     np.testing.assert_allclose(result, expected)
+    alone = langevin_move(position, gradient, noise, 0.1)
+    np.testing.assert_array_equal(alone, langevin_move(position, gradient, noise, 0.1, scale=1.0))
 
 
 @pytest.mark.parametrize("event_shape", [(), (2,), (2, 3)])
