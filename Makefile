@@ -110,11 +110,13 @@ build: $(STAMP)
 	@rm -rf dist
 	@$(BIN)/python -m hatchling build
 
+# With what the code of the README imports beside the package.
 test-wheel: build
 	@for host in pyro numpyro; do \
 		rm -rf build/$$host; $(PYTHON) -m venv build/$$host; \
-		build/$$host/bin/python -m pip install -qq -c constraints.txt "$$(echo dist/*.whl)[$$host]" \
-			&& $(ONE_THREAD) build/$$host/bin/python -P tests/contracts/quick_start.py $$host || exit 1; \
+		[ $$host = pyro ] && beside= || beside="equinox optax"; \
+		build/$$host/bin/python -m pip install -qq -c constraints.txt "$$(echo dist/*.whl)[$$host]" $$beside \
+			&& $(ONE_THREAD) MPLBACKEND=agg build/$$host/bin/python -P tests/contracts/quick_start.py $$host || exit 1; \
 	done
 
 clean:

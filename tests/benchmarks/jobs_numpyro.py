@@ -1,6 +1,5 @@
 """Jobs on JAX: by hand, this package alone and in ``SVI``; all are compiled once."""
 
-import math
 from functools import partial
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import optax
 import problems as at
 from harness import BY_HAND, DEVICE, IN_SVI, OURS, Job
 from jax import lax, random
+from losses_by_hand_jax import LOSSES, energy_discrepancy, persistent_contrastive_divergence
 from numpyro.contrib.module import eqx_module
 from numpyro.infer import SVI, Trace_ELBO
 from problems import SMALL
@@ -79,82 +79,33 @@ def with_memory(run, jitted, args):
     return run
 
 
-# --- losses by hand ---
-
-
-def gradient(energy, x):
-    return jax.grad(lambda x: energy(x).sum())(x)
-
-
-def langevin(key, energy, x, num_steps):
-    def move(x, key):
-        noise = (2 * at.LANGEVIN_STEP) ** 0.5 * random.normal(key, x.shape)
-        return x - at.LANGEVIN_STEP * gradient(energy, x) + noise, None
-
-    return lax.scan(move, x, random.split(key, num_steps))[0]
-
-
-def energy_discrepancy(key, energy, x, num_samples, *, with_base=False):
-    keys, scale = random.split(key), math.sqrt(at.VARIANCE)
-    y = x + scale * random.normal(keys[0], x.shape)
-    copies = y + scale * random.normal(keys[1], (num_samples, *x.shape))
-    rows = jnp.concatenate([x[None], copies])
-    potential = energy(rows.reshape(-1, x.shape[-1])).reshape(rows.shape[:2])
-    if with_base:
-        potential = potential + (rows**2).sum(-1) / 2
-    return (jax.nn.logsumexp(potential[0] - potential, 0) - math.log(num_samples)).mean()
-
-
-def contrastive_divergence(key, energy, x):
-    both = energy(jnp.concatenate([x, lax.stop_gradient(langevin(key, energy, x, 10))]))
-    return both[: len(x)].mean() - both[len(x) :].mean()
-
-
-def sliced_score_matching(key, energy, x):
-    signs = random.rademacher(key, x.shape, x.dtype)
-    slope, products = jax.jvp(lambda x: gradient(energy, x), (x,), (signs,))
-    return ((slope**2).sum(-1) / 2 - (products * signs).sum(-1)).mean()
-
-
-def denoising_score_matching(key, energy, x):
-    noise = random.normal(key, x.shape)
-    slope = gradient(energy, x + 0.1 * noise)
-    return ((slope - noise / 0.1) ** 2).sum(-1).mean() / 2
-
-
-def exact_score_matching(key, energy, x):
-    slope_of, units = partial(gradient, energy), jnp.eye(x.shape[1])
-    along = [jax.jvp(slope_of, (x,), (jnp.broadcast_to(unit, x.shape),)) for unit in units]
-    trace = sum(product[:, i] for i, (_, product) in enumerate(along))
-    return ((along[0][0] ** 2).sum(-1) / 2 - trace).mean()
-
-
-def kale(key, energy, x):
-    energies = energy(jnp.concatenate([x, random.normal(key, (1000, x.shape[1]))]))
-    partition = jax.nn.logsumexp(-energies[len(x) :]) - math.log(1000)
-    return energies[: len(x)].mean() + partition
-
-
 def tasks(size):
-    """Tasks: name, loss by hand, objective and base."""
-    ula, base = ebm.Langevin(at.LANGEVIN_STEP), normal(size.num_dims)
+    """Tasks: name, objective, base and the network that is attached, if any, with its role."""
+    ula, base, d = ebm.Langevin(at.LANGEVIN_STEP), normal(size.num_dims), size.num_dims
     for m in (4, 16, 64) if size is SMALL else (4, 16):
         objective = ebm.EnergyDiscrepancy(variance=at.VARIANCE, num_samples=m)
-        yield (
-            f"energy discrepancy, {m}",
-            partial(energy_discrepancy, num_samples=m),
-            objective,
-            None,
-        )
+        yield f"energy discrepancy, {m}", objective, None, {}
     cd = ebm.ContrastiveDivergence(sampler=ula, num_steps=10)
-    yield "CD-10", contrastive_divergence, cd, None
+    yield "CD-10", cd, None, {}
+    options = {"sampler": ula, "num_steps": 10}
+    stored = ebm.PersistentChains(size.batch, (d,), buffer_size=8 * size.batch, **options)
+    yield "PCD-10", cd, None, {"chains": stored}
+    critic = {"critic": MLP(d, 128, 1)}
+    yield "f-EBM", ebm.FDivergence("kl", num_samples=size.batch, **options), base, critic
     if size is SMALL:
-        yield "score matching, exact", exact_score_matching, ebm.ScoreMatching(), None
-    yield "score matching, sliced", sliced_score_matching, ebm.SlicedScoreMatching(), None
-    denoising = ebm.DenoisingScoreMatching(0.01)
-    yield "score matching, denoising", denoising_score_matching, denoising, None
-    yield "KALE", kale, ebm.KALE(num_samples=1000), base
-    yield "noise-contrastive", None, ebm.NoiseContrastive(num_samples=size.batch), base
+        yield "bidirectional bounds", ebm.BidirectionalBounds(), None, {"generator": MLP(d, 128, d)}
+        yield "score matching, exact", ebm.ScoreMatching(), None, {}
+    yield "score matching, sliced", ebm.SlicedScoreMatching(), None, {}
+    yield "score matching, denoising", ebm.DenoisingScoreMatching(0.01), None, {}
+    yield "KALE", ebm.KALE(num_samples=1000), base, {}
+    yield "noise-contrastive", ebm.NoiseContrastive(num_samples=size.batch), base, {}
+
+
+def attached(role, network, num_dims):
+    """What an objective takes: a critic with values ``(N,)``, a generator of a normal latent."""
+    if role == "generator":
+        return ebm.Pushforward(normal(num_dims), network)
+    return (lambda x: network(x)[..., 0]) if role == "critic" else network
 
 
 # --- training ---
@@ -170,25 +121,45 @@ def trainer(loss, params):
         updates, state = ADAM.update(gradients, state, params)
         return key, optax.apply_updates(params, updates), state, value
 
-    state = [KEY, params, ADAM.init(params)]
+    return going_on(update, [KEY, params, ADAM.init(params)])
 
+
+def going_on(update, state):
     def step():
-        *state[:], value = jax.block_until_ready(update(*state))
+        *state[:], _ = jax.block_until_ready(update(*state))
 
     return with_memory(step, update, state)
 
 
-def ours_alone(size, objective, x, base=None):
-    def loss(key, energy):
+def ours_alone(size, objective, x, base=None, **parts):
+    def loss(key, networks):
+        energy, others = networks
         shape = None if base else x.shape[1:]
         prior = ebm.EnergyBased(energy, base, event_shape=shape)
-        return objective.loss(key, prior, x).value.mean()
+        given = {role: attached(role, net, size.num_dims) for role, net in others.items()}
+        return objective.loss(key, prior, x, **given).value.mean()
 
-    return trainer(loss, Energy(size.num_dims, size.width))
+    return trainer(loss, (Energy(size.num_dims, size.width), parts))
 
 
-def by_hand(size, loss, x):
-    return trainer(lambda key, energy: loss(key, energy, x), Energy(size.num_dims, size.width))
+def by_hand(size, loss, x, **parts):
+    networks = Energy(size.num_dims, size.width), *parts.values()
+    one = len(networks) == 1
+    return trainer(lambda key, networks: loss(key, networks[0] if one else networks, x), networks)
+
+
+def persistent_by_hand(size, x):
+    @jax.jit
+    def update(key, params, state, stored):
+        key, now = random.split(key)
+        loss = jax.value_and_grad(persistent_contrastive_divergence, argnums=1, has_aux=True)
+        (value, stored), gradients = loss(now, params, x, stored)
+        updates, state = ADAM.update(gradients, state, params)
+        return key, optax.apply_updates(params, updates), state, stored, value
+
+    params = Energy(size.num_dims, size.width)
+    stored = random.normal(KEY, (8 * size.batch, size.num_dims))
+    return going_on(update, [KEY, params, ADAM.init(params), stored])
 
 
 def updates_of(svi, *args):
@@ -200,7 +171,7 @@ def updates_of(svi, *args):
     return with_memory(step, update, (state[0], *args))
 
 
-def in_svi(size, objective, x, base=None):
+def in_svi(size, objective, x, base=None, **parts):
     network = Energy(size.num_dims, size.width)
 
     def model(x):
@@ -209,23 +180,41 @@ def in_svi(size, objective, x, base=None):
             shape = None if base else x.shape[1:]
             numpyro.sample("x", ebm.EnergyBased(energy, base, event_shape=shape), obs=x)
 
+    def guide(x):
+        for role, part in parts.items():
+            net = part if role == "chains" else eqx_module(role, part)
+            ebm.attach("x", **{role: attached(role, net, size.num_dims)})
+
     # Without a base there is no log-normalizer to report.
     loss = ebm.EnergyELBO(objective, **({} if base else {"num_normalizer_samples": 0}))
-    return updates_of(SVI(model, lambda x: None, ADAM, loss), x)
+    return updates_of(SVI(model, guide, ADAM, loss), x)
 
 
 def loss_jobs(size):
     x = jnp.asarray(at.values(size.batch, size.num_dims))
-    for name, loss, objective, base in tasks(size):
-        columns = {} if loss is None else {BY_HAND: partial(by_hand, size, loss, x)}
-        columns[OURS] = partial(ours_alone, size, objective, x, base)
-        columns[IN_SVI] = partial(in_svi, size, objective, x, base)
+    for name, objective, base, parts in tasks(size):
+        columns = {}
+        if name in LOSSES:
+            columns[BY_HAND] = partial(by_hand, size, LOSSES[name], x, **parts)
+        if "chains" in parts:  # Ours live in the state of ``SVI``.
+            columns[BY_HAND] = partial(persistent_by_hand, size, x)
+        else:
+            columns[OURS] = partial(ours_alone, size, objective, x, base, **parts)
+        columns[IN_SVI] = partial(in_svi, size, objective, x, base, **parts)
         yield Job("a training step", name, size.name, columns, quick=size is SMALL)
-    bits = jnp.asarray(at.bits(size.batch, size.num_dims))
+    yield bits_job(size)
+
+
+def bits_job(size):
+    name, bits = "energy discrepancy of bits, 16", jnp.asarray(at.bits(size.batch, size.num_dims))
     objective = ebm.EnergyDiscrepancy(num_samples=16, perturbation=ebm.Uniform(1.0))
     settings = size, objective, bits, dist.Bernoulli(logits=jnp.zeros(size.num_dims)).to_event(1)
-    columns = {OURS: partial(ours_alone, *settings), IN_SVI: partial(in_svi, *settings)}
-    yield Job("a training step", "energy discrepancy of bits, 16", size.name, columns, quick=False)
+    columns = {
+        BY_HAND: partial(by_hand, size, LOSSES[name], bits),
+        OURS: partial(ours_alone, *settings),
+        IN_SVI: partial(in_svi, *settings),
+    }
+    return Job("a training step", name, size.name, columns, quick=False)
 
 
 # --- a variational decoder of images, as in the tutorial ---

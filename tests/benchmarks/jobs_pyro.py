@@ -25,7 +25,7 @@ from harness import (
     Job,
     peak_of_process,
 )
-from losses_by_hand import LOSSES
+from losses_by_hand import LOSSES, PersistentContrastiveDivergence
 from problems import LARGE, SMALL
 from pyro.infer import SVI
 from torch import nn
@@ -230,6 +230,9 @@ def loss_jobs(size):
         columns = {}
         if name in LOSSES:
             columns[BY_HAND] = partial(by_hand, size, LOSSES[name], x)
+        if name == "PCD-10":
+            loss = PersistentContrastiveDivergence(size)
+            columns[BY_HAND] = partial(by_hand, size, loss, x)
         if name in GAMES:
             other = parts.get("critic") or parts["generator"]
             columns[BY_HAND] = partial(game_by_hand, size, GAMES[name], other, x)

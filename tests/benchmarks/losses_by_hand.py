@@ -51,6 +51,19 @@ def contrastive_divergence(energy, x):
     return both[: len(x)].mean() - both[len(x) :].mean()
 
 
+class PersistentContrastiveDivergence:
+    """Chains of a buffer, of which some are taken and put back."""
+
+    def __init__(self, size):
+        self.stored = torch.randn(8 * size.batch, size.num_dims)
+
+    def __call__(self, energy, x):
+        taken = torch.randperm(len(self.stored))[: len(x)]
+        self.stored[taken] = moved = langevin(energy, self.stored[taken], 10)
+        both = energy(torch.cat([x, moved]))
+        return both[: len(x)].mean() - both[len(x) :].mean()
+
+
 def _score(energy, x):
     return -torch.autograd.grad(energy(x).sum(), x, create_graph=True)[0]
 

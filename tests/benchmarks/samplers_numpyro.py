@@ -14,13 +14,13 @@ from jobs_numpyro import (
     Energy,
     digits_in_svi,
     digits_job,
-    langevin,
     loss_jobs,
     normal,
     ours_alone,
     trainer,
     waits,
 )
+from losses_by_hand_jax import langevin
 from problems import LARGE, SMALL, Size
 
 import pyro_ebm.numpyro as ebm

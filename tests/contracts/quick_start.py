@@ -1,8 +1,13 @@
-"""A short use of the installed package, with one host alone: ``python quick_start.py pyro``."""
+"""A short use of the installed package, with one host alone: ``python quick_start.py pyro``.
+
+Then the README's first program for that host is run to the letter.
+"""
 
 import importlib.util
+import re
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pyro_ebm
 
@@ -60,6 +65,13 @@ def with_numpyro():
     return float(params["weight"]), ebm.log_normalizer(key, density, method="grid"), chains
 
 
+def run_readme(host):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (program,) = [b for b in blocks if f"import pyro_ebm.{host} as" in b and "plt.show" in b]
+    exec(compile(program, "README.md", "exec"), {})
+
+
 if __name__ == "__main__":
     host = sys.argv[1]
     if importlib.util.find_spec(OTHER[host]):
@@ -73,3 +85,4 @@ if __name__ == "__main__":
         f"pyro_ebm {pyro_ebm.__version__} from {pyro_ebm.__path__[0]}: weight {weight:.2f}, {log_z}"
     )
     print(f"with {versions}")
+    run_readme(host)
