@@ -14,7 +14,7 @@ NAMES = (
     *("langevin_toy", "langevin_digits", "stored_digits", "brackets"),
     *("conditional_normal", "conditional_digits", "mode_weights", "cd_scales"),
     *("learned_likelihood", "hierarchy", "tempering", "bit_codes", "ising"),
-    *("mixed_tables", "digits_priors", "anomalies"),
+    *("mixed_tables", "digits_priors", "anomalies", "simulators"),
 )
 
 
