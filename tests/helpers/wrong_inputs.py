@@ -1,6 +1,7 @@
 """Wrong inputs, and what the error must name; each error says what was expected and what came."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -457,3 +458,15 @@ def check_is_named(host, call, named):
     assert message.startswith("Expected ")
     assert " got " in message
     assert named in message
+
+
+def test_values_that_were_not_joined(host):
+    """A likely mistake: raw pairs are vectors of the right shape, and a Joint is over all reals."""
+    parts = host.ebm.Joint(share=host.dist.Uniform(host.array(0.0), 2.0), x=normal(host))
+    share, x = np.random.default_rng(0).uniform(0.1, 1.9, (2, 64))
+    settings = {"energy": lambda share, x: share * x**2, "law": {"base": parts}}
+    with pytest.warns(UserWarning, match=r"site 'x' from `base.join\(share, x\)`.* 'share'"):
+        trained(host, np.stack([share, x], -1), **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(host, parts.join(share=host.array(share), x=host.array(x)), **settings)

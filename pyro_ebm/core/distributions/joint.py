@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import check_distribution, check_value_shape
+from pyro_ebm.core.samplers.truncation import is_inside
 
 Shape = tuple[int, ...]
 
@@ -80,6 +81,21 @@ class AbstractJoint:
     def log_prob(self, value: Any) -> Any:
         """Sum of the parts' log-densities over unconstrained space."""
         return -sum(target.potential(position) for _, target, position in self._positions(value))
+
+    def part_not_joined(self, value: Any) -> str | None:
+        """Return a part that vectors seem to have as it is, not in unconstrained space, or None.
+
+        By likelihood: more than 20 nats, for all vectors, speak for values of the part.
+        """
+        for name, target, position in self._positions(value):
+            part, xp = self.parts[name], array_namespace(position)
+            if target.is_unconstrained or position.shape != target.value(position).shape:
+                continue
+            if xp.all(is_inside(part, position)):
+                as_it_is = target.negative_log_density(position)
+                if xp.sum(target.potential(position) - as_it_is) > 20:
+                    return name
+        return None
 
     @property
     def _size(self) -> int:

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_instance
 from pyro_ebm.core.distributions.checks import check_value_shape
-from pyro_ebm.core.infer.site_values import check_context, check_finite_values, check_inside
+from pyro_ebm.core.infer.site_values import check_values
 from pyro_ebm.core.numerics import as_real, effective_sample_size
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
@@ -71,9 +71,7 @@ class EnergySite(ABC):
 
         def check(energy: Any, value: Any) -> Any:
             if self._is_known(value) and self._is_known(counts):
-                check_finite_values(self.name, energy, value, counts)
-                check_inside(self.name, energy, value, counts)
-                check_context(self.name, energy, counts)
+                check_values(self.name, energy, value, counts)
             energy._check_rows(value, self.name)
             if check_energy is not None:
                 check_energy(energy, value, counts, self.name)

@@ -1,12 +1,22 @@
 """Checks of the values at an energy-based site, and of the context of its energy."""
 
 import math
+import warnings
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.joint import AbstractJoint
 from pyro_ebm.core.samplers.truncation import is_inside, move_inside
+
+
+def check_values(site: str, energy: Any, value: Any, counts: Any) -> None:
+    """Raise if values that count, shape ``(*batch, *event)``, or their contexts are no data."""
+    check_finite_values(site, energy, value, counts)
+    check_inside(site, energy, value, counts)
+    check_joined(site, energy, value)
+    check_context(site, energy, counts)
 
 
 def check_finite_values(site: str, energy: Any, value: Any, counts: Any) -> None:
@@ -16,6 +26,18 @@ def check_finite_values(site: str, energy: Any, value: Any, counts: Any) -> None
     if number:
         raise ValueError(
             f"Expected finite values at site {site!r}, got NaN or infinity in {number}."
+        )
+
+
+def check_joined(site: str, energy: Any, value: Any) -> None:
+    """Warn if values of a ``Joint`` seem not to come from its ``join``."""
+    base = energy.base
+    part = base.part_not_joined(value) if isinstance(base, AbstractJoint) else None
+    if part is not None:
+        warnings.warn(
+            f"Expected values at site {site!r} from `base.join({', '.join(base.parts)})`, in "
+            f"unconstrained space, got rows whose {part!r} are more likely values as they are.",
+            stacklevel=2,
         )
 
 

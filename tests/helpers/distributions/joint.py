@@ -75,6 +75,25 @@ def test_density_is_over_unconstrained_space(host):
     np.testing.assert_allclose(found, host.to_numpy(expected), rtol=1e-5)
 
 
+def test_part_that_was_not_joined(host):
+    """Raw values are named, joined ones are not, wherever the law of the part lies."""
+    scale = np.random.default_rng(1).gamma(50.0, size=64)
+    share = np.random.default_rng(2).beta(2.0, 2.0, size=64)
+    parts = host.ebm.Joint(
+        x=host.normal(()),
+        scale=host.dist.Gamma(host.array(50.0), 1.0),
+        share=host.dist.Beta(host.array(2.0), 2.0),
+    )
+    values = {"x": np.zeros(64), "scale": scale, "share": share}
+    joined = parts.join(**{name: host.array(value) for name, value in values.items()})
+    assert parts.part_not_joined(joined) is None
+    found = host.to_numpy(joined)
+    for index, name in enumerate(["scale", "share"], start=1):
+        raw = np.array(found)
+        raw[:, index] = values[name]
+        assert parts.part_not_joined(host.array(raw)) == name
+
+
 OBJECTIVES = {
     "energy discrepancy": lambda ebm: ebm.EnergyDiscrepancy(variance=0.5, num_samples=3),
     "score matching": lambda ebm: ebm.ScoreMatching(),
