@@ -209,8 +209,9 @@ def unadjusted_info(potential: Any, gradient: Any) -> TransitionInfo:
 def is_finite(gradient: Any, num_chain_dims: int) -> Any:
     """Find the chains whose gradient is finite in every coordinate."""
     xp = array_namespace(gradient)
-    finite, event_axes = xp.isfinite(gradient), tuple(range(num_chain_dims, gradient.ndim))
-    return xp.all(finite, axis=event_axes) if event_axes else finite
+    size, event_axes = xp.abs(gradient), tuple(range(num_chain_dims, gradient.ndim))
+    # NaN is a maximum that is not below infinity; torch's `isfinite` takes longer.
+    return (xp.max(size, axis=event_axes) if event_axes else size) < math.inf
 
 
 def _sum_event(x: Any, num_chain_dims: int) -> Any:
