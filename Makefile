@@ -72,10 +72,13 @@ doctest: $(STAMP)
 	@$(ONE_THREAD) $(PYTEST) --doctest-modules pyro_ebm/pyro
 	@$(ONE_THREAD) $(PYTEST) --doctest-modules pyro_ebm/numpyro
 
-# A seed gives other bits when vectors have another width; no test may depend on them.
+# A seed gives other bits when vectors have another width; no test may depend on them. Caches apart:
+# torch's compiler (2.13) would take code for other vectors from its own, and compute nonsense.
 isa: $(STAMP)
-	@ATEN_CPU_CAPABILITY=avx2 $(MAKE) suites ISA=--xla_cpu_max_isa=AVX2
-	@ATEN_CPU_CAPABILITY=default $(MAKE) suites ISA=--xla_cpu_max_isa=SSE4_2
+	@ATEN_CPU_CAPABILITY=avx2 TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.pytest_cache/avx2 \
+		$(MAKE) suites ISA=--xla_cpu_max_isa=AVX2
+	@ATEN_CPU_CAPABILITY=default TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.pytest_cache/default \
+		$(MAKE) suites ISA=--xla_cpu_max_isa=SSE4_2
 
 demo: $(STAMP)
 	@$(ONE_THREAD) $(BIN)/python tutorials/digits_$(HOST).py --output demo_output
