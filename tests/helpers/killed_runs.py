@@ -11,6 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -35,13 +36,13 @@ def training(host):
     return host.Training(model, host.attaching("x", chains=chains), loss, optimizer)
 
 
-def train(host_name, path, num_steps):
-    """Train to the end, with a checkpoint after each step, from the last one if there is one."""
+def train(host_name, path, num_steps=None):
+    """Train to the end, or until killed, with a checkpoint after each step, from the last one."""
     host = import_module(f"helpers.infer.{host_name}")
     host.start_again()
     run = training(host)
     start = run.load(path, X) if path.exists() else 0
-    for step in range(start, num_steps):
+    for step in count(start) if num_steps is None else range(start, num_steps):
         run.step(X)
         run.save(path, step + 1)
 
@@ -51,7 +52,7 @@ class Report:
     """Outcome of a run that was killed.
 
     Attributes:
-        num_kills: Processes that were killed before their end.
+        num_kills: Processes that were killed.
         num_left: Temporary files of those that were writing.
         is_same: Whether the last checkpoint has the bytes of a run that was not killed.
     """
@@ -67,15 +68,14 @@ def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> R
     # Its server imports once, and forks.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"pyro_ebm.{host_name}", "arviz", *LATE_IMPORTS[host_name]])
-    whole, killed, num_steps = folder / "whole", folder / "killed", 4 * num_kills
+    whole, killed = folder / "whole", folder / "killed"
 
-    def started(path: Path) -> BaseProcess:
-        process = context.Process(target=train, args=(host_name, path, num_steps))
+    def started(path: Path, *num_steps: int) -> BaseProcess:
+        process = context.Process(target=train, args=(host_name, path, *num_steps))
         process.start()
         return process
 
-    started(whole).join()
-    count = 0
+    num_killed = 0
     for index in range(num_kills):
         process, goal = started(killed), step_of(killed) + draw.randint(1, 3)
         while process.exitcode is None and step_of(killed) < goal:
@@ -88,10 +88,12 @@ def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> R
                 pass
         process.kill()
         process.join()
-        count += process.exitcode == -9
-    started(killed).join()
+        num_killed += process.exitcode == -9
+    num_left, num_steps = len(temporary_files(killed)), step_of(killed) + 2
+    for path in (killed, whole):
+        started(path, num_steps).join()
     is_same = step_of(whole) == num_steps and whole.read_bytes() == killed.read_bytes()
-    return Report(count, len(temporary_files(killed)), is_same)
+    return Report(num_killed, num_left, is_same)
 
 
 def temporary_files(path: Path) -> set[Path]:
