@@ -16,9 +16,10 @@ default settings and the same pairs. Ours were chosen on seed 100, among two to 
 
 `C2ST` is the accuracy, in five folds, of a classifier between 1,000 draws of a posterior and as
 many of the exact one: .5 is perfect, 1 is useless; the mean over five observations, which are the
-same for all. `worst` is the largest. `time` is that of training, in seconds. Exact draws: two moons
-by inversion; SLCP by a population of Metropolis chains, tempered from the prior, with random signs
-of theta_3 and theta_4, which the likelihood does not see. `floor` has exact draws on both sides.
+same for all. `worst` is the largest. `time` is that of training, in seconds, beside other jobs.
+Exact draws: two moons by inversion; SLCP by a population of Metropolis chains, tempered from the
+prior, with random signs of theta_3 and theta_4, which the likelihood does not see. `floor` has
+exact draws on both sides.
 """
 
 import time
