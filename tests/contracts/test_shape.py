@@ -36,6 +36,10 @@ def test_size_of_the_tests(files, limit):
     assert Size.of(files).physical <= limit
 
 
+def test_readme_is_a_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
 def test_longest_body_and_file():
     assert longest_body(PACKAGE)[0] <= 30
     assert longest_file(PACKAGE)[0] <= 300
