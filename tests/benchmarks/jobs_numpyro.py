@@ -193,13 +193,13 @@ def in_svi(size, objective, x, base=None, **parts):
 def loss_jobs(size):
     x = jnp.asarray(at.values(size.batch, size.num_dims))
     for name, objective, base, parts in tasks(size):
-        columns = {}
-        if name in LOSSES:
-            columns[BY_HAND] = partial(by_hand, size, LOSSES[name], x, **parts)
         if "chains" in parts:  # Ours live in the state of ``SVI``.
-            columns[BY_HAND] = partial(persistent_by_hand, size, x)
+            columns = {BY_HAND: partial(persistent_by_hand, size, x)}
         else:
-            columns[OURS] = partial(ours_alone, size, objective, x, base, **parts)
+            columns = {
+                BY_HAND: partial(by_hand, size, LOSSES[name], x, **parts),
+                OURS: partial(ours_alone, size, objective, x, base, **parts),
+            }
         columns[IN_SVI] = partial(in_svi, size, objective, x, base, **parts)
         yield Job("a training step", name, size.name, columns, quick=size is SMALL)
     yield bits_job(size)

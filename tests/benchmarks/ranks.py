@@ -29,7 +29,8 @@ def steps(rank, num_ranks, folder):
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     store = distributed.FileStore(f"{folder}/store", num_ranks)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks)
-    energy, x = Energy(SIZE.num_dims, SIZE.width), torch.tensor(at.values(SIZE.batch, 16))
+    x = torch.tensor(at.values(SIZE.batch, SIZE.num_dims))
+    energy = Energy(SIZE.num_dims, SIZE.width)
 
     def model(x):
         pyro.module("energy", energy)

@@ -4,7 +4,6 @@ Then the README's first program for that host is run to the letter.
 """
 
 import importlib.util
-import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -66,10 +65,10 @@ def with_numpyro():
 
 
 def run_readme(host):
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (program,) = [b for b in blocks if f"import pyro_ebm.{host} as" in b and "plt.show" in b]
-    exec(compile(program, "README.md", "exec"), {})
+    sys.path.append(str(Path(__file__).parents[1]))
+    from helpers.readme import code
+
+    exec(code(f"import pyro_ebm.{host} as"), {})
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> R
     whole, killed = folder / "whole", folder / "killed"
 
     def started(path: Path, *num_steps: int) -> BaseProcess:
-        process = context.Process(target=train, args=(host_name, path, *num_steps))
+        # A daemon, for without a number of steps it has no end.
+        process = context.Process(target=train, args=(host_name, path, *num_steps), daemon=True)
         process.start()
         return process
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from evidence import digits
+from evidence import digits, simulation
 from evidence.experiments import (
     anomalies,
     bit_codes,
@@ -30,6 +30,7 @@ from evidence.experiments import (
     mixed_tables,
     mode_counting,
     planes,
+    simulators,
     stored_digits,
     tilts,
 )
@@ -261,6 +262,15 @@ def check_conditional_normal(host: Any) -> None:
 def check_conditional_digits(host: Any) -> None:
     figures = conditional_digits.run(host, 0, **conditional_digits.QUICK)
     assert 0 <= figures["recognized"] < 0.5 < figures["classifier"]  # three steps
+
+
+def check_simulators(host: Any) -> None:
+    options = {name: simulators.QUICK[name] for name in ("task", "method")}
+    training = {name: simulators.QUICK[name] for name in ("num_steps", "width", "decay")}
+    x = simulation.observation("two moons", 0)
+    theta = simulators.trained(host, 0, **options, **training)(x, 200)
+    off = (theta[:, 1] - theta[:, 0]).mean() / np.sqrt(2) - x[0, 1]
+    assert abs(off) < 0.1  # at the start: 1.1
 
 
 CHECKS: dict[str, Check] = {

@@ -82,7 +82,7 @@ class AbstractJoint:
         """Sum of the parts' log-densities over unconstrained space."""
         return -sum(target.potential(position) for _, target, position in self._positions(value))
 
-    def part_not_joined(self, value: Any) -> str | None:
+    def _part_not_joined(self, value: Any) -> str | None:
         """Return a part that vectors seem to have as it is, not in unconstrained space, or None.
 
         By likelihood: more than 20 nats, for all vectors, speak for values of the part.

@@ -32,7 +32,7 @@ def check_finite_values(site: str, energy: Any, value: Any, counts: Any) -> None
 def check_joined(site: str, energy: Any, value: Any) -> None:
     """Warn if values of a ``Joint`` seem not to come from its ``join``."""
     base = energy.base
-    part = base.part_not_joined(value) if isinstance(base, AbstractJoint) else None
+    part = base._part_not_joined(value) if isinstance(base, AbstractJoint) else None
     if part is not None:
         warnings.warn(
             f"Expected values at site {site!r} from `base.join({', '.join(base.parts)})`, in "

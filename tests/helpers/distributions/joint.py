@@ -86,12 +86,12 @@ def test_part_that_was_not_joined(host):
     )
     values = {"x": np.zeros(64), "scale": scale, "share": share}
     joined = parts.join(**{name: host.array(value) for name, value in values.items()})
-    assert parts.part_not_joined(joined) is None
+    assert parts._part_not_joined(joined) is None
     found = host.to_numpy(joined)
     for index, name in enumerate(["scale", "share"], start=1):
         raw = np.array(found)
         raw[:, index] = values[name]
-        assert parts.part_not_joined(host.array(raw)) == name
+        assert parts._part_not_joined(host.array(raw)) == name
 
 
 OBJECTIVES = {

@@ -10,7 +10,7 @@ LEFT_OUT = {
     *("gaussians_25", "generalized_digits", "bounds_digits", "langevin_digits"),
     *("stored_digits", "conditional_digits", "density", "bounds_planes", "f_divergence_digits"),
     *("mode_counting", "bit_codes", "mixed_tables", "ising", "f_divergence_toy", "tilts"),
-    *("digits_priors", "anomalies"),
+    *("digits_priors", "anomalies", "simulators"),
 }
 
 
