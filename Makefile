@@ -21,7 +21,7 @@ suites doctest: XLA = --xla_cpu_use_fusion_emitters=false \
 
 help:
 	@echo "make demo [HOST=pyro|numpyro]   train and compare two priors on real digits"
-	@echo "make tutorials                  run all tutorials, with their figures in tutorial_output"
+	@echo "make tutorials                  run all tutorials and check their claims; figures in tutorial_output"
 	@echo "make pages                      run the code on the pages of the documentation, in full"
 	@echo "make test                       lint, then every test and every example"
 	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
@@ -83,12 +83,13 @@ isa: $(STAMP)
 demo: $(STAMP)
 	@$(ONE_THREAD) $(BIN)/python tutorials/digits_$(HOST).py --output demo_output
 
-# The last part of a file's name is its host.
+# The last part of a file's name is its host. Claims are sentences that rest on a number of the run.
 tutorials: $(STAMP)
-	@for file in tutorials/[0-9][0-9]_*.py; do \
+	@failed=0; for file in tutorials/[0-9][0-9]_*.py; do \
 		echo "$$file"; host=$${file##*_}; \
-		PYRO_EBM_FIGURES=tutorial_output/$${host%.py} $(ONE_THREAD) $(BIN)/python $$file || exit 1; \
-	done
+		(cd tests && PYRO_EBM_FIGURES=../tutorial_output/$${host%.py} $(ONE_THREAD) \
+			../$(BIN)/python -m helpers.claims ../$$file) || failed=1; \
+	done; exit $$failed
 
 pages: $(STAMP)
 	@cd tests && for host in pyro numpyro; do $(ONE_THREAD) ../$(BIN)/python -m helpers.pages $$host || exit 1; done

@@ -64,7 +64,7 @@ def write(
     # A link stays a link.
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    content = save(arrays, {_KEY: json.dumps(header)})
+    content = save(arrays, {_KEY: json.dumps(header, sort_keys=True)})
     try:
         with open(temporary, "xb") as file:
             file.write(content)

@@ -185,12 +185,13 @@ show("01_metrics")
 # toy: its own mean log-density is the best that any model can reach on average.
 
 # %%
+scores = {"truth": spirals.log_density(validation).mean()}
 print(f"{'':18}{'loss':>8}{'log p(x), validation points':>30}")
 for name, (density, recorder) in runs.items():
     log_z = ebm.log_normalizer(density, method="grid")
-    score = float(ebm.log_density(density, validation, log_z).estimate.mean())
-    print(f"{name:18}{float(recorder.metrics['x']['objective'][-1]):8.3f}{score:30.3f}")
-print(f"{'truth':18}{'':8}{spirals.log_density(validation).mean():30.3f}")
+    scores[name] = float(ebm.log_density(density, validation, log_z).estimate.mean())
+    print(f"{name:18}{float(recorder.metrics['x']['objective'][-1]):8.3f}{scores[name]:30.3f}")
+print(f"{'truth':18}{'':8}{scores['truth']:30.3f}")
 
 # %% [markdown]
 # The smallest variance is far behind. The middle one is the best of the three, although its loss is

@@ -142,8 +142,8 @@ print(
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 4))
 for ax, name in zip(axes, ("scattered", "exchange"), strict=True):
-    draws = runs[name].samples[:, -200:]
-    plots.plot_energy_landscape(density.potential, draws, paths=True, limits=LIMITS, ax=ax)
+    last = runs[name].samples[:, -200:]
+    plots.plot_energy_landscape(density.potential, last, paths=True, limits=LIMITS, ax=ax)
     ax.set_title(f"{name}: the last 200 draws of each chain")
 show("03_paths")
 

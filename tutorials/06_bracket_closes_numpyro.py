@@ -223,9 +223,9 @@ def two_modes(x):
 both = ebm.EnergyBased(two_modes, event_shape=())
 left = ebm.Pushforward(dist.Normal(0.0, 1.0), lambda z: z - 4.0)
 bounds = ebm.generator_bounds(random.key(SEED), both, left)
-truth = ebm.log_normalizer(random.key(SEED), both, method="grid").estimate
+whole = ebm.log_normalizer(random.key(SEED), both, method="grid").estimate
 print(f"penalty {float(bounds.penalty):.4f}; by the generator, {bounds}")
-print(f"log Z by a grid: {float(truth):.3f}, which is {float(truth - bounds.estimate):.3f} more")
+print(f"log Z by a grid: {float(whole):.3f}, which is {float(whole - bounds.estimate):.3f} more")
 
 # %% [markdown]
 # So look at draws beside data, and where the dimension allows it at `log_normalizer`, before you

@@ -215,9 +215,9 @@ def two_modes(x):
 both = ebm.EnergyBased(two_modes, event_shape=())
 left = ebm.Pushforward(dist.Normal(torch.zeros(()), 1.0), lambda z: z - 4.0)
 bounds = ebm.generator_bounds(both, left)
-truth = ebm.log_normalizer(both, method="grid").estimate
+whole = ebm.log_normalizer(both, method="grid").estimate
 print(f"penalty {float(bounds.penalty):.4f}; by the generator, {bounds}")
-print(f"log Z by a grid: {float(truth):.3f}, which is {float(truth - bounds.estimate):.3f} more")
+print(f"log Z by a grid: {float(whole):.3f}, which is {float(whole - bounds.estimate):.3f} more")
 
 # %% [markdown]
 # So look at draws beside data, and where the dimension allows it at `log_normalizer`, before you

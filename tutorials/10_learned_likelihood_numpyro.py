@@ -178,7 +178,8 @@ print(f"truth: {TRUTH}")
 # %%
 check = ebm.check_conditional(joint, num_observations=len(observed))
 with printed_warnings():
-    print(check(random.key(3), theta=draws))
+    found = check(random.key(3), theta=draws)
+print(found)
 
 # %% [markdown]
 # ## Are the posteriors right?

@@ -182,7 +182,8 @@ print(f"truth: {TRUTH}")
 # %%
 check = ebm.check_conditional(joint, num_observations=len(observed))
 with printed_warnings():
-    print(check(theta=draws))
+    found = check(theta=draws)
+print(found)
 
 # %% [markdown]
 # ## Are the posteriors right?

@@ -1,6 +1,6 @@
 """Training that is killed at random moments and goes on from its last checkpoint.
 
-Run, from `tests`: ``python -m helpers.killed_runs pyro 50``
+Run, from `tests`: ``python -m helpers.killed_runs pyro 50``; names of runs may follow.
 """
 
 import json
@@ -15,8 +15,9 @@ from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import numpy as np
 from safetensors import safe_open
+
+from helpers.stateful_runs import RUNS, X
 
 # Imports of a first step.
 LATE_IMPORTS = {
@@ -24,23 +25,12 @@ LATE_IMPORTS = {
     "numpyro": ["equinox", "numpyro.contrib.module", "optax"],
 }
 
-X = np.linspace(-2, 2, 16).reshape(8, 2)
 
-
-def training(host):
-    """A small run with persistent chains, so many that some processes are killed as they write."""
-    model, sampler = host.observed_model(host.Bowl()), host.ebm.Langevin(0.1)
-    chains = host.ebm.PersistentChains(8, (2,), sampler=sampler, num_steps=1, buffer_size=50_000)
-    loss = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence(), num_normalizer_samples=0)
-    optimizer = host.adam_with_a_schedule(0.05, 0.9)
-    return host.Training(model, host.attaching("x", chains=chains), loss, optimizer)
-
-
-def train(host_name, path, num_steps=None):
+def train(host_name, name, path, num_steps=None):
     """Train to the end, or until killed, with a checkpoint after each step, from the last one."""
     host = import_module(f"helpers.infer.{host_name}")
     host.start_again()
-    run = training(host)
+    run = RUNS[name](host)
     start = run.load(path, X) if path.exists() else 0
     for step in count(start) if num_steps is None else range(start, num_steps):
         run.step(X)
@@ -62,7 +52,7 @@ class Report:
     is_same: bool
 
 
-def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> Report:
+def compare(host_name: str, name: str, folder: Path, *, num_kills: int, seed: int = 0) -> Report:
     """Kill a run, at random moments and as it writes, and compare its end with that of another."""
     draw = random.Random(seed)
     # Its server imports once, and forks.
@@ -72,7 +62,9 @@ def compare(host_name: str, folder: Path, *, num_kills: int, seed: int = 0) -> R
 
     def started(path: Path, *num_steps: int) -> BaseProcess:
         # A daemon, for without a number of steps it has no end.
-        process = context.Process(target=train, args=(host_name, path, *num_steps), daemon=True)
+        process = context.Process(
+            target=train, args=(host_name, name, path, *num_steps), daemon=True
+        )
         process.start()
         return process
 
@@ -110,5 +102,8 @@ def step_of(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        print(compare(sys.argv[1], Path(temporary), num_kills=int(sys.argv[2])))
+    host_name, num_kills, *names = sys.argv[1:]
+    for name in names or RUNS:
+        with tempfile.TemporaryDirectory() as temporary:
+            report = compare(host_name, name, Path(temporary), num_kills=int(num_kills))
+        print(f"{name}: {report}", flush=True)

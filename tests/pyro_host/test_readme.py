@@ -1,14 +1,19 @@
+import importlib
+import warnings
+
 import matplotlib
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from helpers import readme
-from pyro.infer import SVI
+from helpers.tutorials import FOLDER
+from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
 from torch import nn
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.datasets import toy
 
 
 class Encoder(nn.Module):
@@ -19,6 +24,23 @@ class Encoder(nn.Module):
     def forward(self, x):
         loc, scale = self.net(x).chunk(2, -1)
         return loc, scale.exp()
+
+
+def test_the_energy_runs_away_under_a_plain_log_density(monkeypatch):
+    """As in the picture, in a fifth of its steps."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    picture = importlib.import_module("runaway")
+    monkeypatch.setattr(picture, "NUM_STEPS", 100)
+    pyro.set_rng_seed(0)
+    x = torch.tensor(toy("two_moons").sample(1000)).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        energy = picture.make_energy()
+        picture.train(energy, picture.plain, Trace_ELBO(), x)
+    assert energy(x).mean() < -100
+    energy, loss = picture.make_energy(), ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.1))
+    gaps = picture.train(energy, picture.energy_based, loss, x)
+    assert -10 < gaps[-1] < 0
 
 
 def test_the_density_is_trained_and_drawn():

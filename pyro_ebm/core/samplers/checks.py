@@ -138,7 +138,7 @@ def describe_trouble(
         )
     mean_rate = xp.mean(acceptance_rate, axis=1)
     if acceptance_rate.shape[1] < _FEW_DRAWS:  # Too few to judge a single chain by.
-        mean_rate = xp.mean(acceptance_rate)
+        mean_rate = 0 * mean_rate + xp.mean(acceptance_rate)
     num_stuck, num_chains = int(xp.sum(mean_rate < _STUCK)), math.prod(mean_rate.shape)
     if num_stuck:
         yield (

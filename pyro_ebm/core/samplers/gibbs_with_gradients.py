@@ -44,12 +44,16 @@ class GibbsWithGradients(ColumnKernel):
           Hashemi, Duvenaud and Maddison, 2021)
     """
 
-    def check_start(self, gradient: Any) -> None:
-        """Raise unless the potential has a derivative in some code, in some chain."""
+    def check_start(self, position: Any, gradient: Any) -> None:
+        """Raise unless the potential has a derivative in some code, in some chain.
+
+        At codes that are all 0 the derivative of a quadratic energy is 0 too.
+        """
         xp = array_namespace(gradient)
-        flat = xp.reshape(gradient, (-1, len(self.columns)))
         codes = xp.asarray([not c.is_numeric for c in self.columns], device=device(gradient))
-        if not bool(xp.any((flat != 0) & codes)):
+        shape = (-1, len(self.columns))
+        some, slopes = ((xp.reshape(x, shape) != 0) & codes for x in (position, gradient))
+        if bool(xp.any(some)) and not bool(xp.any(slopes)):
             raise ValueError(
                 f"Expected an energy with derivatives in its codes for {self}, got 0 everywhere, "
                 "as where codes are indices: use Gibbs()."

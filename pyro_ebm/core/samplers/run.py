@@ -90,7 +90,7 @@ def start_chains(
     if is_known(evaluated[0]):
         check_start(distribution, *evaluated)
         if isinstance(sampler, Kernel):
-            sampler.check_start(evaluated[1])
+            sampler.check_start(state.position, evaluated[1])
     if before is None:
         return state
     if len(before.hotter) != len(state.hotter):

@@ -33,7 +33,7 @@ class Kernel:
         """Move every chain once, from ``(potential, state)``; NumPyro has ``rng_key`` first."""
         raise NotImplementedError(f"{type(self).__name__} is the settings half of a kernel.")
 
-    def check_start(self, gradient: Any) -> None:
+    def check_start(self, position: Any, gradient: Any) -> None:
         """Raise where no chain could move well, by the gradients at the start of a run."""
 
 

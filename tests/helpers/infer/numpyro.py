@@ -20,6 +20,7 @@ from numpyro.handlers import mask, replay, scale, seed, substitute, trace  # noq
 
 import pyro_ebm.numpyro as ebm  # noqa: F401
 from helpers.hosts.numpyro import (  # noqa: F401
+    MLP,
     Bowl,
     Walk,
     attaching,
@@ -28,6 +29,7 @@ from helpers.hosts.numpyro import (  # noqa: F401
     flatten,
     latent_model,
     mean_field_guide,
+    mlp,
     normal,
     observed_model,
     prior,
@@ -231,6 +233,32 @@ class Training:
         self.init(*map(array, args))
         found = ebm.load_checkpoint(path, {"svi": self.state, "step": 0})
         self.state = found["svi"]
+        return found["step"]
+
+
+class ChainsInParts:
+    """Chains that go on from part to part, each with a warm-up of its own."""
+
+    def __init__(self, sampler, distribution):
+        self.sampler, self.distribution = sampler, distribution
+        self.key, self.state = KEY, None
+
+    def step(self, *args):
+        del args
+        self.key, key = random.split(self.key)
+        init = {"num_chains": 3} if self.state is None else {"init": self.state}
+        options = {"num_samples": 2, "num_warmup": 20, "check": False, "progress_bar": False}
+        self.state = ebm.run_chains(key, self.sampler, self.distribution, **init, **options).state
+
+    def save(self, path, step):
+        ebm.save_checkpoint(path, {"chains": self.state, "key": self.key, "step": step})
+
+    def load(self, path, *args):
+        """Load into chains of the same shape; return the number of the step."""
+        self.step(*args)
+        like = {"chains": self.state, "key": self.key, "step": 0}
+        found = ebm.load_checkpoint(path, like)
+        self.state, self.key = found["chains"], found["key"]
         return found["step"]
 
 

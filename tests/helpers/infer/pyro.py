@@ -19,6 +19,7 @@ from torch.distributions import biject_to  # noqa: F401
 
 import pyro_ebm.pyro as ebm  # noqa: F401
 from helpers.hosts.pyro import (  # noqa: F401
+    MLP,
     Bowl,
     Walk,
     attaching,
@@ -26,6 +27,7 @@ from helpers.hosts.pyro import (  # noqa: F401
     fit,
     latent_model,
     mean_field_guide,
+    mlp,
     normal,
     observed_model,
     prior,
@@ -227,6 +229,29 @@ class Training:
         """Load into a run of the same model; return the number of the step."""
         self.step(*args)  # Makes parameters and chains.
         return ebm.load_checkpoint(path, {"svi": self.svi, "step": 0})["step"]
+
+
+class ChainsInParts:
+    """Chains that go on from part to part, each with a warm-up of its own."""
+
+    def __init__(self, sampler, distribution):
+        self.sampler, self.distribution, self.state = sampler, distribution, None
+
+    def step(self, *args):
+        del args
+        init = {"num_chains": 3} if self.state is None else {"init": self.state}
+        options = {"num_samples": 2, "num_warmup": 20, "check": False, "progress_bar": False}
+        self.state = ebm.run_chains(self.sampler, self.distribution, **init, **options).state
+
+    def save(self, path, step):
+        ebm.save_checkpoint(path, {"chains": self.state, "step": step})
+
+    def load(self, path, *args):
+        """Load into chains of the same shape; return the number of the step."""
+        self.step(*args)
+        found = ebm.load_checkpoint(path, {"chains": self.state, "step": 0})
+        self.state = found["chains"]
+        return found["step"]
 
 
 def advance(chains, distribution, values, seed=0):

@@ -145,6 +145,14 @@ def test_codes_without_derivatives(host):
         host.run_chains(host.ebm.GibbsWithGradients(), codes(host), num_samples=5)
 
 
+def test_derivatives_that_are_zero_at_the_start(host):
+    base = host.dist.Bernoulli(host.array(np.full(4, 0.5))).to_event(1)
+    squares = host.ebm.EnergyBased(lambda x: (x**2).sum(-1), base)
+    start = {"init": host.array(np.zeros((3, 4))), "num_samples": 40, "check": False}
+    draws = host.run_chains(host.ebm.GibbsWithGradients(), squares, **start).samples
+    assert 0 < host.to_numpy(draws).mean() < 0.6
+
+
 def test_bits_and_a_base(host):
     # The host's own bits; half of the log-odds are the base's.
     base = host.dist.Bernoulli(host.array([0.3, 0.8, 0.5, 0.5])).to_event(1)
