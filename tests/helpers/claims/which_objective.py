@@ -25,7 +25,7 @@ CLAIMS = [
     Claim(
         "*Those that compare near with near do not know the weights.*",
         lambda run: max(error(run, name) for name in NEAR),
-        low=0.1,
+        low=0.05,
     ),
     Claim(
         "look at the shape of each cluster, and get it right",
