@@ -158,6 +158,16 @@ def check_anomalies(host: Any) -> None:
     assert figures["calibrated"] > figures["plain"] > 0.2
 
 
+def check_convolutions(host: Any) -> None:
+    """Both halves of an autoencoder of square images."""
+    host.seed(0)
+    encoder, decoder = host.convolutional(8, 3), host.deconvolutional(3, 8)
+    images = datasets.digits().validation.images[:5]
+    decoded = host.evaluate(lambda d, e, x: d(e(x)), decoder, encoder, images)
+    assert decoded.shape == images.shape
+    assert np.all(decoded.std(1) > 0)
+
+
 def check_generalized_digits(host: Any) -> None:
     data, penalty = datasets.digits(), {"num_samples": 50}
     host.seed(0)

@@ -163,7 +163,8 @@ def describe_doubts(result: ConditionalCheck) -> Iterator[str]:
     if not result.is_known:
         yield f"{result}. Use more samples, or a base that is closer to the data."
     elif result.posterior.spread > _SUSPICIOUS or result.largest_shift > _SUSPICIOUS:
-        yield f"{result}. Train for longer, or with more pairs near the data."
+        remedy = "Rule out chance by more samples; then train for longer, or with nearer pairs."
+        yield f"{result}. {remedy}"
 
 
 def _check_draws(joint: Any, draws: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ follow from one that :func:`seed` sets.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -134,6 +135,20 @@ def convolutional(side: int, num_outputs: int, channels: tuple[int, ...] = (32, 
     num_features = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
     layers += [eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(num_features, num_outputs, key=_next_key())]
     return Rows(eqx.nn.Sequential(layers))
+
+
+def deconvolutional(num_inputs: int, side: int, channels: tuple[int, ...] = (64, 64, 32)) -> Rows:
+    """Rows of square images by convolutions; all but the last double the sides."""
+    small, silu = side // 2 ** (len(channels) - 1), eqx.nn.Lambda(jax.nn.silu)
+    layers: list[Any] = [
+        eqx.nn.Linear(num_inputs, channels[0] * small**2, key=_next_key()),
+        eqx.nn.Lambda(lambda x: x.reshape(channels[0], small, small)),
+    ]
+    for pair in pairwise(channels):
+        options = {"stride": 2, "padding": 1, "key": _next_key()}
+        layers += [silu, eqx.nn.ConvTranspose2d(*pair, 4, **options)]
+    last = eqx.nn.Conv2d(channels[-1], 1, 3, padding=1, key=_next_key())
+    return Rows(eqx.nn.Sequential([*layers, silu, last, eqx.nn.Lambda(jnp.ravel)]))
 
 
 class Formula(eqx.Module):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -108,6 +109,21 @@ def convolutional(
         layers += [nn.Conv2d(before, after, 3, stride=min(index + 1, 2), padding=1), nn.SiLU()]
     num_features = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(num_features, num_outputs))
+
+
+def deconvolutional(
+    num_inputs: int, side: int, channels: tuple[int, ...] = (64, 64, 32)
+) -> nn.Module:
+    """Rows of square images by convolutions; all but the last double the sides."""
+    small = side // 2 ** (len(channels) - 1)
+    layers: list[nn.Module] = [
+        nn.Linear(num_inputs, channels[0] * small**2),
+        nn.Unflatten(1, (channels[0], small, small)),
+    ]
+    for before, after in pairwise(channels):
+        layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+    last = nn.Conv2d(channels[-1], 1, 3, padding=1)
+    return nn.Sequential(*layers, nn.SiLU(), last, nn.Flatten())
 
 
 class Formula(nn.Module):
