@@ -8,7 +8,7 @@ Contrastive divergence makes one Gibbs sweep of the bits, from the data or from 
 Batches are fresh draws. Adam's learning rate falls to zero along half a cosine; weights are
 averaged with decay .995. The settings are published ones or those of a run before this code, tuned
 on no test points: 4 layers, rate 2e-3, batch 128 (Schröder et al., 2023, Training Discrete
-Energy-Based Models with Energy Discrepancy), with 1,600 steps in place of 100,000; `long` has 8,000.
+Energy-Based Models with Energy Discrepancy), with 1,600 steps in place of 100,000; `long` is 8,000.
 
 `NLL` is minus the mean log-probability of 4,000 fresh points, in nats, its log Z by importance
 sampling with a million uniform draws; `effective draws` are those of the million. `MMD` (times
