@@ -204,4 +204,4 @@ show("divergences")
 # Which to take? With a flexible energy and a good sampler it hardly matters, and objectives without
 # a critic are simpler. KL is the safe choice for a density or a prior, where a missing mode is an
 # error for good. Towards reverse KL, draws become more plausible and less diverse. Jensen-Shannon
-# has bounded weights and trains most calmly.
+# has bounded weights.

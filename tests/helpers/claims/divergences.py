@@ -1,6 +1,7 @@
 import numpy as np
 
 from helpers.claims import Claim
+from pyro_ebm.core.objectives.divergences import DIVERGENCES
 
 
 def normal(run, name):
@@ -43,6 +44,12 @@ def log_ratio_error(run, name):
     return np.median(np.abs(found - (np.asarray(run.log_p) - log_q))[both])
 
 
+def largest_weight(name):
+    """Largest weight of a gradient of critic or energy, at ratios from e^-30 to e^30."""
+    divergence, log_ratio = DIVERGENCES[name], np.linspace(-30, 30, 601)
+    return max(divergence.a_derivative(log_ratio).max(), divergence.b_derivative(log_ratio).max())
+
+
 CLAIMS = [
     Claim("its minimum is what training should have found", off, high=0.15),
     Claim("it *covers* both modes", lambda run: on_the_left(run, "KL"), low=0.05),
@@ -71,4 +78,5 @@ CLAIMS = [
         lambda run: max(log_ratio_error(run, name) for name in run.fits),
         high=0.25,
     ),
+    Claim("has bounded weights", lambda run: largest_weight("jensen_shannon"), high=1.0),
 ]

@@ -28,4 +28,9 @@ CLAIMS = [
         lambda run: separation(run, "energy prior") - separation(run, "normal prior"),
         low=0.0,
     ),
+    Claim(
+        "It warns of images for which few of the draws count",
+        lambda run: run.printed.count("Warning: The effective sample size of log p(x)"),
+        low=1,
+    ),
 ]
