@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from evidence.experiments.bit_codes import discrepancy
 
+from pyro_ebm.datasets import codes
+
 
 def test_discrepancy_of_independent_bits():
     rng = np.random.default_rng(0)
@@ -17,3 +19,15 @@ def test_discrepancy_of_independent_bits():
     exact = mean_kernel(first, first) + mean_kernel(second, second) - 2 * mean_kernel(first, second)
     assert discrepancy(x, y) == pytest.approx(exact, abs=3.5e-3)
     assert abs(discrepancy(x[:1500], x[1500:])) < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("two_spirals", 20.040), ("8_gaussians", 20.050), ("checkerboard", 20.677)],
+)
+def test_no_model_is_better_than_the_law(name, expected):
+    """The entropy of the bits, where the density is known: cells are small beside its details."""
+    written = codes(name)
+    density = written.toy.log_density(written.toy.sample(40_000, seed=10_000))
+    side = (written.reach + 1) / 2**15
+    assert -density.mean() - 2 * np.log(side) == pytest.approx(expected, abs=2e-3)
