@@ -199,15 +199,6 @@ def check_draws(distribution: Any, draws: Any) -> None:
     distribution._check_rows(draws)
 
 
-def check_share(distribution: Any, share: Any, num_draws: int) -> None:
-    """Raise if no draw of the base is inside of the support."""
-    if not bool(array_namespace(share).all(share > 0)):
-        raise ValueError(
-            f"Expected some of {num_draws} draws of the base of {distribution} to be inside of its "
-            "support, got none: method 'grid' needs none, or choose a base that covers the support."
-        )
-
-
 def check_result(distribution: Any, result: LogNormalizer) -> None:
     """Raise if energies were NaN or minus infinity on a path, or infinite on all paths."""
     sources = {"draws of the base": result.log_weights, "`draws`": result.reverse_log_weights}

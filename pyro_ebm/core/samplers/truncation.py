@@ -5,8 +5,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-# Times that draws of a base outside of the support are drawn again.
-NUM_TRIES = 20
+# Times at most that draws of a base outside of the support are drawn again.
+NUM_TRIES = 200
 # Draws of a base at least, to see which share of them is inside of a narrower support.
 NUM_SHARE_DRAWS = 10_000
 
@@ -76,27 +76,35 @@ def infinite_outside(inside: Any, energies: Any) -> Any:
     return xp.where(inside, energies, xp.full_like(energies, math.inf))
 
 
-def choose_inside(distribution: Any, draws: Any, number: int) -> tuple[Any, Any]:
+def choose_inside(inside: Any, draws: Any, number: int) -> tuple[Any, Any]:
     """Choose draws inside of the support.
 
     They are independent where enough are inside, else each is chosen several times.
 
     Args:
-        distribution: A truncated energy-based distribution.
-        draws: Draws of its base, shape ``(N, *batch, *event)``.
+        inside: Whether they are, shape ``(N, *batch)``.
+        draws: Draws, shape ``(N, *batch, *event)``.
         number: At most N.
 
     Returns:
         Draws, shape ``(number, *batch, *event)``, and the share inside, shape ``(*batch,)``.
     """
     xp = array_namespace(draws)
-    inside = is_inside(distribution, draws)
     order = xp.argsort(xp.astype(~inside, xp.int8), axis=0, stable=True)
     counts = xp.sum(xp.astype(inside, order.dtype), axis=0)
     rank = xp.cumulative_sum(xp.ones_like(order[:number]), axis=0) - 1
     chosen = rank % xp.where(counts > 0, counts, xp.ones_like(counts))
     index = _over_event(xp.take_along_axis(order, chosen, axis=0), draws)
     return xp.take_along_axis(draws, index, axis=0), xp.mean(xp.astype(inside, draws.dtype), axis=0)
+
+
+def check_share(distribution: Any, share: Any, num_draws: int) -> None:
+    """Raise if no draw of the base is inside of the support."""
+    if not bool(array_namespace(share).all(share > 0)):
+        raise ValueError(
+            f"Expected some of {num_draws} draws of the base of {distribution} to be inside of its "
+            "support, got none: method 'grid' needs none, or choose a base that covers the support."
+        )
 
 
 def log_of_share(share: Any, num_draws: int) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
+from pyro_ebm.core.samplers.truncation import choose_inside
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.samplers.gibbs import Gibbs
@@ -39,6 +40,8 @@ def draw_values(
         return _run_grid(rng_key, frozen, sampler, number)
     start_key, chain_key = random.split(rng_key)
     values = initial_values(start_key, frozen, (number,))
+    # A chain would stay where its energy is infinite.
+    values, _ = choose_inside(frozen.potential(values) < jnp.inf, values, number)
     num_laws = len(frozen.batch_shape)
     return move_values(chain_key, sampler, frozen, values, num_steps, num_laws)
 

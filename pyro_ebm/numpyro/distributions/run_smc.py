@@ -5,15 +5,17 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, check_smc, describe_doubts, times_share
-from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, is_inside
+from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, check_share, is_inside
 from pyro_ebm.numpyro.distributions.draws import draw_values
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.samplers.base import check_rng_key
 from pyro_ebm.numpyro.samplers.smc import SMC
 
@@ -41,6 +43,8 @@ def run_smc(
     check_positive_integer("num_samples", num_samples)
     draws = _run(rng_key, sampler, without_plates(lax.stop_gradient(distribution)), num_samples)
     if not_jax_tracer(draws.log_normalizer):
+        if distribution._is_truncated:
+            check_share(distribution, draws.log_normalizer != -jnp.inf, NUM_SHARE_DRAWS)
         for doubt in describe_doubts(distribution, draws):
             warnings.warn(doubt, stacklevel=2)
     return draws
@@ -50,7 +54,8 @@ def run_smc(
 def _run(rng_key: Array, sampler: SMC, model: EnergyBased, num_samples: int) -> SMCDraws:
     share_key, draw_key = random.split(rng_key)
     draws: Any = draw_values(draw_key, model, sampler, num_samples, 0)
-    if model._is_truncated:
+    # The latent of a generator has infinite energies outside, which count by themselves.
+    if model._is_truncated and not isinstance(model.base, Pushforward):
         inside = is_inside(model, model.base.sample(share_key, (NUM_SHARE_DRAWS,)))
         draws = times_share(draws, inside.mean(0))
     return draws

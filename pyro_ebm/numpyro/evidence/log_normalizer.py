@@ -19,7 +19,12 @@ from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_bo
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.checks import real_array
 from pyro_ebm.core.samplers.gibbs import kernel_for
-from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
+from pyro_ebm.core.samplers.truncation import (
+    NUM_SHARE_DRAWS,
+    check_share,
+    choose_inside,
+    is_inside,
+)
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
@@ -126,7 +131,7 @@ def _annealed(
     num_draws = max(NUM_SHARE_DRAWS, num_starts)
     values, share = _starts(keys[0], distribution, num_starts, num_draws)
     if share is not None and not_jax_tracer(share):
-        core.check_share(distribution, share, num_draws)
+        check_share(distribution, share, num_draws)
     start = path.target.position(values)
     schedule = schedule_from_pilot(
         keys[1], sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
@@ -179,7 +184,7 @@ def _starts(
     if not distribution._is_truncated:
         return distribution.base.sample(rng_key, (num_starts,)), None
     draws = distribution.base.sample(rng_key, (num_draws,))
-    return choose_inside(distribution, draws, num_starts)
+    return choose_inside(is_inside(distribution, draws), draws, num_starts)
 
 
 def _check(

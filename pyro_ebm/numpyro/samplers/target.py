@@ -9,7 +9,12 @@ from jax import Array, lax, random
 from numpyro.distributions import biject_to, constraints
 
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
-from pyro_ebm.core.samplers.truncation import NUM_TRIES, replace_outside
+from pyro_ebm.core.samplers.truncation import (
+    NUM_TRIES,
+    choose_inside,
+    is_inside,
+    replace_outside,
+)
 from pyro_ebm.numpyro.samplers.columns import columns_of
 
 Potential = Callable[[Array], Array]
@@ -48,17 +53,26 @@ def initial_values(rng_key: Array, distribution: Any, sample_shape: tuple[int, .
 def draw_base(rng_key: Array, distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Array:
     """Draw from a base; where the support is narrower, from the base inside of it.
 
-    Standard normal in unconstrained space where 20 tries did not suffice.
+    Where 200 tries did not suffice others that are inside, or standard normal in unconstrained
+    space.
     """
     values = base.sample(rng_key, sample_shape)
     if not distribution._is_truncated:
         return values
 
-    def again(index: Array, values: Array) -> Array:
-        fresh = base.sample(random.fold_in(rng_key, index), sample_shape)
-        return replace_outside(distribution, values, fresh)
+    def is_outside(state: tuple[Array, Array]) -> Array:
+        index, values = state
+        return (index < NUM_TRIES) & ~is_inside(distribution, values).all()
 
-    values, target = lax.fori_loop(0, NUM_TRIES, again, values), Target.of(distribution)
+    def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        index, values = state
+        fresh = base.sample(random.fold_in(rng_key, index), sample_shape)
+        return index + 1, replace_outside(distribution, values, fresh)
+
+    _, values = lax.while_loop(is_outside, again, (jnp.zeros((), int), values))
+    if sample_shape:
+        values, _ = choose_inside(is_inside(distribution, values), values, sample_shape[0])
+    target = Target.of(distribution)
     shape = target.bijection.inverse_shape(values.shape)
     noise = random.normal(random.fold_in(rng_key, NUM_TRIES), shape, values.dtype)
     return replace_outside(distribution, values, target.value(noise))

@@ -13,6 +13,7 @@ from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
+from pyro_ebm.core.samplers.truncation import choose_inside
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
@@ -36,6 +37,8 @@ def draw_values(
     if isinstance(sampler, Grid):
         return _run_grid(distribution, sampler, number)
     values = initial_values(distribution, (number,))
+    # A chain would stay where its energy is infinite.
+    values, _ = choose_inside(distribution.potential(values) < math.inf, values, number)
     return move_values(sampler, distribution, values, num_steps, len(distribution.batch_shape))
 
 

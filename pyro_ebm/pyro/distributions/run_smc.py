@@ -1,5 +1,6 @@
 """Sequential Monte Carlo on an energy-based distribution, with its record."""
 
+import math
 import warnings
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, check_smc, describe_doubts, times_share
-from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, is_inside
+from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, check_share, is_inside
 from pyro_ebm.pyro.distributions.draws import draw_values
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.samplers.smc import SMC
 
 
@@ -34,9 +36,12 @@ def run_smc(sampler: SMC, distribution: EnergyBased, *, num_samples: int = 1000)
     check_positive_integer("num_samples", num_samples)
     model = without_plates(distribution)
     draws: Any = draw_values(model, sampler, num_samples, 0)
-    if model._is_truncated:
+    # The latent of a generator has infinite energies outside, which count by themselves.
+    if model._is_truncated and not isinstance(model.base, Pushforward):
         inside = is_inside(model, model.base.sample((NUM_SHARE_DRAWS,)))
         draws = times_share(draws, inside.to(draws.samples).mean(0))
+    if model._is_truncated:
+        check_share(distribution, draws.log_normalizer != -math.inf, NUM_SHARE_DRAWS)
     for doubt in describe_doubts(distribution, draws):
         warnings.warn(doubt, stacklevel=2)
     return draws

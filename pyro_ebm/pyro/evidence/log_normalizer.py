@@ -14,7 +14,12 @@ from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
 from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.gibbs import kernel_for
-from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, choose_inside
+from pyro_ebm.core.samplers.truncation import (
+    NUM_SHARE_DRAWS,
+    check_share,
+    choose_inside,
+    is_inside,
+)
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
@@ -137,8 +142,8 @@ def _starts(distribution: EnergyBased, num_starts: int) -> tuple[Tensor, tuple[T
         return distribution.base.sample((num_starts,)), None
     num_draws = max(NUM_SHARE_DRAWS, num_starts)
     draws = distribution.base.sample((num_draws,))
-    values, share = choose_inside(distribution, draws, num_starts)
-    core.check_share(distribution, share, num_draws)
+    values, share = choose_inside(is_inside(distribution, draws), draws, num_starts)
+    check_share(distribution, share, num_draws)
     return values, (share, num_draws)
 
 

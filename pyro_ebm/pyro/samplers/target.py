@@ -14,7 +14,12 @@ from torch.distributions import biject_to
 
 from pyro_ebm.core.samplers import checks
 from pyro_ebm.core.samplers.target import AbstractTarget, HasPotential
-from pyro_ebm.core.samplers.truncation import NUM_TRIES, is_inside, replace_outside
+from pyro_ebm.core.samplers.truncation import (
+    NUM_TRIES,
+    choose_inside,
+    is_inside,
+    replace_outside,
+)
 from pyro_ebm.pyro.samplers.columns import columns_of
 
 Potential = Callable[[Tensor], Tensor]
@@ -72,8 +77,8 @@ def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
 def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Tensor:
     """Draws of a base; where the support is narrower, of the base inside of it.
 
-    Draws outside are drawn again. After 20 tries standard normal in unconstrained space takes
-    their place.
+    Draws outside are drawn again. After 200 tries others that are inside take their place; where
+    there are none, standard normal in unconstrained space.
     """
     shape = torch.Size(sample_shape)
     values = base.sample(shape).detach()
@@ -83,6 +88,8 @@ def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Te
         if bool(is_inside(distribution, values).all()):
             return values
         values = replace_outside(distribution, values, base.sample(shape).detach())
+    if shape:
+        values, _ = choose_inside(is_inside(distribution, values), values, shape[0])
     target = Target.of(distribution)
     noise = torch.randn_like(target.position(values))
     return replace_outside(distribution, values, target.value(noise))

@@ -191,6 +191,18 @@ def test_bad_arguments(host, arguments, error, message):
         host.ebm.EnergyBased(quartic, event_shape=(2,), sampler=host.ebm.MALA)
 
 
+def test_a_base_without_its_log_normalizer_is_refused(host):
+    """Its log Z would be missing from every log-density."""
+    inner = host.ebm.EnergyBased(lambda x: 0.5 * x**2, host.dist.Normal(0.0, 1.0))
+    with pytest.raises(ValueError, match="whose log Z is unknown"):
+        host.ebm.EnergyBased(lambda x: x**2, inner)
+    known = inner.normalized(-0.5 * math.log(2))
+    x = host.array(1.0)
+    outer = host.ebm.EnergyBased(lambda x: x**2, known)
+    expected = float(known.log_prob(x)) - 1
+    assert float(outer.log_prob(x)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_nan(host):
     def energy(x):
         return x.sum(-1) * math.nan

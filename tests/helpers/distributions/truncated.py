@@ -102,6 +102,41 @@ def test_draws(host):
     assert draws.mean() == pytest.approx(math.sqrt(2 / math.pi), abs=4 * 0.603 / 63)
 
 
+def test_populations_start_inside(host):
+    """Where most of the base is outside: a half-normal in four dimensions, and a mode in a tail."""
+    positive = host.constraints.independent(host.constraints.positive, 1)
+    flat = host.ebm.EnergyBased(lambda x: 0 * x.sum(-1), host.normal((4,)), support=positive)
+    draws = host.sample(flat, (4000,))
+    assert draws.mean() == pytest.approx(math.sqrt(2 / math.pi), abs=5 * 0.603 / 126)
+    tail = half_normal(
+        host,
+        lambda x: -3 * host.xp.exp(-0.5 * ((x - 3) / 0.2) ** 2),
+        support=host.constraints.greater_than(2.0),
+    )
+    draws = host.run_smc(host.ebm.SMC(), tail, num_samples=4000)
+    x = np.linspace(2, 8, 60_001)
+    mass = np.exp(3 * np.exp(-0.5 * ((x - 3) / 0.2) ** 2) - x**2 / 2) / math.sqrt(2 * math.pi)
+    log_z, share = math.log(np.trapezoid(mass, x)), mass[x > 2.7].sum() / mass.sum()
+    assert float(draws.log_normalizer) == pytest.approx(log_z, abs=4 * float(draws.standard_error))
+    assert (host.to_numpy(draws.samples) > 2.7).mean() == pytest.approx(share, abs=0.05)
+
+
+def test_populations_of_a_generator_start_inside(host):
+    base = host.ebm.Pushforward(host.normal((2,)), lambda z: z)
+    positive = host.constraints.independent(host.constraints.positive, 1)
+    options = {"support": positive, "sampler": host.ebm.MALA()}
+    flat = host.ebm.EnergyBased(lambda x: 0 * x[:, 0], base, **options)
+    draws = host.run_smc(host.ebm.SMC(), flat, num_samples=2000)
+    assert float(draws.log_normalizer) == pytest.approx(-2 * math.log(2), abs=0.15)
+    assert host.sample(flat, (500,)).min() > 0
+
+
+def test_populations_need_some_draws_inside(host):
+    far = half_normal(host, support=host.constraints.greater_than(8.0))
+    with pytest.raises(ValueError, match=r"some of 10000 draws of the base .* got none"):
+        host.run_smc(host.ebm.SMC(), far)
+
+
 # --- energies outside ---
 
 
