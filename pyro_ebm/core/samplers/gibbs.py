@@ -65,7 +65,8 @@ class ColumnKernel(Kernel):
 
     def holding_codes(self, state: ChainState) -> ChainState:
         """Return a state in which ``numeric`` moves numbers alone: a scale of 0 holds a code."""
-        mask = numeric_mask(self.columns, state.position)
+        event_shape = state.position.shape[state.potential.ndim :]
+        mask = numeric_mask(self.columns, state.position).reshape(event_shape)
         return state._replace(scale=state.scale * mask)
 
 

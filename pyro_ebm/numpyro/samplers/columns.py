@@ -1,5 +1,6 @@
 """Discrete supports of NumPyro, column by column."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, ColumnConstraint):
-        return support.columns, as_real
+        return support.columns * (math.prod(event_shape) // len(support.columns)), as_real
     if isinstance(support, type(constraints.boolean)):
         return codes_of(2, event_shape), _as_codes
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:

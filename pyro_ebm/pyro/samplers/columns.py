@@ -1,5 +1,6 @@
 """Columns of numbers and codes as a constraint of torch, and those of its own constraints."""
 
+import math
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, ColumnConstraint):
-        return support.columns, as_real
+        return support.columns * (math.prod(event_shape) // len(support.columns)), as_real
     if support is constraints.boolean:
         return codes_of(2, event_shape), as_real
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:

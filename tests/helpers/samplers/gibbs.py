@@ -212,6 +212,20 @@ def test_chains_of_numbers_and_codes_forget_their_start(host):
     assert moved[:, 0].std() == pytest.approx(math.sqrt(0.25 + 1.29), rel=0.06)
 
 
+@pytest.mark.parametrize("kernel", ["Gibbs", "GibbsWithGradients"])
+def test_tables_of_two_rows(host, kernel):
+    row = mixed(host).base
+    model = host.ebm.EnergyBased(
+        lambda x: -(x[..., 0] + x[..., 1]).sum(-1), row.expand((2,)).to_event(1)
+    )
+    start = host.array(np.zeros((2000, 2, 2)))
+    moved = host.to_numpy(host.move_values(getattr(host.ebm, kernel)(), model, start, 60).samples)
+    law = np.exp(np.arange(3))
+    for code in moved[..., 1].T:
+        assert p_value(np.bincount(code.astype(int), minlength=3), law) > 1e-3
+    np.testing.assert_allclose(moved[..., 0].mean(0), [4.5, 4.5], atol=0.25)
+
+
 @pytest.mark.parametrize("cooling", [1.0, 1.2])
 @pytest.mark.parametrize(("kernel", "num_steps"), [("Gibbs", 6), ("GibbsWithGradients", 12)])
 def test_exact_mixed_draws_stay_exact(host, kernel, num_steps, cooling):
