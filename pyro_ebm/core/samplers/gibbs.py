@@ -154,6 +154,13 @@ def choose(
     return _with_code(position, column, size, steps), new
 
 
+def of_numbers(columns: Columns, gradient: Any, num_chain_dims: int) -> Any:
+    """Return a gradient ``(*chains, *event)`` with 0 for the codes, whatever it has there."""
+    xp, event_shape = array_namespace(gradient), gradient.shape[num_chain_dims:]
+    is_number = xp.reshape(numeric_mask(columns, gradient), event_shape) > 0
+    return xp.where(is_number, gradient, xp.zeros_like(gradient))
+
+
 def numeric_mask(columns: Columns, like: Any) -> Any:
     """Return 1 for numeric columns and 0 for others, shape ``(num_columns,)``."""
     xp = array_namespace(like)

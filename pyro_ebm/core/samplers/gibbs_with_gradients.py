@@ -88,7 +88,7 @@ def log_acceptance(
     shape = (*log_proposal.shape, num_changes(columns))
     _, log_rates = _changes(position, gradient, columns, shape)
     move = xp.astype(state.position - position, gradient.dtype)
-    way_back = xp.reshape(move * gradient, (*log_proposal.shape, -1))
+    way_back = xp.reshape(move * _guide(gradient), (*log_proposal.shape, -1))
     log_return = -0.5 * xp.sum(way_back, axis=-1) - logsumexp(log_rates, axis=-1)
     return rejected_where_nan(state.potential - potential + log_return - log_proposal)
 
@@ -107,9 +107,15 @@ def _changes(position: Any, gradient: Any, columns: Columns, shape: Any) -> tupl
     steps = xp.arange(1, _largest(columns), **like)
     is_beyond = xp.astype(xp.reshape(position, flat), gradient.dtype) + steps >= sizes
     changes = xp.where(is_beyond, steps - sizes, steps)
-    log_rates = -0.5 * xp.reshape(gradient, flat) * changes
+    log_rates = -0.5 * xp.reshape(_guide(gradient), flat) * changes
     log_rates = xp.where(steps < sizes, log_rates, xp.full_like(log_rates, -math.inf))
     return changes, xp.reshape(log_rates, shape)
+
+
+def _guide(gradient: Any) -> Any:
+    """Replace derivatives that are not finite, which would forbid a move or its way back, by 0."""
+    xp = array_namespace(gradient)
+    return xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))
 
 
 def _largest(columns: Columns) -> int:

@@ -8,6 +8,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.samplers.checks import check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.gibbs import of_numbers
 from pyro_ebm.core.samplers.settings import Kernel
 from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 
@@ -88,7 +89,10 @@ def start_chains(
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = begin(target.position(value) if before is None else before.position)
     if is_known(evaluated[0]):
-        check_start(distribution, *evaluated)
+        potential, gradient = evaluated
+        if target.columns is not None and gradient is not None:
+            gradient = of_numbers(target.columns, gradient, potential.ndim)
+        check_start(distribution, potential, gradient)
         if isinstance(sampler, Kernel):
             sampler.check_start(state.position, evaluated[1])
     if before is None:

@@ -153,6 +153,16 @@ def test_derivatives_that_are_zero_at_the_start(host):
     assert 0 < host.to_numpy(draws).mean() < 0.6
 
 
+def test_derivatives_that_are_infinite(host):
+    base = host.dist.Categorical(host.array(np.full((2, 4), 0.25))).to_event(1)
+    roots = host.ebm.EnergyBased(lambda x: 0.5 * (x**0.5).sum(-1), base)
+    options = {"init": host.array(np.tile([0, 3], (2000, 1))), "num_warmup": 40, "check": False}
+    chains = host.run_chains(host.ebm.GibbsWithGradients(), roots, num_samples=2, **options)
+    law = np.exp(-0.5 * np.arange(4) ** 0.5)
+    for column in host.to_numpy(chains.samples)[:, -1].T:
+        assert p_value(np.bincount(column, minlength=4), law) > 1e-3
+
+
 def test_bits_and_a_base(host):
     # The host's own bits; half of the log-odds are the base's.
     base = host.dist.Bernoulli(host.array([0.3, 0.8, 0.5, 0.5])).to_event(1)
