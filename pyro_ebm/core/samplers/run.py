@@ -94,7 +94,7 @@ def start_chains(
             gradient = of_numbers(target.columns, gradient, potential.ndim)
         check_start(distribution, potential, gradient)
         if isinstance(sampler, Kernel):
-            sampler.check_start(state.position, evaluated[1])
+            sampler.check_start(state.position, evaluated[1], lambda at: begin(at)[1][1])
     if before is None:
         return state
     if len(before.hotter) != len(state.hotter):

@@ -153,6 +153,15 @@ def test_derivatives_that_are_zero_at_the_start(host):
     assert 0 < host.to_numpy(draws).mean() < 0.6
 
 
+@pytest.mark.parametrize("center", [2, 3])
+def test_chains_that_all_start_at_a_minimum(host, center):
+    base = host.dist.Bernoulli(host.array(np.full(6, 0.5))).to_event(1)
+    square = host.ebm.EnergyBased(lambda x: (x.sum(-1) - center) ** 2, base)
+    start = {"init": host.array([[1.0] * center + [0.0] * (6 - center)]), "num_samples": 40}
+    draws = host.run_chains(host.ebm.GibbsWithGradients(), square, check=False, **start).samples
+    assert len(np.unique(host.to_numpy(draws)[0], axis=0)) > 1
+
+
 def test_derivatives_that_are_infinite(host):
     base = host.dist.Categorical(host.array(np.full((2, 4), 0.25))).to_event(1)
     roots = host.ebm.EnergyBased(lambda x: 0.5 * (x**0.5).sum(-1), base)
