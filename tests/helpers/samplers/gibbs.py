@@ -231,6 +231,23 @@ def test_chains_of_numbers_and_codes_forget_their_start(host):
     assert moved[:, 0].std() == pytest.approx(math.sqrt(0.25 + 1.29), rel=0.06)
 
 
+@pytest.mark.parametrize(("name", "numeric"), [("Gibbs", "HMC"), ("GibbsWithGradients", "MALA")])
+def test_infinite_derivatives_beside_numbers(host, name, numeric):
+    columns = [host.ebm.Column.numeric(), host.ebm.Column.ordinal(3)]
+    base = host.ebm.ColumnMarginals(columns, [0.0] * 2, [1.0] * 2, np.log(np.full((2, 3), 1 / 3)))
+    model = host.ebm.EnergyBased(lambda x: 0.5 * (x[:, 0] - x[:, 1] ** 0.5) ** 2, base)
+    kernel = getattr(host.ebm, name)(getattr(host.ebm, numeric)(0.5))
+    start = {"init": host.array(np.zeros((2000, 2))), "num_warmup": 60, "check": False}
+    draws = host.to_numpy(host.run_chains(kernel, model, num_samples=2, **start).samples)[:, -1]
+    # Given a code, the number is normal with mean sqrt(code) / 2 and variance 1 / 2.
+    law = np.exp(-np.arange(3) / 4)
+    assert p_value(np.bincount(draws[:, 1].astype(int), minlength=3), law) > 1e-3
+    left = draws[:, 0] - np.sqrt(draws[:, 1]) / 2
+    assert left.mean() == pytest.approx(0, abs=0.06)
+    assert left.std() == pytest.approx(math.sqrt(0.5), rel=0.07)
+    assert host.sample(model, (5,)).shape == (5, 2)
+
+
 @pytest.mark.parametrize("kernel", ["Gibbs", "GibbsWithGradients"])
 def test_tables_of_two_rows(host, kernel):
     row = mixed(host).base
