@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_ebm.core.columns import Columns, are_values, codes_of
+from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to
 from pyro_ebm.core.numerics import as_real
 
 
@@ -36,5 +36,5 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     if support is constraints.boolean:
         return codes_of(2, event_shape), as_real
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:
-        return codes_of(int(support.upper_bound) + 1, event_shape), torch.Tensor.long
+        return codes_up_to(support.upper_bound, event_shape), torch.Tensor.long
     return None

@@ -183,6 +183,18 @@ def test_bits_and_a_base(host):
     np.testing.assert_allclose(draws.mean((0, 1)), odds / (1 + odds), atol=0.04)
 
 
+def test_counts_of_the_host(host):
+    base = host.dist.Binomial(3, host.array([0.5, 0.2])).to_event(1)
+    model = host.ebm.EnergyBased(lambda x: -x.sum(-1), base)
+    start = host.array(np.ones((4000, 2)))
+    draws = host.to_numpy(host.move_values(host.ebm.Gibbs(), model, start, 3).samples)
+    for column, odds in zip(draws.T, (math.e, math.e / 4), strict=True):
+        assert column.mean() == pytest.approx(3 * odds / (1 + odds), abs=0.06)
+    unequal = host.dist.Binomial(host.array([3.0, 2.0]), host.array([0.5, 0.2])).to_event(1)
+    with pytest.raises(ValueError, match="as many codes in all columns, got codes up to"):
+        host.run_chains(host.ebm.Gibbs(), unequal, num_samples=5)
+
+
 def test_a_law_for_each_context(host):
     base = host.dist.Bernoulli(host.array([0.5, 0.5])).to_event(1)
     context = host.array([[-2.0], [0.0], [2.0]])
