@@ -209,7 +209,17 @@ def check_share(distribution: Any, share: Any, num_draws: int) -> None:
 
 
 def check_result(distribution: Any, result: LogNormalizer) -> None:
-    """Raise if energies were NaN or minus infinity on a path, or infinite on all paths."""
+    """Raise if energies were NaN or minus infinity on a path, or infinite on all paths.
+
+    Likewise if they were so at values that an enumeration sums over.
+    """
+    xp = array_namespace(result.estimate)
+    is_sum = result.log_weights is None and distribution.support.is_discrete
+    if is_sum and not bool(xp.all(xp.isfinite(result.estimate))):
+        raise ValueError(
+            f"Expected the energy of {distribution} to be a number at all values, and finite at "
+            f"some, got log Z = {_show(result.estimate)}."
+        )
     sources = {"draws of the base": result.log_weights, "`draws`": result.reverse_log_weights}
     for source, log_weights in sources.items():
         if log_weights is not None:

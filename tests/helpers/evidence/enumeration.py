@@ -67,3 +67,11 @@ def test_too_many_values(host):
         host.log_normalizer(normal, method="enumeration")
     with pytest.raises(ValueError, match="use 'enumeration' or 'annealed'"):
         host.log_normalizer(ising(host, 3), method="grid")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_energies_that_are_no_numbers(host, bad):
+    base = host.dist.Bernoulli(host.array(np.full(3, 0.5))).to_event(1)
+    model = host.ebm.EnergyBased(lambda x: x.sum(-1) + bad, base, validate_args=False)
+    with pytest.raises(ValueError, match="to be a number at all values, and finite at some"):
+        host.log_normalizer(model, method="enumeration")
