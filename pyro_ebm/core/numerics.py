@@ -50,7 +50,7 @@ def effective_sample_size(log_weights: Any) -> Any:
     Log-weights have shape ``(K, *batch)``, the result ``(*batch,)``.
     """
     xp = array_namespace(log_weights)
-    # Logarithms of sums, of large numbers, would differ by rounding alone. A floor has no derivative.
+    # Logarithms of large sums would differ by rounding alone. A floor has no derivative.
     weights = xp.exp(log_weights - xp.floor(xp.max(log_weights, axis=0)))
     return xp.sum(weights, axis=0) ** 2 / xp.sum(weights**2, axis=0)
 

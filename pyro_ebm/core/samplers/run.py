@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.samplers.checks import check_init_shape, check_start
+from pyro_ebm.core.samplers.checks import check_init_codes, check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.gibbs import of_numbers
 from pyro_ebm.core.samplers.settings import Kernel
@@ -84,6 +84,8 @@ def start_chains(
     before = init if isinstance(init, ChainState) else None
     value = init if before is None else target.value(before.position)
     check_init_shape(value.shape, distribution, num_chains)
+    if target.columns is not None and is_known(value):
+        check_init_codes(value, target.columns)
     if probes and isinstance(distribution, HasPotential):
         check_rows_once(distribution, value)
     # Evaluated anew in any case: the energy may have been trained since.
