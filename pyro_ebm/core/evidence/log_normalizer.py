@@ -47,8 +47,8 @@ class LogNormalizerSettings:
     *Quadrature on a grid*, in one to three dimensions of unconstrained space and with or without a
     base, refines until the bounds are 0.001 nats apart or the grid has two million points.
 
-    *Enumeration* sums over all values of an event of codes, at most a million; with or without a
-    base. Where columns have codes, annealing moves by ``Gibbs()``.
+    *Enumeration* sums over all values of an event of codes, at most a million. Where columns have
+    codes, annealing moves by ``Gibbs()``.
 
     The bounds are those of :func:`~pyro_ebm.core.evidence.weights.bracket`, or of
     :func:`~pyro_ebm.core.evidence.quadrature.summarize_grid`. On a ``Pushforward`` base the last
