@@ -90,6 +90,19 @@ def codes_of(size: int, event_shape: tuple[int, ...]) -> Columns:
     return (Column.nominal(size),) * math.prod(event_shape)
 
 
+def codes_up_to(largest: Any, event_shape: tuple[int, ...]) -> Columns:
+    """Return a nominal column for each coordinate, of codes up to a number, or to equal ones."""
+    if getattr(largest, "ndim", 0):
+        xp = array_namespace(largest)
+        if bool(xp.any(largest != xp.max(largest))):
+            raise ValueError(
+                f"Expected a support with as many codes in all columns, got codes up to {largest}: "
+                "use ColumnMarginals."
+            )
+        largest = xp.max(largest)
+    return codes_of(int(largest) + 1, event_shape)
+
+
 def names_of(columns: Columns, prefix: str) -> list[str]:
     """Return a name for each column; those without have a prefix and their number."""
     names = [column.name or f"{prefix}_{c}" for c, column in enumerate(columns)]

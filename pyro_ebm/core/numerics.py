@@ -50,7 +50,9 @@ def effective_sample_size(log_weights: Any) -> Any:
     Log-weights have shape ``(K, *batch)``, the result ``(*batch,)``.
     """
     xp = array_namespace(log_weights)
-    return xp.exp(2.0 * logsumexp(log_weights) - logsumexp(2.0 * log_weights))
+    # Logarithms of large sums would differ by rounding alone. A floor has no derivative.
+    weights = xp.exp(log_weights - xp.floor(xp.max(log_weights, axis=0)))
+    return xp.sum(weights, axis=0) ** 2 / xp.sum(weights**2, axis=0)
 
 
 def log_positive(x: Any) -> Any:

@@ -54,6 +54,12 @@ def test_effective_sample_size_of_a_linear_energy():
     assert size / 1e6 == pytest.approx(math.exp(-1.0), rel=0.01)
 
 
+@pytest.mark.parametrize("offset", [1e8, -1e8, 3e30])
+def test_effective_sample_size_of_large_weights(offset):
+    weights = np.full((55, 2), offset, np.float32)
+    np.testing.assert_allclose(effective_sample_size(weights), 55, rtol=1e-5)
+
+
 def test_shift_of_a_log_sum_has_no_derivative(monkeypatch):
     """That of a maximum compares its entries, and is NaN where a compiler rounds them otherwise."""
     jax, true_maximum = pytest.importorskip("jax"), pytest.importorskip("jax.numpy").max

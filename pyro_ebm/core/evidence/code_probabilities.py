@@ -34,8 +34,9 @@ def code_probabilities(distribution: Any, value: Any, column: int) -> Any:
     check_energy_based(distribution, AbstractEnergyBased)
     target = distribution._target_class.of_any(distribution)
     size = _size(target.columns, column)
-    value = target.position(value)
-    xp, event_shape = array_namespace(value), tuple(distribution.event_shape)
+    value, event_shape = target.position(value), tuple(distribution.event_shape)
+    xp, own = array_namespace(value), (*distribution.batch_shape, *event_shape)
+    value = xp.broadcast_to(value, xp.broadcast_shapes(tuple(value.shape), own))
     batch_shape = value.shape[: value.ndim - len(event_shape)]
     flat = xp.reshape(value, (*batch_shape, len(target.columns)))
     here = xp.arange(flat.shape[-1], device=device(flat)) == column

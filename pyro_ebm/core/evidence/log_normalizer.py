@@ -47,8 +47,8 @@ class LogNormalizerSettings:
     *Quadrature on a grid*, in one to three dimensions of unconstrained space and with or without a
     base, refines until the bounds are 0.001 nats apart or the grid has two million points.
 
-    *Enumeration* sums over all values of an event of codes, at most a million; with or without a
-    base. Where columns have codes, annealing moves by ``Gibbs()``.
+    *Enumeration* sums over all values of an event of codes, at most a million. Where columns have
+    codes, annealing moves by ``Gibbs()``.
 
     The bounds are those of :func:`~pyro_ebm.core.evidence.weights.bracket`, or of
     :func:`~pyro_ebm.core.evidence.quadrature.summarize_grid`. On a ``Pushforward`` base the last
@@ -200,7 +200,17 @@ def check_draws(distribution: Any, draws: Any) -> None:
 
 
 def check_result(distribution: Any, result: LogNormalizer) -> None:
-    """Raise if energies were NaN or minus infinity on a path, or infinite on all paths."""
+    """Raise if energies were NaN or minus infinity on a path, or infinite on all paths.
+
+    Likewise if they were so at values that an enumeration sums over.
+    """
+    xp = array_namespace(result.estimate)
+    is_sum = result.log_weights is None and distribution.support.is_discrete
+    if is_sum and not bool(xp.all(xp.isfinite(result.estimate))):
+        raise ValueError(
+            f"Expected the energy of {distribution} to be a number at all values, and finite at "
+            f"some, got log Z = {_show(result.estimate)}."
+        )
     sources = {"draws of the base": result.log_weights, "`draws`": result.reverse_log_weights}
     for source, log_weights in sources.items():
         if log_weights is not None:

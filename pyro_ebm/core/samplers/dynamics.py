@@ -103,7 +103,7 @@ def langevin_move(
     spread = (2.0 * step_size * temperature) ** 0.5
     if scale is None:
         return position + (spread * noise - step_size * gradient)
-    return position + scale * (spread * noise - step_size * scale * gradient)
+    return position + scale * (spread * noise - step_size * scale * _free(gradient, scale))
 
 
 def mala_log_acceptance(
@@ -127,7 +127,7 @@ def mala_log_acceptance(
     References:
         | Langevin diffusions and Metropolis-Hastings algorithms (Roberts and Stramer, 2002)
     """
-    delta = (0.5 * step_size) ** 0.5 * scale * (gradient + proposal_gradient)
+    delta = (0.5 * step_size) ** 0.5 * scale * _free(gradient + proposal_gradient, scale)
     gain = _sum_event(delta * (noise - 0.5 * delta), potential.ndim)
     return rejected_where_nan(potential - proposal_potential + gain)
 
@@ -149,7 +149,7 @@ def hmc_log_acceptance(
 
 def kick(velocity: Any, gradient: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
     r"""Change velocities by the force: :math:`v' = v - h s \nabla U`."""
-    return velocity - step_size * scale * gradient
+    return velocity - step_size * scale * _free(gradient, scale)
 
 
 def drift(position: Any, velocity: Any, step_size: Any, *, scale: Any = 1.0) -> Any:
@@ -212,6 +212,14 @@ def is_finite(gradient: Any, num_chain_dims: int) -> Any:
     size, event_axes = xp.abs(gradient), tuple(range(num_chain_dims, gradient.ndim))
     # NaN is a maximum that is not below infinity; torch's `isfinite` takes longer.
     return (xp.max(size, axis=event_axes) if event_axes else size) < math.inf
+
+
+def _free(gradient: Any, scale: Any) -> Any:
+    """Replace by 0 what a scale of 0 holds, where a gradient may be infinite."""
+    if isinstance(scale, float):
+        return gradient
+    xp = array_namespace(gradient)
+    return xp.where(scale == 0, xp.zeros_like(gradient), gradient)
 
 
 def _sum_event(x: Any, num_chain_dims: int) -> Any:

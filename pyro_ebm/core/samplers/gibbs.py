@@ -65,7 +65,8 @@ class ColumnKernel(Kernel):
 
     def holding_codes(self, state: ChainState) -> ChainState:
         """Return a state in which ``numeric`` moves numbers alone: a scale of 0 holds a code."""
-        mask = numeric_mask(self.columns, state.position)
+        event_shape = state.position.shape[state.potential.ndim :]
+        mask = numeric_mask(self.columns, state.position).reshape(event_shape)
         return state._replace(scale=state.scale * mask)
 
 
@@ -151,6 +152,13 @@ def choose(
     new = xp.take_along_axis(potentials, chosen, axis=0)[0, ...]
     steps = xp.astype(chosen[0, ...], position.dtype)
     return _with_code(position, column, size, steps), new
+
+
+def of_numbers(columns: Columns, gradient: Any, num_chain_dims: int) -> Any:
+    """Return a gradient ``(*chains, *event)`` with 0 for the codes, whatever it has there."""
+    xp, event_shape = array_namespace(gradient), gradient.shape[num_chain_dims:]
+    is_number = xp.reshape(numeric_mask(columns, gradient), event_shape) > 0
+    return xp.where(is_number, gradient, xp.zeros_like(gradient))
 
 
 def numeric_mask(columns: Columns, like: Any) -> Any:

@@ -8,6 +8,7 @@ column :math:`c` to a code :math:`v`:
 """
 
 import math
+from itertools import chain
 from typing import Any
 
 from array_api_compat import array_namespace, device
@@ -15,7 +16,7 @@ from array_api_compat import array_namespace, device
 from pyro_ebm.core.columns import Columns
 from pyro_ebm.core.numerics import logsumexp
 from pyro_ebm.core.samplers.dynamics import ChainState, rejected_where_nan
-from pyro_ebm.core.samplers.gibbs import ColumnKernel
+from pyro_ebm.core.samplers.gibbs import ColumnKernel, alternatives
 
 
 class GibbsWithGradients(ColumnKernel):
@@ -44,20 +45,25 @@ class GibbsWithGradients(ColumnKernel):
           Hashemi, Duvenaud and Maddison, 2021)
     """
 
-    def check_start(self, position: Any, gradient: Any) -> None:
+    def check_start(self, position: Any, gradient: Any, gradient_at: Any) -> None:
         """Raise unless the potential has a derivative in some code, in some chain.
 
-        At codes that are all 0 the derivative of a quadratic energy is 0 too.
+        Chains may all start where it is 0: then it is looked for after a change of one code, each
+        in turn. A quadratic energy without one there has none at all.
         """
-        xp = array_namespace(gradient)
-        codes = xp.asarray([not c.is_numeric for c in self.columns], device=device(gradient))
-        shape = (-1, len(self.columns))
-        some, slopes = ((xp.reshape(x, shape) != 0) & codes for x in (position, gradient))
-        if bool(xp.any(some)) and not bool(xp.any(slopes)):
-            raise ValueError(
-                f"Expected an energy with derivatives in its codes for {self}, got 0 everywhere, "
-                "as where codes are indices: use Gibbs()."
-            )
+        xp, shape = array_namespace(position), position.shape
+        flat = xp.reshape(position, (-1, len(self.columns)))
+        sizes = [(c, column.size) for c, column in enumerate(self.columns) if column.size]
+        changed = (alternatives(flat, c, size)[0, ...] for c, size in sizes)
+        gradients = (gradient_at(xp.reshape(each, shape)) for each in changed)
+        is_code = xp.asarray([bool(c.size) for c in self.columns], device=device(gradient))
+        for each in chain([gradient], gradients):
+            if bool(xp.any((xp.reshape(each, flat.shape) != 0) & is_code)):
+                return
+        raise ValueError(
+            f"Expected an energy with derivatives in its codes for {self}, got 0 everywhere, "
+            "as where codes are indices: use Gibbs()."
+        )
 
 
 def propose(state: ChainState, columns: Columns, noise: Any) -> tuple[Any, Any]:
@@ -88,7 +94,7 @@ def log_acceptance(
     shape = (*log_proposal.shape, num_changes(columns))
     _, log_rates = _changes(position, gradient, columns, shape)
     move = xp.astype(state.position - position, gradient.dtype)
-    way_back = xp.reshape(move * gradient, (*log_proposal.shape, -1))
+    way_back = xp.reshape(move * _guide(gradient), (*log_proposal.shape, -1))
     log_return = -0.5 * xp.sum(way_back, axis=-1) - logsumexp(log_rates, axis=-1)
     return rejected_where_nan(state.potential - potential + log_return - log_proposal)
 
@@ -107,9 +113,15 @@ def _changes(position: Any, gradient: Any, columns: Columns, shape: Any) -> tupl
     steps = xp.arange(1, _largest(columns), **like)
     is_beyond = xp.astype(xp.reshape(position, flat), gradient.dtype) + steps >= sizes
     changes = xp.where(is_beyond, steps - sizes, steps)
-    log_rates = -0.5 * xp.reshape(gradient, flat) * changes
+    log_rates = -0.5 * xp.reshape(_guide(gradient), flat) * changes
     log_rates = xp.where(steps < sizes, log_rates, xp.full_like(log_rates, -math.inf))
     return changes, xp.reshape(log_rates, shape)
+
+
+def _guide(gradient: Any) -> Any:
+    """Replace derivatives that are not finite, which would forbid a move or its way back, by 0."""
+    xp = array_namespace(gradient)
+    return xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))
 
 
 def _largest(columns: Columns) -> int:

@@ -81,10 +81,10 @@ class ReplicaExchange(Kernel):
         """Whether warm-up also learns a scale for each coordinate, at every level."""
         return self.kernel.adapt_mass_matrix
 
-    def check_start(self, position: Any, gradient: Any) -> None:
+    def check_start(self, position: Any, gradient: Any, gradient_at: Any) -> None:
         """Raise where ``kernel`` does."""
         if isinstance(self.kernel, Kernel):
-            self.kernel.check_start(position, gradient)
+            self.kernel.check_start(position, gradient, gradient_at)
 
     def init(self, potential: Any, position: Any) -> ChainState:
         """Start all levels at the same positions, with one gradient."""

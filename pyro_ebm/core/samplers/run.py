@@ -6,8 +6,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.samplers.checks import check_init_shape, check_start
+from pyro_ebm.core.samplers.checks import check_init_codes, check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
+from pyro_ebm.core.samplers.gibbs import of_numbers
 from pyro_ebm.core.samplers.settings import Kernel
 from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 
@@ -83,14 +84,19 @@ def start_chains(
     before = init if isinstance(init, ChainState) else None
     value = init if before is None else target.value(before.position)
     check_init_shape(value.shape, distribution, num_chains)
+    if target.columns is not None and is_known(value):
+        check_init_codes(value, target.columns)
     if probes and isinstance(distribution, HasPotential):
         check_rows_once(distribution, value)
     # Evaluated anew in any case: the energy may have been trained since.
     state, evaluated = begin(target.position(value) if before is None else before.position)
     if is_known(evaluated[0]):
-        check_start(distribution, *evaluated)
+        potential, gradient = evaluated
+        if target.columns is not None and gradient is not None:
+            gradient = of_numbers(target.columns, gradient, potential.ndim)
+        check_start(distribution, potential, gradient)
         if isinstance(sampler, Kernel):
-            sampler.check_start(state.position, evaluated[1])
+            sampler.check_start(state.position, evaluated[1], lambda at: begin(at)[1][1])
     if before is None:
         return state
     if len(before.hotter) != len(state.hotter):

@@ -33,8 +33,11 @@ class Kernel:
         """Move every chain once, from ``(potential, state)``; NumPyro has ``rng_key`` first."""
         raise NotImplementedError(f"{type(self).__name__} is the settings half of a kernel.")
 
-    def check_start(self, position: Any, gradient: Any) -> None:
-        """Raise where no chain could move well, by the gradients at the start of a run."""
+    def check_start(self, position: Any, gradient: Any, gradient_at: Any) -> None:
+        """Raise where no chain could move well, by gradients at the start and at other positions.
+
+        ``gradient_at`` is a function of positions.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Discrete supports of NumPyro, column by column."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.columns import Columns, are_values, codes_of
+from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to
 from pyro_ebm.core.numerics import as_real
 
 
@@ -39,11 +41,16 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, ColumnConstraint):
-        return support.columns, as_real
+        return support.columns * (math.prod(event_shape) // len(support.columns)), as_real
     if isinstance(support, type(constraints.boolean)):
         return codes_of(2, event_shape), _as_codes
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:
-        return codes_of(int(support.upper_bound) + 1, event_shape), _as_codes
+        if not not_jax_tracer(support.upper_bound):
+            raise ValueError(
+                "Expected a base that compiled code knows the codes of, such as ColumnMarginals, "
+                "got counts up to a number that is an argument there, as Binomial."
+            )
+        return codes_up_to(support.upper_bound, event_shape), _as_codes
     return None
 
 

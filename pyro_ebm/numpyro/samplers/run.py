@@ -61,7 +61,8 @@ def move_levels(
     rng_key: Array, sampler: ReplicaExchange, distribution: Any, values: Array, num_steps: int
 ) -> Array:
     distribution, values = lax.stop_gradient((distribution, values))
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
+    sampler = kernel_for(sampler, target)
     positions = jnp.moveaxis(target.position(values), 1, 0)
     start = sampler.init_levels(target.potential, positions)
     state, _ = _steps(rng_key, sampler, target.potential, start, num_steps)

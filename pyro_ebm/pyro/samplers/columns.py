@@ -1,12 +1,13 @@
 """Columns of numbers and codes as a constraint of torch, and those of its own constraints."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_ebm.core.columns import Columns, are_values, codes_of
+from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to
 from pyro_ebm.core.numerics import as_real
 
 
@@ -31,9 +32,9 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, ColumnConstraint):
-        return support.columns, as_real
+        return support.columns * (math.prod(event_shape) // len(support.columns)), as_real
     if support is constraints.boolean:
         return codes_of(2, event_shape), as_real
     if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:
-        return codes_of(int(support.upper_bound) + 1, event_shape), torch.Tensor.long
+        return codes_up_to(support.upper_bound, event_shape), torch.Tensor.long
     return None

@@ -52,7 +52,8 @@ def move_levels(
     sampler: ReplicaExchange, distribution: Any, values: Tensor, num_steps: int
 ) -> Tensor:
     """Run replica exchange from values of its levels, ``(num_chains, num_levels, *event)``."""
-    target = Target.of(distribution)
+    target = Target.of_any(distribution)
+    sampler = kernel_for(sampler, target)
     with pyro.validation_enabled(is_validate=False):
         positions = target.position(values).unbind(1)
         state = sampler.init_levels(target.potential, positions)

@@ -36,6 +36,17 @@ def test_bits_of_an_image(host):
     np.testing.assert_allclose(found, np.broadcast_to([0.11920, 0.88080], (5, 2)), atol=1e-4)
 
 
+@pytest.mark.parametrize("contexts", [[0.0, 1.0, 2.0], [0.5, 1.0]])
+def test_one_value_in_all_contexts(host, contexts):
+    base = host.dist.Categorical(host.array(np.full((2, 3), 1 / 3))).to_event(1)
+    model = host.ebm.EnergyBased(
+        lambda x, c: -c[:, 0] * x[:, 0] * x[:, 1], base, context=host.array(contexts)[:, None]
+    )
+    found = np.asarray(host.ebm.code_probabilities(model, host.array([1.0, 2.0]), 0))
+    expected = np.exp(2 * np.outer(contexts, range(3)))
+    np.testing.assert_allclose(found, expected / expected.sum(-1, keepdims=True), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [(0, "got a numeric one"), (3, "got 3 of 3 columns"), (-1, "`column` to be an integer")],

@@ -27,6 +27,20 @@ def test_sum_over_all_values(host):
     np.testing.assert_allclose(np.asarray(batched.estimate), [log_z_of_chain(3)] * 2, atol=1e-5)
 
 
+def test_two_rows_of_a_table(host):
+    columns = [host.ebm.Column.nominal(2), host.ebm.Column.ordinal(3)]
+    log_probs = np.array([[math.log(0.5)] * 2 + [-np.inf], [math.log(1 / 3)] * 3])
+    row = host.ebm.ColumnMarginals(columns, [0.0, 0.0], [1.0, 1.0], log_probs)
+    base = row.expand((2,)).to_event(1)
+    model = host.ebm.EnergyBased(lambda x: (x[:, 0] * x[:, 1]).sum(-1), base)
+    # Columns are independent: the mean of exp(-x y) over two codes of each.
+    expected = math.log(0.75 + 0.25 * math.exp(-1)) + math.log(
+        (5 + math.exp(-1) + 2 * math.exp(-2) + math.exp(-4)) / 9
+    )
+    result = host.log_normalizer(model, method="enumeration")
+    assert float(result.estimate) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.once
 def test_brackets_contain_the_sum(host):
     result = host.log_normalizer(ising(host), num_samples=200, num_temperatures=20, num_moves=10)
@@ -53,3 +67,11 @@ def test_too_many_values(host):
         host.log_normalizer(normal, method="enumeration")
     with pytest.raises(ValueError, match="use 'enumeration' or 'annealed'"):
         host.log_normalizer(ising(host, 3), method="grid")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_energies_that_are_no_numbers(host, bad):
+    base = host.dist.Bernoulli(host.array(np.full(3, 0.5))).to_event(1)
+    model = host.ebm.EnergyBased(lambda x: x.sum(-1) + bad, base, validate_args=False)
+    with pytest.raises(ValueError, match="to be a number at all values, and finite at some"):
+        host.log_normalizer(model, method="enumeration")

@@ -275,3 +275,17 @@ def test_all_levels_are_stored(host):
     between = (abs(values) < 0.75).mean(0)
     assert between[0] > 0.1
     assert between[-1] < 0.02
+
+
+@pytest.mark.parametrize("name", ["Gibbs", "GibbsWithGradients"])
+def test_levels_of_codes(host, name):
+    """Chains that all start with all bits 0 find the bits that are all 1, as probable."""
+    base = host.dist.Bernoulli(host.array(np.full(4, 0.5))).to_event(1)
+    fn = host.ebm.EnergyBased(lambda x: -((x.sum(-1) - 2.0) ** 2), base)
+    sampler = host.ebm.ReplicaExchange(getattr(host.ebm, name)(), temperatures=(4.0, 1.0))
+    chains = host.ebm.PersistentChains(1000, (4,), sampler=sampler, num_steps=40)
+    values, moved = host.advance(chains, fn, np.zeros((1000, 2, 4)))
+    assert (values.shape, moved.shape) == ((1000, 2, 4), (1000, 4))
+    weights = np.array([1, 4, 6, 4, 1]) * np.exp((np.arange(5) - 2.0) ** 2)
+    found = np.bincount(moved.sum(-1).astype(int), minlength=5) / 1000
+    np.testing.assert_allclose(found, weights / weights.sum(), atol=4 * 0.5 / np.sqrt(1000))

@@ -140,19 +140,6 @@ def test_one_gradient_and_one_column_a_step(host):
     assert info.acceptance_rate.shape == (50,)
 
 
-def test_codes_without_derivatives(host):
-    with pytest.raises(ValueError, match="derivatives in its codes for GibbsWithGradients"):
-        host.run_chains(host.ebm.GibbsWithGradients(), codes(host), num_samples=5)
-
-
-def test_derivatives_that_are_zero_at_the_start(host):
-    base = host.dist.Bernoulli(host.array(np.full(4, 0.5))).to_event(1)
-    squares = host.ebm.EnergyBased(lambda x: (x**2).sum(-1), base)
-    start = {"init": host.array(np.zeros((3, 4))), "num_samples": 40, "check": False}
-    draws = host.run_chains(host.ebm.GibbsWithGradients(), squares, **start).samples
-    assert 0 < host.to_numpy(draws).mean() < 0.6
-
-
 def test_bits_and_a_base(host):
     # The host's own bits; half of the log-odds are the base's.
     base = host.dist.Bernoulli(host.array([0.3, 0.8, 0.5, 0.5])).to_event(1)
@@ -210,6 +197,20 @@ def test_chains_of_numbers_and_codes_forget_their_start(host):
     counts = np.bincount(moved[:, 1].astype(int), minlength=3)
     assert p_value(counts, np.array([0.5, 0.3, 0.2])) > 1e-3
     assert moved[:, 0].std() == pytest.approx(math.sqrt(0.25 + 1.29), rel=0.06)
+
+
+@pytest.mark.parametrize("kernel", ["Gibbs", "GibbsWithGradients"])
+def test_tables_of_two_rows(host, kernel):
+    row = mixed(host).base
+    model = host.ebm.EnergyBased(
+        lambda x: -(x[..., 0] + x[..., 1]).sum(-1), row.expand((2,)).to_event(1)
+    )
+    start = host.array(np.zeros((2000, 2, 2)))
+    moved = host.to_numpy(host.move_values(getattr(host.ebm, kernel)(), model, start, 60).samples)
+    law = np.exp(np.arange(3))
+    for code in moved[..., 1].T:
+        assert p_value(np.bincount(code.astype(int), minlength=3), law) > 1e-3
+    np.testing.assert_allclose(moved[..., 0].mean(0), [4.5, 4.5], atol=0.25)
 
 
 @pytest.mark.parametrize("cooling", [1.0, 1.2])

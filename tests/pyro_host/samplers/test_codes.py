@@ -1,0 +1,1 @@
+from helpers.samplers.codes import *  # noqa: F403
