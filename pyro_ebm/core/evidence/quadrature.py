@@ -28,26 +28,34 @@ _FINE = 1e-3
 
 
 def integrate(
-    distribution: Any, log_density_on_grid: Callable[[Box, int], Any], box: Box
+    distribution: Any,
+    log_density_on_grid: Callable[[Box, int], Any],
+    box: Box,
+    limits: Box = (-math.inf, math.inf),
 ) -> tuple[LogNormalizer, Iterator[str]]:
     """Return the log of the integral of a density in one to three dimensions, and its warnings.
 
     ``log_density_on_grid`` maps a box and a number of intervals to log-densities; ``box`` is a
-    first guess.
+    first guess, and no box exceeds ``limits``.
     """
-    num_intervals = _FIRST_INTERVALS[num_dims_of(box)]
-    log_density = log_density_on_grid(box, num_intervals)
-    check_density(distribution, log_density)
+
+    def evaluate(box: Box, num_intervals: int) -> Any:
+        log_density = log_density_on_grid(box, num_intervals)
+        check_density(distribution, log_density)
+        return log_density
+
+    num_intervals, box = _FIRST_INTERVALS[num_dims_of(box)], _clip(box, limits)
+    log_density = evaluate(box, num_intervals)
     for _ in range(MAX_BOXES):
-        after = next_box(log_density, box)
+        after = _clip(next_box(log_density, box), limits)
         if bool(is_snug(log_density, box, after)):
             break
         box = after
-        log_density = log_density_on_grid(box, num_intervals)
+        log_density = evaluate(box, num_intervals)
     result = summarize_grid(log_density, box)
     while not is_fine(result, log_density, box):
         num_intervals *= 2
-        log_density = log_density_on_grid(box, num_intervals)
+        log_density = evaluate(box, num_intervals)
         result = summarize_grid(log_density, box)
     return result, describe_open_box(distribution, log_density, box)
 
@@ -78,7 +86,9 @@ def is_fine(result: LogNormalizer, log_density: Any, box: Box) -> bool:
     """Whether the bounds are close enough to each other, or the next grid would be too large."""
     xp = array_namespace(log_density)
     num_next = math.prod(log_density.shape) * 2 ** num_dims_of(box)
-    narrow = bool(xp.all(result.upper - result.lower < _FINE))
+    # A finer grid brings an infinite bound no nearer.
+    upper = xp.where(result.upper < math.inf, result.upper, result.estimate)
+    narrow = bool(xp.all(upper - result.lower < _FINE))
     # A grid that is twice as fine has a little less than twice the points on an axis.
     return narrow or num_next > 1.1 * _MAX_POINTS
 
@@ -91,15 +101,15 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     times the spacing, and its error taken to be at most the larger difference. This holds if the
     coarsest grid resolves every feature of the density (and, up to the volume of a cell, at jumps
     of the density). The integral outside is taken to be at most that of a box of the same size
-    with the highest density on a face. Unless the density is negligible on all faces, ``upper`` is
-    infinite. The ``standard_error`` is half of the bracket's width.
+    with the highest density on a face. Unless the density on all faces is negligible, or so much
+    of it is, ``upper`` is infinite. The ``standard_error`` is half of the bracket's width.
 
     References:
         | The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014)
     """
     xp = array_namespace(log_density)
     num_dims = num_dims_of(box)
-    log_volume = xp.sum(xp.log(box[1] - box[0]), axis=-1)
+    log_volume = _log_volume(box)
     fine, middle, coarse = (
         _log_mean(log_density[(slice(None, None, stride),) * num_dims], num_dims) + log_volume
         for stride in (1, 2, 4)
@@ -107,10 +117,10 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     error = xp.maximum(xp.abs(fine - middle), xp.abs(middle - coarse))
     highest = highest_of(log_density, num_dims)
     rounding = 8.0 * xp.finfo(fine.dtype).eps * (1.0 + xp.abs(fine) + xp.abs(highest))
-    outside = xp.exp(highest - drop_to_faces(log_density, num_dims) + log_volume - fine)
+    outside = _share_outside(log_density, box, fine)
     lower, upper = fine - error - rounding, fine + error + rounding + xp.log1p(outside)
     infinite = xp.full_like(fine, math.inf)
-    upper = xp.where(drop_to_faces(log_density, num_dims) < NEGLIGIBLE, infinite, upper)
+    upper = xp.where(_is_open(log_density, outside, num_dims), infinite, upper)
     return LogNormalizer(fine, lower, upper, 0.5 * (upper - lower), infinite, None, None)
 
 
@@ -128,14 +138,39 @@ def check_density(distribution: Any, log_density: Any) -> None:
 def describe_open_box(distribution: Any, log_density: Any, box: Box) -> Iterator[str]:
     """Yield a warning if the density is not negligible on some face of the box."""
     xp = array_namespace(log_density)
-    drop = float(xp.min(drop_to_faces(log_density, num_dims_of(box))))
-    if drop < NEGLIGIBLE:
+    num_dims = num_dims_of(box)
+    estimate = _log_mean(log_density, num_dims) + _log_volume(box)
+    outside = _share_outside(log_density, box, estimate)
+    if bool(xp.any(_is_open(log_density, outside, num_dims))):
+        drop = float(xp.min(drop_to_faces(log_density, num_dims)))
         size = float(xp.max(box[1] - box[0]))
         yield (
             f"No box encloses {distribution}: on the faces of a box that is {size:.3g} wide in "
             f"unconstrained space, the log-density is only {drop:.1f} below its maximum. "
-            "Its tails are too heavy for a grid, or log Z is infinite."
+            "Its tails are too heavy for a grid or for floating-point numbers, or log Z is infinite."
         )
+
+
+def _clip(box: Box, limits: Box) -> Box:
+    low, high = (array_namespace(corner).clip(corner, *limits) for corner in box)
+    return low, high
+
+
+def _log_volume(box: Box) -> Any:
+    xp = array_namespace(box[0])
+    return xp.sum(xp.log(box[1] - box[0]), axis=-1)
+
+
+def _share_outside(log_density: Any, box: Box, estimate: Any) -> Any:
+    """Return the integral outside of a box relative to that inside; its density is a face's."""
+    num_dims = num_dims_of(box)
+    highest = highest_of(log_density, num_dims) - drop_to_faces(log_density, num_dims)
+    return array_namespace(highest).exp(highest + _log_volume(box) - estimate)
+
+
+def _is_open(log_density: Any, outside: Any, num_dims: int) -> Any:
+    """Whether neither the density on the faces of a box nor the share outside is negligible."""
+    return (drop_to_faces(log_density, num_dims) < NEGLIGIBLE) & (outside > _FINE)
 
 
 def _log_mean(log_density: Any, num_dims: int) -> Any:

@@ -165,6 +165,21 @@ def test_a_density_without_a_box_is_named(host):
     assert result.upper == math.inf
 
 
+@pytest.mark.parametrize("parameters", [(0.1, 0.1), (1.0, 0.05), (0.3, 0.3)])
+def test_mass_that_numbers_cannot_resolve_is_named(host, parameters):
+    flat = host.ebm.EnergyBased(lambda x: 0 * x, host.dist.Beta(*parameters))
+    with pytest.warns(UserWarning, match="No box encloses EnergyBased"):
+        result = host.log_normalizer(flat, method="grid")
+    assert result.lower < 0 < result.upper == math.inf
+
+
+def test_mass_near_a_bound_that_numbers_resolve(host):
+    flat = host.ebm.EnergyBased(lambda x: 0 * x, host.dist.Gamma(host.array([0.15, 2.0]), 1.0))
+    result = host.log_normalizer(flat, method="grid")
+    np.testing.assert_allclose(result.estimate, 0.0, atol=1e-4)
+    assert (result.upper - result.lower < 1e-3).all()
+
+
 def test_importance_needs_no_density(host):
     distribution = host.ebm.EnergyBased(lambda x: 0.5 * x**2, host.OnlySamples(0.0, 1.0))
     with pytest.raises(ValueError, match=r"base with sample and log_prob, got .*OnlySamples"):
