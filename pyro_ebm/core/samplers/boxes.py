@@ -50,12 +50,14 @@ def limits_of(round_trip: Callable[[Any], Any], position: Any) -> Box:
 def first_box(position: Any, log_density: Any) -> Box:
     """Return a box around the positions whose density is not negligible, with a margin.
 
+    Where these are one point, the box has some width all the same.
     Positions have shape ``(N, *batch, num_dims)``, their log-densities ``(N, *batch)``.
     """
     xp = array_namespace(position)
     margin = 0.25 * (xp.max(position, axis=0) - xp.min(position, axis=0))
     kept = (log_density > xp.max(log_density, axis=0) - NEGLIGIBLE)[..., None]
     infinite = xp.full_like(position, math.inf)
+    margin = xp.where(margin > 0, margin, 1e-3 * (1.0 + xp.abs(position[0, ...])))
     low = xp.min(xp.where(kept, position, infinite), axis=0)
     high = xp.max(xp.where(kept, position, -infinite), axis=0)
     return low - margin, high + margin

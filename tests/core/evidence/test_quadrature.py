@@ -133,6 +133,14 @@ def test_first_box_ignores_positions_without_density():
     assert (low[0], high[0]) == (-25.0, 27.0)
 
 
+@pytest.mark.parametrize("at", [0.0, 7.0, -1e6])
+def test_one_position_is_enough(at):
+    low, high = first_box(np.array([[at]], np.float32), np.zeros(1))
+    assert low < at < high
+    log_density, truth = normal(1, at, 1.0)
+    assert integral(log_density, (low, high))[0].estimate == pytest.approx(truth, abs=1e-2)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="1 to 3 dimensions .* for method 'grid', got 4"):
         check_num_dims(4)
