@@ -6,6 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.numerics import logsumexp
 from pyro_ebm.core.samplers.boxes import (
@@ -76,8 +77,7 @@ def event_shape_of(distribution: Any, position: Any) -> tuple[int, ...]:
             "Expected a continuous support for method 'grid', got a discrete one: use "
             "'enumeration' or 'annealed'."
         )
-    num_batch_dims = 0 if distribution.base is None else len(distribution.base.batch_shape)
-    event_shape = tuple(position.shape[1 + num_batch_dims :])
+    event_shape = tuple(position.shape[1 + len(own_shape(distribution)) :])
     check_num_dims(math.prod(event_shape))
     return event_shape
 

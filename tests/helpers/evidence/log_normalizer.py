@@ -87,6 +87,15 @@ def test_grid_needs_no_base(host):
         assert float(result.estimate) == pytest.approx(math.log(math.pi / 50), abs=1e-3)
 
 
+def test_grid_takes_a_context_without_a_base(host):
+    distribution = host.ebm.EnergyBased(
+        lambda x, c: 0.5 * (x - c) ** 2, event_shape=(), context=host.array([0.0, 5.0])
+    )
+    for draws in (None, host.array(np.zeros((3, 2)))):
+        result = host.log_normalizer(distribution, method="grid", draws=draws)
+        np.testing.assert_allclose(result.estimate, 0.5 * math.log(2 * math.pi) * np.ones(2), 1e-4)
+
+
 def test_networks_and_mixtures_on_a_grid(host):
     for distribution, truth in ((network(host), NETWORK), (mixture(host, 2), MIXTURE)):
         grid = host.log_normalizer(distribution, method="grid")
