@@ -42,7 +42,7 @@ def integrate(
 
     def evaluate(box: Box, num_intervals: int) -> Any:
         log_density = log_density_on_grid(box, num_intervals)
-        check_density(distribution, log_density)
+        check_density(distribution, highest_of(log_density, num_dims_of(box)))
         return log_density
 
     num_intervals, box = _FIRST_INTERVALS[num_dims_of(box)], _clip(box, limits)
@@ -58,7 +58,7 @@ def integrate(
         num_intervals *= 2
         log_density = evaluate(box, num_intervals)
         result = summarize_grid(log_density, box)
-    return result, describe_open_box(distribution, log_density, box)
+    return result, describe_open_box(distribution, result, log_density, box)
 
 
 def check_num_dims(num_dims: int) -> None:
@@ -109,7 +109,7 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     """
     xp = array_namespace(log_density)
     num_dims = num_dims_of(box)
-    log_volume = _log_volume(box)
+    log_volume = xp.sum(xp.log(box[1] - box[0]), axis=-1)
     fine, middle, coarse = (
         _log_mean(log_density[(slice(None, None, stride),) * num_dims], num_dims) + log_volume
         for stride in (1, 2, 4)
@@ -117,60 +117,44 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     error = xp.maximum(xp.abs(fine - middle), xp.abs(middle - coarse))
     highest = highest_of(log_density, num_dims)
     rounding = 8.0 * xp.finfo(fine.dtype).eps * (1.0 + xp.abs(fine) + xp.abs(highest))
-    outside = _share_outside(log_density, box, fine)
+    drop = drop_to_faces(log_density, num_dims)
+    outside = xp.exp(highest - drop + log_volume - fine)
     lower, upper = fine - error - rounding, fine + error + rounding + xp.log1p(outside)
     infinite = xp.full_like(fine, math.inf)
-    upper = xp.where(_is_open(log_density, outside, num_dims), infinite, upper)
+    upper = xp.where((drop < NEGLIGIBLE) & (outside > _FINE), infinite, upper)
     return LogNormalizer(fine, lower, upper, 0.5 * (upper - lower), infinite, None, None)
 
 
-def check_density(distribution: Any, log_density: Any) -> None:
-    """Raise unless the density is finite, and positive somewhere."""
-    xp = array_namespace(log_density)
-    highest = float(xp.max(log_density))
-    if not math.isfinite(highest):
+def check_density(distribution: Any, highest: Any) -> None:
+    """Raise unless densities are finite, and positive somewhere, from their highest logarithms."""
+    bad = highest[~array_namespace(highest).isfinite(highest)]
+    if bad.shape[0]:
         raise ValueError(
             f"Expected {distribution} to have a finite density, not zero everywhere, got a "
-            f"highest log-density of {highest} on a grid."
+            f"highest log-density of {float(bad[0])} on a grid."
         )
 
 
-def describe_open_box(distribution: Any, log_density: Any, box: Box) -> Iterator[str]:
-    """Yield a warning if the density is not negligible on some face of the box."""
+def describe_open_box(
+    distribution: Any, result: LogNormalizer, log_density: Any, box: Box
+) -> Iterator[str]:
+    """Yield a warning if the density outside of the box has no bound."""
     xp = array_namespace(log_density)
-    num_dims = num_dims_of(box)
-    estimate = _log_mean(log_density, num_dims) + _log_volume(box)
-    outside = _share_outside(log_density, box, estimate)
-    if bool(xp.any(_is_open(log_density, outside, num_dims))):
-        drop = float(xp.min(drop_to_faces(log_density, num_dims)))
+    is_open = result.upper == math.inf
+    if bool(xp.any(is_open)):
+        drop = float(xp.min(drop_to_faces(log_density, num_dims_of(box))[is_open]))
         size = float(xp.max(box[1] - box[0]))
         yield (
             f"No box encloses {distribution}: on the faces of a box that is {size:.3g} wide in "
             f"unconstrained space, the log-density is only {drop:.1f} below its maximum. "
-            "Its tails are too heavy for a grid or for floating-point numbers, or log Z is infinite."
+            "Its tails are too heavy for a grid or for floating-point numbers, or log Z is "
+            "infinite."
         )
 
 
 def _clip(box: Box, limits: Box) -> Box:
     low, high = (array_namespace(corner).clip(corner, *limits) for corner in box)
     return low, high
-
-
-def _log_volume(box: Box) -> Any:
-    xp = array_namespace(box[0])
-    return xp.sum(xp.log(box[1] - box[0]), axis=-1)
-
-
-def _share_outside(log_density: Any, box: Box, estimate: Any) -> Any:
-    """Return the integral outside of a box relative to that inside; its density is a face's."""
-    num_dims = num_dims_of(box)
-    highest = highest_of(log_density, num_dims) - drop_to_faces(log_density, num_dims)
-    return array_namespace(highest).exp(highest + _log_volume(box) - estimate)
-
-
-def _is_open(log_density: Any, outside: Any, num_dims: int) -> Any:
-    """Whether neither the density on the faces of a box nor the share outside is negligible."""
-    return (drop_to_faces(log_density, num_dims) < NEGLIGIBLE) & (outside > _FINE)
 
 
 def _log_mean(log_density: Any, num_dims: int) -> Any:

@@ -116,6 +116,12 @@ def test_an_infinite_density_on_a_wider_box_is_named():
         integral(lambda x: np.where(x[..., 0] > 3, np.inf, 0.0), (np.zeros(1), np.ones(1)))
 
 
+def test_an_element_of_a_batch_without_density_is_named():
+    box = np.zeros((2, 1)), np.ones((2, 1))
+    with pytest.raises(ValueError, match="Expected prior to have a finite density.*-inf"):
+        integral(lambda x: np.where([True, False], -x[..., 0], -np.inf), box)
+
+
 def test_refinement_ends():
     log_density, _ = normal(2)
     box = np.full(2, -3.0), np.full(2, 3.5)
