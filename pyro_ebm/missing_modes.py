@@ -68,7 +68,7 @@ def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
 def describe_missing_modes(
     distribution: Any, samples: Any, check: Any, *rng_key: Any
 ) -> Iterator[str]:
-    """Yield a warning if chains have missed a part of a density.
+    """Yield a warning if chains have missed a part of a density, or nothing can be said about it.
 
     Args:
         distribution: Their target.
@@ -76,7 +76,11 @@ def describe_missing_modes(
         check: Whether to draw a reference, after a long run, or the reference itself.
         *rng_key: Of the reference; on NumPyro alone.
     """
-    reference = _find_reference(distribution, samples, check, *rng_key)
+    try:
+        reference = _find_reference(distribution, samples, check, *rng_key)
+    except Exception as error:  # noqa: BLE001 - No error of a check may lose finished chains.
+        yield f"No draws of {distribution} to look for missing modes: {error}"
+        return
     if reference is None:
         return
     batch_shape, event_shape = tuple(distribution.batch_shape), tuple(distribution.event_shape)

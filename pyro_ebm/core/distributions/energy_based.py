@@ -11,7 +11,7 @@ from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import evaluate, own_shape
 from pyro_ebm.core.distributions.joint import check_given, context_of
 from pyro_ebm.core.numerics import as_real
-from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
+from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
 
 
 class AbstractEnergyBased:
@@ -49,9 +49,9 @@ class AbstractEnergyBased:
             as many as the base has, and at least one: ``(N,)`` labels, ``(N, d)`` covariates and
             ``(N, height, width)`` images are N contexts each. With two plates around a base
             without batch shape: 2.
-        support: Constraint on the values. Default: that of the base, else all real numbers. Where
-            it is narrower than the base's, energies outside count as infinite, and the energy is
-            called inside alone.
+        support: Constraint on the values, or on each of their elements. Default: that of the base,
+            else all real numbers. Where it is narrower than the base's, energies outside count as
+            infinite, and the energy is called inside alone.
         sampler: What ``sample`` draws by: ``SMC()``, the default; ``Grid()``, for exact draws in
             one to three dimensions; or a kernel, for a short run from draws of the base.
         num_sampler_steps: Number of steps of a kernel.
@@ -198,6 +198,14 @@ class AbstractEnergyBased:
         inside, value = move_inside(self, value)
         energies = self._times_temperature(evaluate(self, energy, value))
         return infinite_outside(inside, energies)
+
+    def _set_support(self, support: Any, num_event_dims: int) -> None:
+        """Keep a support; one of single numbers is that of each element of an event."""
+        if support is not None and not support.is_discrete and support.event_dim < num_event_dims:
+            num_dims = num_event_dims - support.event_dim
+            support = self._target_class.independent(support, num_dims)
+        self._support: Any = support
+        self._is_truncated = truncates(support, self.base, self._target_class)
 
     def _times_temperature(self, energies: Any) -> Any:
         return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies

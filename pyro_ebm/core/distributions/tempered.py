@@ -56,7 +56,7 @@ class TemperedTarget:
 
     @property
     def _num_event_dims(self) -> int:
-        return len(self.distribution.event_shape)
+        return len(self.target.bijection.inverse_shape(tuple(self.distribution.event_shape)))
 
     def _log_volume(self, position: Any, value: Any) -> Any:
         return 0.0 if self.target.is_unconstrained else self.target.log_volume(position, value)

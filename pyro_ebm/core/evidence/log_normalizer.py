@@ -10,6 +10,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_positive_integer
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.samplers.settings import check_exact, check_sampler
 
 # An error estimate from fewer effective samples than this is unreliable.
@@ -165,8 +166,7 @@ def search(distribution: Any, run: Callable[..., Any]) -> Any:
         # Divergent and stuck chains matter to draws, not to a search.
         warnings.filterwarnings("ignore", r"\d+ of \d+ ", UserWarning)
         samples = run(distribution, num_chains=NUM_PILOTS, **options).samples
-    batch_shape = () if distribution.base is None else distribution.base.batch_shape
-    shape = (-1, *batch_shape, *distribution.event_shape)
+    shape = (-1, *own_shape(distribution), *distribution.event_shape)
     return array_namespace(samples).reshape(samples, shape)
 
 
@@ -189,8 +189,7 @@ def check_base(distribution: Any, use: Callable[[], Any], *, needs_density: bool
 
 def check_draws(distribution: Any, draws: Any) -> None:
     """Raise unless draws of a distribution have its shape, and its energy takes them."""
-    base = distribution.base
-    expected = (*(base.batch_shape if base is not None else ()), *distribution.event_shape)
+    expected = (*own_shape(distribution), *distribution.event_shape)
     if draws.ndim != 1 + len(expected) or not draws.shape[0] or tuple(draws.shape[1:]) != expected:
         raise ValueError(
             f"Expected `draws` of shape (num_draws, *batch, *event) with {expected} after "

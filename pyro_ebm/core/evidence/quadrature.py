@@ -6,6 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.numerics import logsumexp
 from pyro_ebm.core.samplers.boxes import (
@@ -28,28 +29,36 @@ _FINE = 1e-3
 
 
 def integrate(
-    distribution: Any, log_density_on_grid: Callable[[Box, int], Any], box: Box
+    distribution: Any,
+    log_density_on_grid: Callable[[Box, int], Any],
+    box: Box,
+    limits: Box = (-math.inf, math.inf),
 ) -> tuple[LogNormalizer, Iterator[str]]:
     """Return the log of the integral of a density in one to three dimensions, and its warnings.
 
     ``log_density_on_grid`` maps a box and a number of intervals to log-densities; ``box`` is a
-    first guess.
+    first guess, and no box exceeds ``limits``.
     """
-    num_intervals = _FIRST_INTERVALS[num_dims_of(box)]
-    log_density = log_density_on_grid(box, num_intervals)
-    check_density(distribution, log_density)
+
+    def evaluate(box: Box, num_intervals: int) -> Any:
+        log_density = log_density_on_grid(box, num_intervals)
+        check_density(distribution, highest_of(log_density, num_dims_of(box)))
+        return log_density
+
+    num_intervals, box = _FIRST_INTERVALS[num_dims_of(box)], _clip(box, limits)
+    log_density = evaluate(box, num_intervals)
     for _ in range(MAX_BOXES):
-        after = next_box(log_density, box)
+        after = _clip(next_box(log_density, box), limits)
         if bool(is_snug(log_density, box, after)):
             break
         box = after
-        log_density = log_density_on_grid(box, num_intervals)
+        log_density = evaluate(box, num_intervals)
     result = summarize_grid(log_density, box)
     while not is_fine(result, log_density, box):
         num_intervals *= 2
-        log_density = log_density_on_grid(box, num_intervals)
+        log_density = evaluate(box, num_intervals)
         result = summarize_grid(log_density, box)
-    return result, describe_open_box(distribution, log_density, box)
+    return result, describe_open_box(distribution, result, log_density, box)
 
 
 def check_num_dims(num_dims: int) -> None:
@@ -68,8 +77,7 @@ def event_shape_of(distribution: Any, position: Any) -> tuple[int, ...]:
             "Expected a continuous support for method 'grid', got a discrete one: use "
             "'enumeration' or 'annealed'."
         )
-    num_batch_dims = 0 if distribution.base is None else len(distribution.base.batch_shape)
-    event_shape = tuple(position.shape[1 + num_batch_dims :])
+    event_shape = tuple(position.shape[1 + len(own_shape(distribution)) :])
     check_num_dims(math.prod(event_shape))
     return event_shape
 
@@ -78,7 +86,9 @@ def is_fine(result: LogNormalizer, log_density: Any, box: Box) -> bool:
     """Whether the bounds are close enough to each other, or the next grid would be too large."""
     xp = array_namespace(log_density)
     num_next = math.prod(log_density.shape) * 2 ** num_dims_of(box)
-    narrow = bool(xp.all(result.upper - result.lower < _FINE))
+    # A finer grid brings an infinite bound no nearer.
+    upper = xp.where(result.upper < math.inf, result.upper, result.estimate)
+    narrow = bool(xp.all(upper - result.lower < _FINE))
     # A grid that is twice as fine has a little less than twice the points on an axis.
     return narrow or num_next > 1.1 * _MAX_POINTS
 
@@ -91,8 +101,8 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     times the spacing, and its error taken to be at most the larger difference. This holds if the
     coarsest grid resolves every feature of the density (and, up to the volume of a cell, at jumps
     of the density). The integral outside is taken to be at most that of a box of the same size
-    with the highest density on a face. Unless the density is negligible on all faces, ``upper`` is
-    infinite. The ``standard_error`` is half of the bracket's width.
+    with the highest density on a face. Unless the density on all faces is negligible, or so much
+    of it is, ``upper`` is infinite. The ``standard_error`` is half of the bracket's width.
 
     References:
         | The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014)
@@ -107,35 +117,44 @@ def summarize_grid(log_density: Any, box: Box) -> LogNormalizer:
     error = xp.maximum(xp.abs(fine - middle), xp.abs(middle - coarse))
     highest = highest_of(log_density, num_dims)
     rounding = 8.0 * xp.finfo(fine.dtype).eps * (1.0 + xp.abs(fine) + xp.abs(highest))
-    outside = xp.exp(highest - drop_to_faces(log_density, num_dims) + log_volume - fine)
+    drop = drop_to_faces(log_density, num_dims)
+    outside = xp.exp(highest - drop + log_volume - fine)
     lower, upper = fine - error - rounding, fine + error + rounding + xp.log1p(outside)
     infinite = xp.full_like(fine, math.inf)
-    upper = xp.where(drop_to_faces(log_density, num_dims) < NEGLIGIBLE, infinite, upper)
+    upper = xp.where((drop < NEGLIGIBLE) & (outside > _FINE), infinite, upper)
     return LogNormalizer(fine, lower, upper, 0.5 * (upper - lower), infinite, None, None)
 
 
-def check_density(distribution: Any, log_density: Any) -> None:
-    """Raise unless the density is finite, and positive somewhere."""
-    xp = array_namespace(log_density)
-    highest = float(xp.max(log_density))
-    if not math.isfinite(highest):
+def check_density(distribution: Any, highest: Any) -> None:
+    """Raise unless densities are finite, and positive somewhere, from their highest logarithms."""
+    bad = highest[~array_namespace(highest).isfinite(highest)]
+    if bad.shape[0]:
         raise ValueError(
             f"Expected {distribution} to have a finite density, not zero everywhere, got a "
-            f"highest log-density of {highest} on a grid."
+            f"highest log-density of {float(bad[0])} on a grid."
         )
 
 
-def describe_open_box(distribution: Any, log_density: Any, box: Box) -> Iterator[str]:
-    """Yield a warning if the density is not negligible on some face of the box."""
+def describe_open_box(
+    distribution: Any, result: LogNormalizer, log_density: Any, box: Box
+) -> Iterator[str]:
+    """Yield a warning if the density outside of the box has no bound."""
     xp = array_namespace(log_density)
-    drop = float(xp.min(drop_to_faces(log_density, num_dims_of(box))))
-    if drop < NEGLIGIBLE:
+    is_open = result.upper == math.inf
+    if bool(xp.any(is_open)):
+        drop = float(xp.min(drop_to_faces(log_density, num_dims_of(box))[is_open]))
         size = float(xp.max(box[1] - box[0]))
         yield (
             f"No box encloses {distribution}: on the faces of a box that is {size:.3g} wide in "
             f"unconstrained space, the log-density is only {drop:.1f} below its maximum. "
-            "Its tails are too heavy for a grid, or log Z is infinite."
+            "Its tails are too heavy for a grid or for floating-point numbers, or log Z is "
+            "infinite."
         )
+
+
+def _clip(box: Box, limits: Box) -> Box:
+    low, high = (array_namespace(corner).clip(corner, *limits) for corner in box)
+    return low, high
 
 
 def _log_mean(log_density: Any, num_dims: int) -> Any:

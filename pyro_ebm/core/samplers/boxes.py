@@ -5,6 +5,7 @@ covers it evenly, faces included, have shape ``(*num_dims * [num_intervals + 1],
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from array_api_compat import array_namespace, device
@@ -17,17 +18,46 @@ NEGLIGIBLE = 16.0
 _SNUG = 0.6
 # Enough boxes, one after the other, if the first is wrong by a factor of a million.
 MAX_BOXES = 40
+# Unconstrained positions on an axis at which bijections are tried: beyond the largest exponent.
+_STEP, _NUM_STEPS = 0.25, 3200
+# Bijections are inverted up to this much, and this much relative to the position.
+_LOST, _RELATIVE = 0.1, 1e-3
+
+
+def limits_of(round_trip: Callable[[Any], Any], position: Any) -> Box:
+    """Return the box in which a bijection loses no positions, shape of ``position[0]``.
+
+    Sigmoids and exponentials are constant in floating point far enough from zero. ``round_trip``
+    maps positions ``(N, *batch, num_dims)`` to values and back. Each axis through zero is followed.
+    """
+    xp, ends = array_namespace(position), []
+    steps = xp.arange(-_NUM_STEPS, _NUM_STEPS + 1, dtype=position.dtype, device=device(position))
+    offsets = _STEP * xp.reshape(steps, (-1,) + (1,) * (position.ndim - 2))
+    for axis in range(position.shape[-1]):
+        zero = xp.zeros_like(position[0, ..., 0]) + xp.zeros_like(offsets)
+        parts = [zero + offsets if axis == other else zero for other in range(position.shape[-1])]
+        points = xp.stack(parts, axis=-1)
+        error = xp.abs(round_trip(points) - points) - _RELATIVE * xp.abs(points)
+        lost = ~xp.all(error <= _LOST, axis=-1)
+        infinite = xp.full_like(zero, math.inf)
+        low = xp.max(xp.where(lost & (offsets < 0), offsets + _STEP, -infinite), axis=0)
+        high = xp.min(xp.where(lost & (offsets > 0), offsets - _STEP, infinite), axis=0)
+        ends.append((low, high))
+    low, high = (xp.stack(corner, axis=-1) for corner in zip(*ends, strict=True))
+    return low, high
 
 
 def first_box(position: Any, log_density: Any) -> Box:
     """Return a box around the positions whose density is not negligible, with a margin.
 
+    Where these are one point, the box has some width all the same.
     Positions have shape ``(N, *batch, num_dims)``, their log-densities ``(N, *batch)``.
     """
     xp = array_namespace(position)
     margin = 0.25 * (xp.max(position, axis=0) - xp.min(position, axis=0))
     kept = (log_density > xp.max(log_density, axis=0) - NEGLIGIBLE)[..., None]
     infinite = xp.full_like(position, math.inf)
+    margin = xp.where(margin > 0, margin, 1e-3 * (1.0 + xp.abs(position[0, ...])))
     low = xp.min(xp.where(kept, position, infinite), axis=0)
     high = xp.max(xp.where(kept, position, -infinite), axis=0)
     return low - margin, high + margin

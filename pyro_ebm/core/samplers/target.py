@@ -57,11 +57,13 @@ class AbstractTarget:
         ValueError: If the support is discrete, or has no known bijection to unconstrained space.
     """
 
-    # Functions of the host: bijection to a support, whether a support is all of space, and the
-    # columns of a discrete support, with a function that makes numbers their values.
+    # Functions of the host: bijection to a support, whether a support is all of space, the columns
+    # of a discrete support, with a function that makes numbers their values, and a constraint on
+    # each element.
     biject_to: ClassVar[Any]
     is_real: ClassVar[Any]
     columns_of: ClassVar[Callable[[Any, Any], tuple[Columns, Any] | None]]
+    independent: ClassVar[Callable[[Any, int], Any]]
 
     columns: Columns | None = None
 

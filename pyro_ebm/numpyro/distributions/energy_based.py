@@ -37,7 +37,7 @@ from pyro_ebm.core.samplers.smc_draws import (
     check_draws,
     number_of_draws,
 )
-from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
+from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 from pyro_ebm.numpyro.distributions.bound_energy import (
     ScannedEnergy,
     as_context,
@@ -134,7 +134,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._latents_before = latents_so_far()
-        self._support, self._is_truncated = support, truncates(support, base, self._target_class)
+        self._set_support(support, len(event_shape or ()))
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
         )

@@ -7,12 +7,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.evidence.quadrature import event_shape_of
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
-from pyro_ebm.core.samplers.boxes import Box, first_box, points_of_grid
+from pyro_ebm.core.samplers.boxes import Box, first_box, limits_of, points_of_grid
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
 # Points whose energies are evaluated at once.
@@ -37,10 +37,14 @@ def integrate(target: TemperedTarget, position: Array) -> tuple[LogNormalizer, I
         ]
         return np.concatenate(parts)[:num_points].reshape((*grid_shape, *batch_shape))
 
+    def round_trip(flat: np.ndarray) -> np.ndarray:
+        return np.asarray(_round_trip(target, flat, event_shape))
+
     with np.errstate(all="ignore"):
-        log_density = np.asarray(_log_density(target, flat, event_shape))
-        box = first_box(np.asarray(flat), log_density)
-        result, doubts = integrate_on_grids(target.distribution, log_density_on_grid, box)
+        limits = limits_of(round_trip, np.asarray(flat))
+        flat = np.clip(np.asarray(flat), *limits)
+        box = first_box(flat, np.asarray(_log_density(target, flat, event_shape)))
+        result, doubts = integrate_on_grids(target.distribution, log_density_on_grid, box, limits)
     return jax.tree.map(jnp.asarray, result), doubts
 
 
@@ -55,6 +59,13 @@ def _log_density_of_chunk(
     # The number of intervals is traced too, so that all grids share one compilation.
     points = points_of_grid(box, num_intervals, first + jnp.arange(_CHUNK))
     return _log_density(target, points, event_shape)
+
+
+@partial(jax.jit, static_argnames="event_shape")
+def _round_trip(target: TemperedTarget, flat: Array, event_shape: tuple[int, ...]) -> Array:
+    value = target.target.value(flat.reshape((*flat.shape[:-1], *event_shape)))
+    # Else the compiler may cancel a function and its inverse.
+    return target.target.position(lax.optimization_barrier(value)).reshape(flat.shape)
 
 
 @partial(jax.jit, static_argnames="event_shape")

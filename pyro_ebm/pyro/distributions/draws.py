@@ -47,7 +47,8 @@ def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
     values = initial_values(distribution, (num_particles,))
     path = TemperedTarget(distribution)
     kernel = None if path.target.columns is None else kernel_for(Gibbs(), path.target)
-    population, visited = lead(path, path.target.position(values), smc.num_moves, kernel)
+    with pyro.validation_enabled(is_validate=False):  # Proposals may leave the base's values.
+        population, visited = lead(path, path.target.position(values), smc.num_moves, kernel)
     chosen = torch.randperm(num_particles, device=values.device)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
     ancestors = population.ancestors

@@ -30,7 +30,7 @@ from pyro_ebm.core.samplers.smc_draws import (
     check_draws,
     number_of_draws,
 )
-from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
+from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 from pyro_ebm.pyro.distributions.bound_energy import (
     KnownLogProb,
     bind,
@@ -129,7 +129,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
-        self._support, self._is_truncated = support, truncates(support, base, self._target_class)
+        self._set_support(support, len(event_shape or ()))
         TorchDistribution.__init__(
             self, batch_shape, torch.Size(event_shape or ()), validate_args=validate_args
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.evidence.quadrature import event_shape_of
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
-from pyro_ebm.core.samplers.boxes import first_box
+from pyro_ebm.core.samplers.boxes import first_box, limits_of
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.grid import evaluate_on_grid
 
@@ -28,6 +28,12 @@ def integrate(target: TemperedTarget, position: Tensor) -> tuple[LogNormalizer, 
         # Where a bijection overflows there is no density.
         return torch.where(value.isnan(), -math.inf, value)
 
+    def round_trip(flat: Tensor) -> Tensor:
+        value = target.target.value(flat.reshape(flat.shape[:-1] + event_shape))
+        return target.target.position(value).reshape(flat.shape)
+
     with pyro.validation_enabled(is_validate=False):
-        box = first_box(flat, log_density(flat))
-        return integrate_on_grids(target.distribution, partial(evaluate_on_grid, log_density), box)
+        limits = limits_of(round_trip, flat)
+        flat = flat.clip(*limits)
+        box, on_grid = first_box(flat, log_density(flat)), partial(evaluate_on_grid, log_density)
+        return integrate_on_grids(target.distribution, on_grid, box, limits)

@@ -33,6 +33,7 @@ class Target(AbstractTarget):
 
     biject_to = staticmethod(biject_to)
     columns_of = staticmethod(columns_of)
+    independent = staticmethod(constraints.independent)
 
     @staticmethod
     def is_real(support: Any) -> bool:

@@ -10,7 +10,7 @@ from pyro_ebm.core.evidence.quadrature import (
     is_fine,
     summarize_grid,
 )
-from pyro_ebm.core.samplers.boxes import first_box
+from pyro_ebm.core.samplers.boxes import first_box, limits_of
 
 
 def on_grid(log_density, box, num_intervals):
@@ -22,9 +22,9 @@ def on_grid(log_density, box, num_intervals):
     return log_density(low + unit * (high - low))
 
 
-def integral(log_density, box):
+def integral(log_density, box, *limits):
     """Result, and its warnings."""
-    result, doubts = integrate("prior", lambda *grid: on_grid(log_density, *grid), box)
+    result, doubts = integrate("prior", lambda *grid: on_grid(log_density, *grid), box, *limits)
     return result, list(doubts)
 
 
@@ -95,6 +95,33 @@ def test_heavy_tails_are_named():
     assert "only 0.0 below its maximum" in doubt
 
 
+def test_no_box_exceeds_its_limits():
+    log_density, _ = normal(1)
+    limits = np.array([-2.0]), np.array([0.3])
+    result, (doubt,) = integral(log_density, (np.array([-9.0]), np.array([9.0])), limits)
+    assert result.estimate == pytest.approx(math.log(0.25 * math.sqrt(2 * math.pi)), abs=1e-4)
+    assert result.upper == math.inf
+    assert "only 0.0 below its maximum" in doubt
+
+
+def test_limits_are_where_a_bijection_loses_positions():
+    position = np.zeros((1, 2, 2), np.float32)
+    low, high = limits_of(lambda u: np.clip(u, -3.0, [5.0, np.inf]), position)
+    np.testing.assert_array_equal(low, np.full((2, 2), -3.0))
+    np.testing.assert_array_equal(high, np.array([[5.0, np.inf]] * 2))
+
+
+def test_an_infinite_density_on_a_wider_box_is_named():
+    with pytest.raises(ValueError, match="Expected prior to have a finite density.* inf on"):
+        integral(lambda x: np.where(x[..., 0] > 3, np.inf, 0.0), (np.zeros(1), np.ones(1)))
+
+
+def test_an_element_of_a_batch_without_density_is_named():
+    box = np.zeros((2, 1)), np.ones((2, 1))
+    with pytest.raises(ValueError, match="Expected prior to have a finite density.*-inf"):
+        integral(lambda x: np.where([True, False], -x[..., 0], -np.inf), box)
+
+
 def test_refinement_ends():
     log_density, _ = normal(2)
     box = np.full(2, -3.0), np.full(2, 3.5)
@@ -110,6 +137,14 @@ def test_first_box_ignores_positions_without_density():
     position = np.array([[0.0], [1.0], [2.0], [100.0]])
     low, high = first_box(position, np.array([-1.0, 0.0, -2.0, -1e3]))
     assert (low[0], high[0]) == (-25.0, 27.0)
+
+
+@pytest.mark.parametrize("at", [0.0, 7.0, -1e6])
+def test_one_position_is_enough(at):
+    low, high = first_box(np.array([[at]], np.float32), np.zeros(1))
+    assert low < at < high
+    log_density, truth = normal(1, at, 1.0)
+    assert integral(log_density, (low, high))[0].estimate == pytest.approx(truth, abs=1e-2)
 
 
 def test_errors():

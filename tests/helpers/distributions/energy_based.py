@@ -224,6 +224,15 @@ def test_nan(host):
         host.sample(steep, (10,))
 
 
+def test_positions_of_other_dimensions_than_values(host):
+    support = host.constraints.corr_cholesky
+    flat = host.ebm.EnergyBased(lambda x: 0 * x.sum((-1, -2)), event_shape=(3, 3), support=support)
+    for shape in ((), (2,)):
+        draws = host.sample(flat.expand(shape), (5,))
+        assert draws.shape == (5, *shape, 3, 3)
+        np.testing.assert_allclose((draws**2).sum(-1), 1.0, rtol=1e-5)
+
+
 def test_support(host):
     assert host.ebm.EnergyBased(quartic, event_shape=()).support is host.constraints.real
     vector = host.ebm.EnergyBased(quartic, event_shape=(2,)).support

@@ -74,6 +74,19 @@ def test_pushforward_base(host):
     assert float(found.estimate) == pytest.approx(math.log(0.5), abs=3 * error)
 
 
+@pytest.mark.parametrize("has_base", [True, False])
+def test_a_support_of_numbers_is_that_of_each_element(host, has_base):
+    base = host.normal((2,)) if has_base else None
+    options = {"support": host.constraints.positive, "event_shape": (2,)}
+    prior = host.ebm.EnergyBased(lambda x: 0.5 * (x**2).sum(-1), base, **options)
+    draws = host.sample(prior, (50,))
+    assert draws.shape == (50, 2)
+    assert (draws > 0).all()
+    found = host.log_normalizer(prior, method="grid")
+    exact = math.log(1 / 8) if has_base else math.log(math.pi / 2)
+    assert float(found.estimate) == pytest.approx(exact, abs=1e-4)
+
+
 # --- starts and draws ---
 
 

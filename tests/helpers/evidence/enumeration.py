@@ -48,6 +48,17 @@ def test_brackets_contain_the_sum(host):
     assert float(result.upper - result.lower) < 1.0
 
 
+def test_pushforward_of_bits(host):
+    latent = host.dist.Bernoulli(host.array(np.full(3, 0.5))).to_event(1)
+    base = host.ebm.Pushforward(latent, lambda z: 2.0 * z + 1.0)
+    model = host.ebm.EnergyBased(lambda x: x.sum(-1), base)
+    log_z = 3 * math.log((math.exp(-1) + math.exp(-3)) / 2)
+    exact = host.log_normalizer(model, method="enumeration")
+    assert float(exact.estimate) == pytest.approx(log_z, abs=1e-5)
+    found = host.log_normalizer(model, num_samples=200, num_temperatures=10, num_moves=5)
+    assert float(found.lower) < log_z < float(found.upper)
+
+
 @pytest.mark.once
 def test_bracket_of_a_mixed_event(host):
     columns = [host.ebm.Column.numeric(), host.ebm.Column.nominal(3)]

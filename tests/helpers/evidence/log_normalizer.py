@@ -87,6 +87,15 @@ def test_grid_needs_no_base(host):
         assert float(result.estimate) == pytest.approx(math.log(math.pi / 50), abs=1e-3)
 
 
+def test_grid_takes_a_context_without_a_base(host):
+    distribution = host.ebm.EnergyBased(
+        lambda x, c: 0.5 * (x - c) ** 2, event_shape=(), context=host.array([0.0, 5.0])
+    )
+    for draws in (None, host.array(np.zeros((3, 2)))):
+        result = host.log_normalizer(distribution, method="grid", draws=draws)
+        np.testing.assert_allclose(result.estimate, 0.5 * math.log(2 * math.pi) * np.ones(2), 1e-4)
+
+
 def test_networks_and_mixtures_on_a_grid(host):
     for distribution, truth in ((network(host), NETWORK), (mixture(host, 2), MIXTURE)):
         grid = host.log_normalizer(distribution, method="grid")
@@ -163,6 +172,21 @@ def test_a_density_without_a_box_is_named(host):
     with pytest.warns(UserWarning, match="No box encloses EnergyBased"):
         result = host.log_normalizer(flat, method="grid", draws=draws)
     assert result.upper == math.inf
+
+
+@pytest.mark.parametrize("parameters", [(0.1, 0.1), (1.0, 0.05), (0.3, 0.3)])
+def test_mass_that_numbers_cannot_resolve_is_named(host, parameters):
+    flat = host.ebm.EnergyBased(lambda x: 0 * x, host.dist.Beta(*parameters))
+    with pytest.warns(UserWarning, match="No box encloses EnergyBased"):
+        result = host.log_normalizer(flat, method="grid")
+    assert result.lower < 0 < result.upper == math.inf
+
+
+def test_mass_near_a_bound_that_numbers_resolve(host):
+    flat = host.ebm.EnergyBased(lambda x: 0 * x, host.dist.Gamma(host.array([0.15, 2.0]), 1.0))
+    result = host.log_normalizer(flat, method="grid")
+    np.testing.assert_allclose(result.estimate, 0.0, atol=1e-4)
+    assert (result.upper - result.lower < 1e-3).all()
 
 
 def test_importance_needs_no_density(host):

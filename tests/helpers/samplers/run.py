@@ -44,6 +44,35 @@ def test_a_step_size_for_each_coordinate(host, name):
     assert moved.tolist() == [[True, False]] * 3
 
 
+def shifted_log_normal(host):
+    """exp(-(x - 5)) on a base beyond 5, whose support torch and NumPyro take for wider."""
+    transforms = host.dist.transforms
+    parts = [transforms.ExpTransform(), transforms.AffineTransform(5.0, 1.0)]
+    base = host.dist.TransformedDistribution(host.dist.Normal(0.0, 1.0), parts)
+    return host.ebm.EnergyBased(lambda x: x - 5, base)
+
+
+def test_a_base_without_density_in_a_part_of_its_support(host):
+    draws = host.sample(shifted_log_normal(host), (500,))
+    assert (draws > 5).all()
+    # The mean of y exp(-y) / that of exp(-y), for log-normal y.
+    y = np.exp(np.random.default_rng(0).normal(size=200_000))
+    expected = 5 + np.average(y, weights=np.exp(-y))
+    assert float(draws.mean()) == pytest.approx(expected, abs=0.15)
+
+
+def test_no_check_loses_finished_chains(host, monkeypatch):
+    prior = host.ebm.EnergyBased(lambda x: 0.5 * x**2, host.dist.Normal(0.0, 1.0))
+
+    def fails(*args):
+        raise RuntimeError("no reference today")
+
+    monkeypatch.setattr(type(prior), "_reference", fails)
+    with pytest.warns(UserWarning, match="look for missing modes: no reference today"):
+        chains = host.run_chains(host.ebm.MALA(0.1), prior, num_samples=250, num_warmup=50)
+    assert chains.samples.shape == (4, 250)
+
+
 def test_moved_values_stay_in_the_support(host):
     distribution, value = host.dist.Gamma(3.0, 2.0), host.array(rng.uniform(size=500))
     moved = host.move_values(host.ebm.MALA(0.2), distribution, value, 100).samples
