@@ -59,13 +59,14 @@ class LogMarginalSettings:
         sampler: Kernel of ``"annealed"``; it must leave a density invariant. Default:
             ``MALA(0.1)``.
         log_normalizers: Known :math:`\log Z` by site: a result of ``log_normalizer``, or an exact
-            number. The others are estimated by ``log_normalizer``.
+            number. The others are estimated by ``log_normalizer``, but for those of conditionals.
         batch_size: Samples held in memory at once. Default: all.
 
     Raises:
         ValueError: If an argument is out of range, ``log_normalizers`` names a site that is not
             energy-based, the guide is missing or has no density, an energy-based prior has no
-            base, or a latent is discrete.
+            base, a latent is discrete, or a site is a conditional of a joint distribution whose
+            log-normalizer is unknown.
 
     Warns:
         UserWarning: If a data point has fewer than 10 effective samples.
@@ -179,9 +180,14 @@ def find_constants(
         convert: Makes an array of a number.
         is_known: Whether the host knows the numbers in an array.
     """
-    energies = {n: e for n, e in posterior.energies.items() if e.log_normalizer is None}
+    energies = {
+        name: energy
+        for name, energy in posterior.energies.items()
+        if energy.log_normalizer is None or energy._lacks_constant
+    }
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
+    _check_conditionals(given, energies)
     constants: list[Constants] = [{}, {}]
     for index, (name, energy) in enumerate(energies.items()):
         found = given[name] if name in given else estimate(index, energy)
@@ -217,6 +223,17 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
             raise ValueError(
                 "Expected log_normalizers for energy-based sites of the model "
                 f"({sorted(energies)}), got {name!r}."
+            )
+
+
+def _check_conditionals(given: Collection[str], energies: Mapping[str, Any]) -> None:
+    """Raise if a site is a conditional that lacks the log-normalizer of its joint distribution."""
+    for name, energy in energies.items():
+        if energy._lacks_constant and name not in given:
+            raise ValueError(
+                f"Expected a log-normalizer for conditional {name!r}, got none: observe "
+                "`joint.normalized(log_normalizer(joint)).conditional(...)` there, or give it by "
+                "log_normalizers={...}."
             )
 
 

@@ -135,6 +135,36 @@ def test_errors_of_log_normalizers_add_up(host):
     np.testing.assert_allclose(with_error.standard_error, expected, rtol=1e-5)
 
 
+def conditional_model(host, log_normalizer=None):
+    """x | z ~ N(z, 1): log Z is -1.5 for every z."""
+    base = host.ebm.Joint(z=host.dist.Normal(0.0, 1.0), x=host.dist.Normal(0.0, 2.0))
+    energy = lambda z, x: (x - z) ** 2 / 2 - x**2 / 8 - math.log(2) + 1.5  # noqa: E731
+    joint = host.ebm.EnergyBased(energy, base)
+    joint = joint if log_normalizer is None else joint.normalized(log_normalizer)
+
+    def model(x):
+        with host.ppl.plate("data", len(x)):
+            z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+            host.ppl.sample("x", joint.conditional(z=z), obs=x)
+
+    def guide(x):
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Normal(x / 2, 0.5**0.5))
+
+    return model, guide
+
+
+def test_conditionals_need_the_log_normalizer_of_the_joint(host):
+    x = host.random_normal(5)
+    with pytest.raises(ValueError, match=r"for conditional 'x', got none: observe `joint.normal"):
+        host.log_marginal(*conditional_model(host), num_samples=10)(x)
+    exact = host.dist.Normal(0.0, math.sqrt(2)).log_prob(x)
+    given = {"log_normalizers": {"x": -1.5}}
+    for model, options in ((conditional_model(host, -1.5), {}), (conditional_model(host), given)):
+        result = host.log_marginal(*model, num_samples=50, **options)(x)
+        np.testing.assert_allclose(result.estimate, exact, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", SETTINGS)
 def test_observations_without_a_plate_are_one_number(host, method):
     y = np.random.default_rng(0).normal(1.0, 1.0, 20)
