@@ -1,7 +1,7 @@
 r"""Marginal likelihoods of latent-variable models: settings, result, checks."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -235,6 +235,21 @@ def _check_conditionals(given: Collection[str], energies: Mapping[str, Any]) -> 
                 "`joint.normalized(log_normalizer(joint)).conditional(...)` there, or give it by "
                 "log_normalizers={...}."
             )
+
+
+def check_density(sites: Collection[Any], is_point_mass: Callable[[Any], bool]) -> None:
+    """Raise if a guide is a point mass at all of its sites."""
+    if all(is_point_mass(site["fn"]) for site in sites if not site["is_observed"]):
+        raise ValueError("Expected a guide with a density, got one with nothing but Delta sites.")
+
+
+def check_spread(constant: Iterable[str]) -> None:
+    """Raise if latents have the same value in all draws of a guide."""
+    for name in constant:
+        raise ValueError(
+            f"Expected a guide with a density, got the same value at site {name!r} in every draw: "
+            "log p(x) needs a distribution with a spread there, no point mass."
+        )
 
 
 def _share_inside(energy: Any, draws: Any) -> Any:

@@ -28,9 +28,16 @@ WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDi
 # --- energies inside of other distributions ---
 
 
+def unwrap(fn: Any) -> Any:
+    """Distribution inside of masks, plates and transforms."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
 def find_energy(fn: Any) -> EnergyBased | None:
     """Energy-based distribution under any wrappers of a site, or None."""
-    unwrapped = _unwrap(fn)
+    unwrapped = unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
 
 
@@ -43,7 +50,7 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
 
 def find_mixture(fn: Any) -> Distribution | None:
     """Distribution of a site, if an energy without ``log_normalizer`` is a leaf of it."""
-    mixture = _unwrap(fn)
+    mixture = unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
     for part in jax.tree.leaves(getattr(mixture, "__dict__", {}), is_leaf=_is_distribution):
@@ -197,12 +204,6 @@ def _unregistered(site: str, paths: Iterable[str], remedy: str) -> issues.ModelI
         f"if they are meant to stay as they are, say so by {remedy}"
     )
     return issues.unregistered(site, paths, advice)
-
-
-def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
 
 
 def _is_distribution(part: Any) -> bool:

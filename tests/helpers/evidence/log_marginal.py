@@ -70,13 +70,17 @@ def test_a_latent_outside_of_the_plate(host):
     assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
 
 
-def test_a_guide_that_ties_data_points(host):
+def normal_model(host):
     def model(x):
         with host.ppl.plate("data", len(x)):
             z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
             host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
 
-    x = host.random_normal(3)
+    return model
+
+
+def test_a_guide_that_ties_data_points(host):
+    x, model = host.random_normal(3), normal_model(host)
     guide = host.tied_guide(model, x)
     exact = host.dist.Normal(0.0, math.sqrt(2.0)).log_prob(x).sum()
     result = host.log_marginal(model, guide, num_samples=4000)(x)
@@ -200,6 +204,45 @@ def test_few_effective_samples_trigger_a_warning(host):
     toy = truth.Toy(host, precision=truth.PRECISION, slope=0.7, scale=0.02)
     with pytest.warns(UserWarning, match="is below 10 at .* of 512 data points"):
         host.log_marginal(*host.fitted(toy), **KNOWN, num_samples=50)()
+
+
+def constrained_model(host):
+    def model(x):
+        scale = host.ppl.sample("scale", host.dist.LogNormal(0.0, 0.5))
+        with host.ppl.plate("data", len(x)):
+            z = host.ppl.sample("z", host.dist.Normal(0.0, scale))
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    return model
+
+
+def test_point_masses_of_a_guide(host):
+    """One that is the same in every draw is refused; autoguides move draws by others."""
+    x, model = host.random_normal(3), constrained_model(host)
+
+    def guide(x):
+        host.ppl.sample("scale", host.dist.Delta(host.array(0.4)))
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Normal(x / 2, 0.5**0.5))
+
+    for number in (100, 1):
+        with pytest.raises(ValueError, match="got the same value at site 'scale' in every draw"):
+            host.log_marginal(model, guide, num_samples=number)(x)
+
+    def flat(x):
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Delta(host.array(0.0)))
+
+    with pytest.raises(ValueError, match="got one with nothing but Delta"):
+        host.log_marginal(normal_model(host), flat)(x)
+    for name in ("AutoNormal", "AutoMultivariateNormal"):
+        guide = host.autoguide(name, model, x, {"scale": host.array(1.0), "z": x / 2})
+        result = host.log_marginal(model, guide, num_samples=500)(x)
+        scales = np.exp(np.linspace(-2.5, 2.5, 2001))
+        prior = stats.lognorm(0.5).pdf(scales)
+        likelihood = stats.norm(0, (1 + scales**2) ** 0.5).pdf(np.asarray(x)[:, None]).prod(0)
+        exact = np.log(np.trapezoid(prior * likelihood, scales))
+        assert abs(float(result.estimate) - exact) < 4 * float(result.standard_error) + 0.02
 
 
 def test_errors(host):
