@@ -142,9 +142,9 @@ def noise_contrastive(positive: Any, negative: Any) -> Any:
 def accuracy(positive: Any, negative: Any, counts: Any = None) -> Any:
     """Compute the share of values and draws on their side of zero, each counted as one half."""
     xp = array_namespace(positive, negative)
-    right = [xp.astype(side, positive.dtype) for side in (positive < 0, negative > 0)]
-    shares = list(map(weighted_mean, right, count_rows(*right, counts)))
-    return 0.5 * (shares[0] + shares[1])
+    values, draws = (xp.astype(side, positive.dtype) for side in (positive < 0, negative > 0))
+    of_values, of_draws = count_rows(values, draws, counts)
+    return 0.5 * (weighted_mean(values, of_values) + weighted_mean(draws, of_draws))
 
 
 def _check_shape(distribution: Any, log_normalizer: Any) -> None:

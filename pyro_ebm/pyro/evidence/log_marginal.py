@@ -115,7 +115,8 @@ def _draw(posterior: Posterior, guide: Callable[[], Any], size: int) -> list[Any
     samples = pyro.plate("samples", size, dim=-len(posterior.layout.plate_shape) - 1)
     with posterior.hidden(), poutine.trace() as handler, samples:
         guide()
-    nodes = [node for node in handler.trace.nodes.values() if node["type"] == "sample"]
+    met: Any = handler.trace
+    nodes = [node for node in met.nodes.values() if node["type"] == "sample"]
     return [node for node in nodes if not site_is_subsample(node)]
 
 
