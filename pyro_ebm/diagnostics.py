@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyro_ebm._arrays import is_from, to_numpy
-from pyro_ebm.core.columns import Column, check_columns, names_of
+from pyro_ebm.core.columns import Column, Columns, check_columns, names_of
 
 Array = Any
 Group = Mapping[str, Array]
@@ -68,7 +68,8 @@ def to_arviz(
         num_chains: Number of chains of a dictionary of flat arrays, shape
             `(num_chains * draw, *shape)`, as `get_samples()` of both hosts returns them.
         coords: Labels of dimensions, by dimension.
-        dims: Names of the dimensions of `shape`, by variable.
+        dims: Names of the dimensions of `shape`, by variable; those of a table name its columns'
+            dimension last, which columns do not have.
         sample_stats: Statistics of the sampler under ArviZ's names, shape `(chain, draw, *batch)`
             or flat, in addition to those of `draws`. A draw is `diverging` if it diverged in any
             batch element.
@@ -110,6 +111,8 @@ def to_arviz(
     contents = {"posterior": posterior, "sample_stats": _statistics(statistics, chain, draw)}
     contents |= {group: _shaped(group, groups[group], chain, draw) for group in groups}
     if columns:
+        columns = {name: check_columns(of_table) for name, of_table in columns.items()}
+        dims = _dims_by_column(dims or {}, columns)
         contents = {group: _by_column(arrays, columns) for group, arrays in contents.items()}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
     if "lp" in statistics and not isinstance(draws, Mapping):
@@ -209,12 +212,12 @@ def _shaped(group: str, arrays: Group, chain: int, draw: int) -> dict[str, np.nd
 
 
 def _by_column(
-    arrays: dict[str, np.ndarray], columns: Mapping[str, Iterable[Column]]
+    arrays: dict[str, np.ndarray], columns: Mapping[str, Columns]
 ) -> dict[str, np.ndarray]:
     tables = {name: arrays[name] for name in columns if name in arrays}
     split = {k: v for k, v in arrays.items() if k not in tables}
     for name, table in tables.items():
-        of_table = check_columns(columns[name])
+        of_table = columns[name]
         if table.shape[-1:] != (len(of_table),):
             raise ValueError(
                 f"Expected {name!r} of {len(of_table)} columns, got shape {table.shape}."
@@ -225,6 +228,15 @@ def _by_column(
         for column, own, x in zip(of_table, names, np.moveaxis(table, -1, 0), strict=True):
             split[own] = x if column.is_numeric else x.astype(int)
     return split
+
+
+def _dims_by_column(
+    dims: Mapping[str, list[str]], columns: Mapping[str, Columns]
+) -> dict[str, list[str]]:
+    """Give the dimensions of a table, but for that of its columns, to each column."""
+    names = {name: names_of(columns[name], name) for name in columns if name in dims}
+    split = {own: dims[name][:-1] for name in names for own in names[name]}
+    return {**split, **dims}
 
 
 def _given(draws: Any, log_likelihood: Any) -> Group:

@@ -261,6 +261,14 @@ def test_columns_become_variables(generation):
     np.testing.assert_array_equal(data.observed_data["x_2"], seen[:, 2])
 
 
+def test_columns_have_the_dimensions_of_their_table(generation):
+    options = {"dims": {"x": ["row", "column"]}, "coords": {"row": ["a", "b", "c", "d"]}}
+    data = to_arviz({"x": table(2, 50, 4)}, columns={"x": iter(COLUMNS)}, **options)
+    for name in ("age", "rating", "x_2"):
+        assert data["posterior"][name].dims == ("chain", "draw", "row")
+        assert list(data["posterior"][name]["row"].values) == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

@@ -79,6 +79,8 @@ class AbstractEnergyBased:
     _is_held: bool = False
     # Whether the log-normalizer is declared to be the same for every context.
     _is_conditional: bool = False
+    # Whether it is a conditional of a joint distribution without a known log-normalizer.
+    _lacks_constant: bool = False
 
     energy: Any
     base: Any = None
@@ -247,6 +249,13 @@ def with_context(distribution: AbstractEnergyBased, context: Any) -> Any:
     new = copy.copy(distribution)
     new.context = context
     return new
+
+
+def normalize(distribution: AbstractEnergyBased, log_normalizer: Any) -> Any:
+    """Give a new distribution a log-normalizer that is known, and hold its parameters constant."""
+    distribution.log_normalizer = log_normalizer
+    distribution._is_held, distribution._lacks_constant = True, False
+    return distribution
 
 
 def check_log_normalizer(distribution: AbstractEnergyBased, number: Any) -> None:

@@ -1,7 +1,7 @@
 r"""Marginal likelihoods of latent-variable models: settings, result, checks."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +59,14 @@ class LogMarginalSettings:
         sampler: Kernel of ``"annealed"``; it must leave a density invariant. Default:
             ``MALA(0.1)``.
         log_normalizers: Known :math:`\log Z` by site: a result of ``log_normalizer``, or an exact
-            number. The others are estimated by ``log_normalizer``.
+            number. The others are estimated by ``log_normalizer``, but for those of conditionals.
         batch_size: Samples held in memory at once. Default: all.
 
     Raises:
         ValueError: If an argument is out of range, ``log_normalizers`` names a site that is not
             energy-based, the guide is missing or has no density, an energy-based prior has no
-            base, or a latent is discrete.
+            base, a latent is discrete, or a site is a conditional of a joint distribution whose
+            log-normalizer is unknown.
 
     Warns:
         UserWarning: If a data point has fewer than 10 effective samples.
@@ -179,9 +180,14 @@ def find_constants(
         convert: Makes an array of a number.
         is_known: Whether the host knows the numbers in an array.
     """
-    energies = {n: e for n, e in posterior.energies.items() if e.log_normalizer is None}
+    energies = {
+        name: energy
+        for name, energy in posterior.energies.items()
+        if energy.log_normalizer is None or energy._lacks_constant
+    }
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
+    _check_conditionals(given, energies)
     constants: list[Constants] = [{}, {}]
     for index, (name, energy) in enumerate(energies.items()):
         found = given[name] if name in given else estimate(index, energy)
@@ -218,6 +224,32 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
                 "Expected log_normalizers for energy-based sites of the model "
                 f"({sorted(energies)}), got {name!r}."
             )
+
+
+def _check_conditionals(given: Collection[str], energies: Mapping[str, Any]) -> None:
+    """Raise if a site is a conditional that lacks the log-normalizer of its joint distribution."""
+    for name, energy in energies.items():
+        if energy._lacks_constant and name not in given:
+            raise ValueError(
+                f"Expected a log-normalizer for conditional {name!r}, got none: observe "
+                "`joint.normalized(log_normalizer(joint)).conditional(...)` there, or give it by "
+                "log_normalizers={...}."
+            )
+
+
+def check_density(sites: Collection[Any], is_point_mass: Callable[[Any], bool]) -> None:
+    """Raise if a guide is a point mass at all of its sites."""
+    if all(is_point_mass(site["fn"]) for site in sites if not site["is_observed"]):
+        raise ValueError("Expected a guide with a density, got one with nothing but Delta sites.")
+
+
+def check_spread(constant: Iterable[str]) -> None:
+    """Raise if latents have the same value in all draws of a guide."""
+    for name in constant:
+        raise ValueError(
+            f"Expected a guide with a density, got the same value at site {name!r} in every draw: "
+            "log p(x) needs a distribution with a spread there, no point mass."
+        )
 
 
 def _share_inside(energy: Any, draws: Any) -> Any:

@@ -49,7 +49,8 @@ def pointwise_sites(
             raise ValueError(
                 "Expected a log-likelihood in full for `log_likelihood=True`, got energy-based "
                 f"site {name!r}, whose density is known up to its log-normalizer: observe "
-                "`distribution.normalized(log_normalizer)` there, or give the other sites alone, "
+                "`distribution.normalized(log_normalizer)` there (a conditional of "
+                "`joint.normalized(log_normalizer)`), or give the other sites alone, "
                 "log_likelihood={...}."
             )
         names.append(name)

@@ -9,7 +9,6 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive
 from pyro_ebm.core.distributions.context import evaluate, evaluate_both
 from pyro_ebm.core.distributions.energy_based import scaled_energy
-from pyro_ebm.core.numerics import log_mean_exp
 from pyro_ebm.core.objectives.divergences import (
     Divergence,
     check_f,
@@ -22,8 +21,10 @@ from pyro_ebm.core.objectives.negatives import (
     Negatives,
     acceptance_metrics,
     check_negatives,
+    count_rows,
     evaluate_energies,
     mean_square,
+    weighted_mean,
 )
 from pyro_ebm.core.objectives.settings import convert_fields
 from pyro_ebm.core.samplers.run import ShortRun
@@ -245,14 +246,29 @@ def log_ratio_metrics(positive: Any, negative: Any, bound: float) -> Metrics:
     """
     xp = array_namespace(positive, negative)
 
-    def clipped() -> Any:
-        both = xp.concat([xp.reshape(x, (-1,)) for x in (positive, negative)])
-        return xp.mean(xp.astype(xp.abs(both) > bound, both.dtype))
+    def count(counts: Any) -> tuple[Any, Any]:
+        return count_rows(positive, xp.zeros_like(negative), counts)
+
+    def of_data(counts: Any = None) -> Any:
+        return weighted_mean(positive, count(counts)[0])
+
+    def of_negatives(counts: Any = None) -> Any:
+        return weighted_mean(negative, count(counts)[1])
+
+    def mean_ratio(counts: Any = None) -> Any:
+        return weighted_mean(xp.exp(negative), count(counts)[1])
+
+    def clipped(counts: Any = None) -> Any:
+        weights, both = (
+            xp.concat([xp.reshape(x, (-1,)) for x in pair])
+            for pair in (count(counts), (positive, negative))
+        )
+        return weighted_mean(xp.astype(xp.abs(both) > bound, both.dtype), weights)
 
     return {
-        "log_ratio_of_data": lambda: xp.mean(positive),
-        "log_ratio_of_negatives": lambda: xp.mean(negative),
-        "mean_ratio": lambda: xp.exp(log_mean_exp(xp.reshape(negative, (-1,)))),
+        "log_ratio_of_data": of_data,
+        "log_ratio_of_negatives": of_negatives,
+        "mean_ratio": mean_ratio,
         "clipped": clipped,
     }
 

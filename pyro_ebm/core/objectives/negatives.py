@@ -182,21 +182,21 @@ def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[..., Any]
     xp = array_namespace(positive, negative)
 
     def gap(counts: Any = None) -> Any:
-        of_values, of_draws = _counts(positive, negative, counts)
-        return _mean(negative, of_draws) - _mean(positive, of_values)
+        of_values, of_draws = count_rows(positive, negative, counts)
+        return weighted_mean(negative, of_draws) - weighted_mean(positive, of_values)
 
     def scale(counts: Any = None) -> Any:
-        counted = _counts(positive, negative, counts)
+        counted = count_rows(positive, negative, counts)
         weights, energies = (
             xp.concat([xp.reshape(x, (-1,)) for x in pair])
             for pair in (counted, (positive, negative))
         )
-        return xp.sqrt(_mean((energies - _mean(energies, weights)) ** 2, weights))
+        return xp.sqrt(weighted_mean((energies - weighted_mean(energies, weights)) ** 2, weights))
 
     return {"energy_gap": gap, "energy_scale": scale}
 
 
-def _counts(positive: Any, negative: Any, counts: Any) -> tuple[Any, Any]:
+def count_rows(positive: Any, negative: Any, counts: Any) -> tuple[Any, Any]:
     """Count how often each value counts, on average once, and each draw."""
     xp = array_namespace(positive, negative)
     of_draws = xp.astype(negative != inf, negative.dtype)
@@ -209,7 +209,8 @@ def _counts(positive: Any, negative: Any, counts: Any) -> tuple[Any, Any]:
     return counts, of_draws * counts if own_rows else of_draws
 
 
-def _mean(x: Any, counts: Any) -> Any:
+def weighted_mean(x: Any, counts: Any) -> Any:
+    """Compute the mean of numbers that count as often as this."""
     # What does not count may be NaN.
     xp = array_namespace(x, counts)
     return xp.sum(xp.where(counts > 0, x, xp.zeros_like(x)) * counts) / xp.sum(counts)

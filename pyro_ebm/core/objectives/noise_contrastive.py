@@ -13,10 +13,12 @@ from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
 from pyro_ebm.core.objectives.negatives import (
     check_base_loss,
+    count_rows,
     draw_from_base,
     energy_metrics,
     is_reparametrized,
     scaled_energies,
+    weighted_mean,
 )
 from pyro_ebm.core.objectives.settings import convert_fields
 
@@ -88,7 +90,9 @@ class NoiseContrastive(Objective):
         shift = 0.0 if log_normalizer is None else log_normalizer
         positive, negative = (energy + shift for energy in energies)
         metrics = {
-            "accuracy": lambda: accuracy(self._constant(positive), self._constant(negative)),
+            "accuracy": lambda counts=None: accuracy(
+                self._constant(positive), self._constant(negative), counts
+            ),
             **energy_metrics(*constants),
         }
         loss, potential = noise_contrastive(positive, negative), constants[0]
@@ -135,11 +139,12 @@ def noise_contrastive(positive: Any, negative: Any) -> Any:
     return of_values + xp.mean(xp.logaddexp(xp.zeros_like(negative), -negative), axis=0)
 
 
-def accuracy(positive: Any, negative: Any) -> Any:
+def accuracy(positive: Any, negative: Any, counts: Any = None) -> Any:
     """Compute the share of values and draws on their side of zero, each counted as one half."""
     xp = array_namespace(positive, negative)
-    shares = [xp.mean(xp.astype(side, positive.dtype)) for side in (positive < 0, negative > 0)]
-    return 0.5 * (shares[0] + shares[1])
+    values, draws = (xp.astype(side, positive.dtype) for side in (positive < 0, negative > 0))
+    of_values, of_draws = count_rows(values, draws, counts)
+    return 0.5 * (weighted_mean(values, of_values) + weighted_mean(draws, of_draws))
 
 
 def _check_shape(distribution: Any, log_normalizer: Any) -> None:

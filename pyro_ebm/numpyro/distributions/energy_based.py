@@ -89,6 +89,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         "_is_truncated",
         "_is_held",
         "_is_conditional",
+        "_lacks_constant",
     )
     has_rsample = False
     # The value that a site of a trace has drawn.
@@ -191,9 +192,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         constant = lax.stop_gradient(jnp.asarray(estimate))
         if not_jax_tracer(constant):
             core.check_log_normalizer(self, constant)
-        new = copy.copy(held(self))
-        new.log_normalizer, new._is_held = tree_util.Partial(core.itself, constant), True
-        return new
+        return core.normalize(copy.copy(held(self)), tree_util.Partial(core.itself, constant))
 
     def conditional(self, **given: Any) -> "EnergyBased":
         given = {name: jnp.asarray(value) for name, value in given.items()}
@@ -201,6 +200,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         energy = tree_util.Partial(conditional_energy, self.energy, part_names(self.base))
         new = EnergyBased(energy, base, **settings)
         new._is_held, new._is_conditional = True, True
+        new._lacks_constant = self.log_normalizer is None
         new._latents_before = self._latents_before
         return new
 

@@ -24,7 +24,7 @@ from pyro_ebm.numpyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.numpyro.model.parameters import run_trained
 from pyro_ebm.numpyro.model.posterior import Posterior
 from pyro_ebm.numpyro.model.provenance import find_provenance
-from pyro_ebm.numpyro.model.sites import log_density
+from pyro_ebm.numpyro.model.sites import log_density, unwrap
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.mala import MALA
 
@@ -152,9 +152,11 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
         return [site for site in met.values() if site["type"] == "sample"]
 
     sites, layout = sites_of(random.key(0)), posterior.layout
-    if all(isinstance(site["fn"], Delta) for site in sites if not site["is_observed"]):
-        raise ValueError("Expected a guide with a density, got one with nothing but Delta sites.")
-    _check_random("guide", lambda key: [site["value"] for site in sites_of(key)])
+    core.check_density(sites, lambda fn: isinstance(unwrap(fn), Delta))
+    values = partial(_values_of, sites_of)
+    _check_random("guide", values)
+    spread = find_provenance(values, key=random.key(0))
+    core.check_spread(name for name in posterior.latents if not spread[name])
     shared = {dim for _, dim in shared_plates(sites)}
     plate_dims = [dim for dim in posterior.plate_dims if dim in shared]
 
@@ -168,6 +170,10 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
         return log_weight
 
     return log_weight, plate_dims
+
+
+def _values_of(sites_of: Callable[[Array], list[Any]], key: Array) -> dict[str, Any]:
+    return {site["name"]: site["value"] for site in sites_of(key)}
 
 
 def _weight_of_chain(

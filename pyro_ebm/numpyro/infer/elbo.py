@@ -28,6 +28,7 @@ from pyro_ebm.numpyro.infer.persistent_chains import AttachedChains, PersistentC
 def attach(site: str, **parts: Any) -> None:
     """Attach what the objective of a site learns beside the energy; call it in the guide.
 
+    ``site`` is the name in a trace of the model, with the prefix of a ``scope`` around the site.
     ``parts`` are keyword arguments of the objective's ``loss``, for example
     ``critic=eqx_module("critic", module)`` or ``chains=PersistentChains(...)``. ``SVI`` trains
     what ``numpyro.param`` and the modules of ``numpyro.contrib.module`` register.

@@ -32,6 +32,7 @@ from pyro_ebm.numpyro.model.sites import (
     issues_of_untrained,
     map_energy,
     spread_over_value,
+    with_counted_context,
 )
 from pyro_ebm.numpyro.samplers.target import Target
 
@@ -49,7 +50,7 @@ class EnergySite(core.EnergySite):
         """Make it from the message of a sample site, and check it."""
         name = msg["name"]
         _check_array(name, msg["value"])
-        fn = spread_over_value(msg)
+        fn = with_counted_context(spread_over_value(msg))
         energy = find_energy(fn)
         site = cls(
             name=name,

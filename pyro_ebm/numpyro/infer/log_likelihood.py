@@ -11,7 +11,7 @@ from numpyro.infer import MCMC
 
 from pyro_ebm import diagnostics
 from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
-from pyro_ebm.numpyro.model.sites import find_mixture, is_unnormalized
+from pyro_ebm.numpyro.model.sites import find_energy, find_mixture
 
 
 @wraps(diagnostics.to_arviz)
@@ -36,4 +36,7 @@ def _log_likelihood(mcmc: MCMC) -> dict[str, Array]:
 
 
 def _is_unnormalized(fn: Any) -> bool:
-    return is_unnormalized(fn) or find_mixture(fn) is not None
+    energy = find_energy(fn)
+    if energy is None:
+        return find_mixture(fn) is not None
+    return energy.log_normalizer is None or energy._lacks_constant

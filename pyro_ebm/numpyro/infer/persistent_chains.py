@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.primitives import mutable
+from numpyro.primitives import apply_stack
 
 from pyro_ebm.core.infer import persistent_chains as settings
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
@@ -61,7 +61,11 @@ class AttachedChains(NamedTuple):
     def attach(cls, name: str, chains: PersistentChains) -> "AttachedChains":
         """Read the values from the ``mutable`` site of that name; infinite at the start."""
         # They start at the base of the model, which a guide does not know.
-        return cls(name, chains, mutable(name, jnp.full(chains.shape, jnp.inf)))
+        start = jnp.full(chains.shape, jnp.inf)
+        # As `mutable` does, which does not tell the name that a `scope` gave.
+        message: Any = {"type": "mutable", "name": name, "fn": lambda x: x, "value": start}
+        message = apply_stack(message | {"args": (start,), "kwargs": {}})
+        return cls(message["name"], chains, message["value"])
 
     def advance(self, rng_key: Array, distribution: EnergyBased) -> tuple[Array, Array]:
         """Move some of them on a site's distribution, of any batch shape."""

@@ -1,6 +1,8 @@
 """Sample sites of NumPyro: energies inside of them, log-densities, dependencies, and issues."""
 
 from collections.abc import Callable, Iterable, Iterator, Set
+from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,9 +30,16 @@ WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDi
 # --- energies inside of other distributions ---
 
 
+def unwrap(fn: Any) -> Any:
+    """Distribution inside of masks, plates and transforms."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
 def find_energy(fn: Any) -> EnergyBased | None:
     """Energy-based distribution under any wrappers of a site, or None."""
-    unwrapped = _unwrap(fn)
+    unwrapped = unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
 
 
@@ -43,7 +52,7 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
 
 def find_mixture(fn: Any) -> Distribution | None:
     """Distribution of a site, if an energy without ``log_normalizer`` is a leaf of it."""
-    mixture = _unwrap(fn)
+    mixture = unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
     for part in jax.tree.leaves(getattr(mixture, "__dict__", {}), is_leaf=_is_distribution):
@@ -83,6 +92,39 @@ def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], A
     else:
         mapped = function(fn, value)
     return jnp.broadcast_to(mapped, jnp.broadcast_shapes(mapped.shape, fn.batch_shape))
+
+
+def with_counted_context(fn: Any, mask: Array | None = None) -> Any:
+    """Copy of a distribution whose context in masked rows is that of a row that counts.
+
+    What is masked out may be NaN, and NaN gradients survive a mask.
+    """
+    if not isinstance(fn, WRAPPERS):
+        if mask is None or not isinstance(fn, EnergyBased) or fn.context is None:
+            return fn
+        counted = partial(_counted, jnp.asarray(mask), fn.context_batch_ndims)
+        return with_context(fn, jax.tree.map(counted, fn.context))
+    if isinstance(fn, MaskedDistribution):
+        mask = fn._mask if mask is None else mask & fn._mask
+    if mask is not None:
+        num_inner = max(len(fn.base_dist.batch_shape) - len(fn.batch_shape), 0)
+        mask = jnp.reshape(mask, jnp.shape(mask) + (1,) * num_inner)
+    new = copy(fn)
+    new.base_dist = with_counted_context(fn.base_dist, mask)
+    return new
+
+
+def _counted(mask: Array, batch_ndims: int, leaf: Array) -> Array:
+    """Replace rows of a context without an unmasked value by a row with one."""
+    batch_shape, event_shape = leaf.shape[:batch_ndims], leaf.shape[batch_ndims:]
+    mask = jnp.broadcast_to(mask, jnp.broadcast_shapes(mask.shape, batch_shape))
+    sizes = (1,) * (mask.ndim - batch_ndims) + batch_shape
+    shared = tuple(dim for dim in range(mask.ndim) if sizes[dim] != mask.shape[dim])
+    counts = mask.any(axis=shared, keepdims=True).reshape(batch_shape)
+    if not counts.size:
+        return leaf
+    row = leaf.reshape((counts.size, *event_shape))[jnp.argmax(counts)]
+    return jnp.where(counts.reshape(batch_shape + (1,) * len(event_shape)), leaf, row)
 
 
 # --- log-densities ---
@@ -197,12 +239,6 @@ def _unregistered(site: str, paths: Iterable[str], remedy: str) -> issues.ModelI
         f"if they are meant to stay as they are, say so by {remedy}"
     )
     return issues.unregistered(site, paths, advice)
-
-
-def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
 
 
 def _is_distribution(part: Any) -> bool:

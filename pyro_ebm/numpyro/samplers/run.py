@@ -26,6 +26,7 @@ from pyro_ebm.numpyro.samplers.target import (
     Potential,
     Target,
     initial_values,
+    promoted,
     value_and_gradient,
 )
 from pyro_ebm.numpyro.samplers.warmup import (
@@ -49,6 +50,7 @@ def short_run(
     num_steps: int,
     num_laws: int = 0,
 ) -> core.ShortRun:
+    position = promoted(potential, position)
     if type(sampler) is Langevin:
         end = sampler._walk(rng_key, potential, position, num_steps)
         return core.ShortRun(end, jnp.ones((), end.dtype))
@@ -63,7 +65,7 @@ def move_levels(
     distribution, values = lax.stop_gradient((distribution, values))
     target = Target.of_any(distribution)
     sampler = kernel_for(sampler, target)
-    positions = jnp.moveaxis(target.position(values), 1, 0)
+    positions = promoted(target.potential, jnp.moveaxis(target.position(values), 1, 0))
     start = sampler.init_levels(target.potential, positions)
     state, _ = _steps(rng_key, sampler, target.potential, start, num_steps)
     return target.value(jnp.stack([level.position for level in state.levels()], 1))
@@ -218,6 +220,7 @@ def _keep(
 @partial(jax.jit, static_argnames="sampler")
 def _initial_state(sampler: Sampler, distribution: Any, position: Array) -> Any:
     potential = Target.of_any(distribution).potential
+    position = promoted(potential, position)
     state = prepare_state(sampler, sampler.init(potential, position))
     known = state.potential is not None
     return state, state[1:3] if known else value_and_gradient(potential, position)

@@ -79,6 +79,13 @@ def draw_base(rng_key: Array, distribution: Any, base: Any, sample_shape: tuple[
     return replace_outside(distribution, values, target.value(noise))
 
 
+def promoted(potential: Potential, position: Array) -> Array:
+    """Convert positions to double precision if the potential has it: a loop keeps their type."""
+    if not jax.config.read("jax_enable_x64") or position.dtype == jnp.float64:
+        return position
+    return position.astype(jnp.result_type(position, jax.eval_shape(potential, position)))
+
+
 def value_and_gradient(potential: Potential, position: Array) -> tuple[Array, Array]:
     def total(position: Array) -> tuple[Array, Array]:
         value = potential(position)

@@ -63,6 +63,7 @@ _SETTINGS = (
     "_is_truncated",
     "_is_held",
     "_is_conditional",
+    "_lacks_constant",
     "_drawn",
     "_latents",
 )
@@ -180,9 +181,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         estimate = getattr(log_normalizer, "estimate", log_normalizer)
         constant = torch.as_tensor(estimate).detach()
         core.check_log_normalizer(self, constant)
-        new = self.expand(self.batch_shape)
-        new.log_normalizer, new._is_held = partial(core.itself, constant), True
-        return new
+        return core.normalize(self.expand(self.batch_shape), partial(core.itself, constant))
 
     def conditional(self, **given: Any) -> "EnergyBased":
         given = {name: torch.as_tensor(value) for name, value in given.items()}
@@ -190,6 +189,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         energy = ConditionalEnergy(self.energy, part_names(self.base))
         new = EnergyBased(energy, base, **settings)
         new._is_held, new._is_conditional = True, True
+        new._lacks_constant = self.log_normalizer is None
         new._drawn, new._latents = self._drawn, self._latents
         return new
 

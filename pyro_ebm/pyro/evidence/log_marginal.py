@@ -21,7 +21,7 @@ from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS
 from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.model.posterior import Posterior
-from pyro_ebm.pyro.model.sites import log_density
+from pyro_ebm.pyro.model.sites import log_density, unwrap
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 
@@ -95,11 +95,9 @@ def _weigh_draws(
     Elements of other plates have been summed over.
     """
     layout, log_weights, plate_dims = posterior.layout, [], posterior.plate_dims
+    _check_guide(posterior, _draw(posterior, guide, 2))
     for size in _batches(settings):
-        samples = pyro.plate("samples", size, dim=-len(layout.plate_shape) - 1)
-        with posterior.hidden(), poutine.trace() as handler, samples:
-            guide()
-        sites = _guide_sites(handler.trace)
+        sites = _draw(posterior, guide, size)
         values = {site["name"]: site["value"] for site in sites}
         shared = {dim for _, dim in shared_plates(sites)}
         plate_dims = [dim for dim in posterior.plate_dims if dim in shared]
@@ -112,13 +110,21 @@ def _weigh_draws(
     return torch.cat(log_weights), plate_dims
 
 
-def _guide_sites(trace: Any) -> list[Any]:
-    """Return messages of what the guide samples, and of its factors; refuse a point mass."""
-    nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
-    sites = [node for node in nodes if not site_is_subsample(node)]
-    if all(isinstance(site["fn"], Delta) for site in sites if not site["is_observed"]):
-        raise ValueError("Expected a guide with a density, got one with nothing but Delta sites.")
-    return sites
+def _draw(posterior: Posterior, guide: Callable[[], Any], size: int) -> list[Any]:
+    """Return messages of what the guide samples, and of its factors."""
+    samples = pyro.plate("samples", size, dim=-len(posterior.layout.plate_shape) - 1)
+    with posterior.hidden(), poutine.trace() as handler, samples:
+        guide()
+    met: Any = handler.trace
+    nodes = [node for node in met.nodes.values() if node["type"] == "sample"]
+    return [node for node in nodes if not site_is_subsample(node)]
+
+
+def _check_guide(posterior: Posterior, sites: list[Any]) -> None:
+    """Raise if two draws of a guide show point masses."""
+    core.check_density(sites, lambda fn: isinstance(unwrap(fn), Delta))
+    values = {site["name"]: site["value"] for site in sites}
+    core.check_spread(n for n in posterior.latents if bool((values[n][0] == values[n][1]).all()))
 
 
 def _weigh_chains(

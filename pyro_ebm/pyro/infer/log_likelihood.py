@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_ebm import diagnostics
 from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
 from pyro_ebm.core.model.posterior import Site
-from pyro_ebm.pyro.model.sites import find_mixture, is_unnormalized, log_density
+from pyro_ebm.pyro.model.sites import find_energy, find_mixture, log_density
 
 
 @wraps(diagnostics.to_arviz)
@@ -48,7 +48,10 @@ def is_random(site: Any) -> bool:
 
 
 def _is_unnormalized(fn: Any) -> bool:
-    return is_unnormalized(fn) or find_mixture(fn) is not None
+    energy = find_energy(fn)
+    if energy is None:
+        return find_mixture(fn) is not None
+    return energy.log_normalizer is None or energy._lacks_constant
 
 
 def _masked_density(site: Site) -> Tensor:

@@ -19,9 +19,16 @@ WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDi
 # --- energies inside of other distributions ---
 
 
+def unwrap(fn: Any) -> Any:
+    """Distribution inside of masks, plates and transforms."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
 def find_energy(fn: Any) -> EnergyBased | None:
     """Energy-based distribution inside of masks, plates and transforms, if there is one."""
-    unwrapped = _unwrap(fn)
+    unwrapped = unwrap(fn)
     return unwrapped if isinstance(unwrapped, EnergyBased) else None
 
 
@@ -34,7 +41,7 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
 
 def find_mixture(fn: Any) -> Distribution | None:
     """Distribution of a site, if one of its parts is an energy without known log-normalizer."""
-    mixture = _unwrap(fn)
+    mixture = unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
     for part in getattr(mixture, "__dict__", {}).values():
@@ -139,9 +146,3 @@ def issues_of_untrained(
             "if they are meant to stay as they are, say so by module.requires_grad_(False).eval()"
         )
         yield issues.unregistered(site, described, f"{reason}; {advice}")
-
-
-def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn

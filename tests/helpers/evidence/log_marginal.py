@@ -70,13 +70,17 @@ def test_a_latent_outside_of_the_plate(host):
     assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
 
 
-def test_a_guide_that_ties_data_points(host):
+def normal_model(host):
     def model(x):
         with host.ppl.plate("data", len(x)):
             z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
             host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
 
-    x = host.random_normal(3)
+    return model
+
+
+def test_a_guide_that_ties_data_points(host):
+    x, model = host.random_normal(3), normal_model(host)
     guide = host.tied_guide(model, x)
     exact = host.dist.Normal(0.0, math.sqrt(2.0)).log_prob(x).sum()
     result = host.log_marginal(model, guide, num_samples=4000)(x)
@@ -135,6 +139,36 @@ def test_errors_of_log_normalizers_add_up(host):
     np.testing.assert_allclose(with_error.standard_error, expected, rtol=1e-5)
 
 
+def conditional_model(host, log_normalizer=None):
+    """x | z ~ N(z, 1): log Z is -1.5 for every z."""
+    base = host.ebm.Joint(z=host.dist.Normal(0.0, 1.0), x=host.dist.Normal(0.0, 2.0))
+    energy = lambda z, x: (x - z) ** 2 / 2 - x**2 / 8 - math.log(2) + 1.5  # noqa: E731
+    joint = host.ebm.EnergyBased(energy, base)
+    joint = joint if log_normalizer is None else joint.normalized(log_normalizer)
+
+    def model(x):
+        with host.ppl.plate("data", len(x)):
+            z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+            host.ppl.sample("x", joint.conditional(z=z), obs=x)
+
+    def guide(x):
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Normal(x / 2, 0.5**0.5))
+
+    return model, guide
+
+
+def test_conditionals_need_the_log_normalizer_of_the_joint(host):
+    x = host.random_normal(5)
+    with pytest.raises(ValueError, match=r"for conditional 'x', got none: observe `joint.normal"):
+        host.log_marginal(*conditional_model(host), num_samples=10)(x)
+    exact = host.dist.Normal(0.0, math.sqrt(2)).log_prob(x)
+    given = {"log_normalizers": {"x": -1.5}}
+    for model, options in ((conditional_model(host, -1.5), {}), (conditional_model(host), given)):
+        result = host.log_marginal(*model, num_samples=50, **options)(x)
+        np.testing.assert_allclose(result.estimate, exact, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", SETTINGS)
 def test_observations_without_a_plate_are_one_number(host, method):
     y = np.random.default_rng(0).normal(1.0, 1.0, 20)
@@ -170,6 +204,45 @@ def test_few_effective_samples_trigger_a_warning(host):
     toy = truth.Toy(host, precision=truth.PRECISION, slope=0.7, scale=0.02)
     with pytest.warns(UserWarning, match="is below 10 at .* of 512 data points"):
         host.log_marginal(*host.fitted(toy), **KNOWN, num_samples=50)()
+
+
+def constrained_model(host):
+    def model(x):
+        scale = host.ppl.sample("scale", host.dist.LogNormal(0.0, 0.5))
+        with host.ppl.plate("data", len(x)):
+            z = host.ppl.sample("z", host.dist.Normal(0.0, scale))
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    return model
+
+
+def test_point_masses_of_a_guide(host):
+    """One that is the same in every draw is refused; autoguides move draws by others."""
+    x, model = host.random_normal(3), constrained_model(host)
+
+    def guide(x):
+        host.ppl.sample("scale", host.dist.Delta(host.array(0.4)))
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Normal(x / 2, 0.5**0.5))
+
+    for number in (100, 1):
+        with pytest.raises(ValueError, match="got the same value at site 'scale' in every draw"):
+            host.log_marginal(model, guide, num_samples=number)(x)
+
+    def flat(x):
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Delta(host.array(0.0)))
+
+    with pytest.raises(ValueError, match="got one with nothing but Delta"):
+        host.log_marginal(normal_model(host), flat)(x)
+    for name in ("AutoNormal", "AutoMultivariateNormal"):
+        guide = host.autoguide(name, model, x, {"scale": host.array(1.0), "z": x / 2})
+        result = host.log_marginal(model, guide, num_samples=500)(x)
+        scales = np.exp(np.linspace(-2.5, 2.5, 2001))
+        prior = stats.lognorm(0.5).pdf(scales)
+        likelihood = stats.norm(0, (1 + scales**2) ** 0.5).pdf(np.asarray(x)[:, None]).prod(0)
+        exact = np.log(np.trapezoid(prior * likelihood, scales))
+        assert abs(float(result.estimate) - exact) < 4 * float(result.standard_error) + 0.02
 
 
 def test_errors(host):

@@ -7,8 +7,10 @@ import jax.numpy as xp
 import numpy as np
 import numpyro as ppl  # noqa: F401
 import numpyro.distributions as dist
+import optax
 from jax import random
 from jax.tree_util import Partial as bind  # noqa: N813, F401
+from numpyro import infer
 from numpyro.handlers import mask, substitute  # noqa: F401
 
 import pyro_ebm.numpyro as ebm
@@ -82,6 +84,14 @@ def _compared(distribution, generator, latent, entropy):
 def fitted(toy):
     """Model and guide with the parameters that a toy starts with."""
     return [substitute(function, data=toy.start) for function in (toy.model, toy.guide)]
+
+
+def autoguide(name, model, x, values):
+    """Guide around these values of the latents."""
+    start = infer.init_to_value(values=values)
+    guide = getattr(infer.autoguide, name)(model, init_scale=0.7, init_loc_fn=start)
+    svi = infer.SVI(model, guide, optax.sgd(0.0), infer.Trace_ELBO())
+    return substitute(guide, data=svi.get_params(svi.init(KEY, x)))
 
 
 def tied_guide(model, x):

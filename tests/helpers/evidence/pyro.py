@@ -6,6 +6,7 @@ import numpy as np
 import pyro as ppl  # noqa: F401
 import pyro.distributions as dist
 import torch as xp
+from pyro.infer import autoguide as autoguides
 from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro.poutine import mask  # noqa: F401
 
@@ -68,6 +69,14 @@ def compared(distribution, generator, latent, entropy):
 def fitted(toy):
     """Model and guide with the parameters that a toy starts with."""
     return toy.model, toy.guide
+
+
+def autoguide(name, model, x, values):
+    """Guide around these values of the latents."""
+    start = autoguides.initialization.init_to_value(values=values)
+    guide = getattr(autoguides, name)(model, init_scale=0.7, init_loc_fn=start)
+    guide(x)
+    return guide
 
 
 def tied_guide(model, x):

@@ -105,9 +105,31 @@ def a_sum(host):
     return model
 
 
+def conditional(host, normalize=lambda joint: joint):
+    """E makes x | theta ~ N(theta, 0.5^2), up to a constant: log Z is -1.5 for every theta."""
+
+    def model(x):
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+        base = host.dist.Normal(0.0, 2.0)
+        energy = lambda z, x: 2 * (x - z) ** 2 - x**2 / 8 - np.log(4) + 1.5  # noqa: E731
+        joint = host.ebm.EnergyBased(energy, host.ebm.Joint(z=host.dist.Normal(0.0, 1.0), x=base))
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("x", normalize(joint).conditional(z=z), obs=x)
+
+    return model
+
+
+def test_conditionals_of_a_normalized_joint(host):
+    z = rng.normal(size=(1, 3))
+    model = conditional(host, lambda joint: joint.normalized(-1.5))
+    found = log_likelihood(finished(host, model, {"z": z}, X), host)
+    np.testing.assert_allclose(found["x"], stats.norm(z[..., None], 0.5).logpdf(X), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (conditional, r"site 'x', whose density .* `joint.normalized\("),
         (an_energy, r"site 'x', whose density is known up to .* `distribution.normalized\("),
         (a_sum, "draws of every latent variable .* got none of 'k'"),
         (nothing_observed, "Expected observed sites .* got none"),

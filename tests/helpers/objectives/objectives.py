@@ -126,15 +126,19 @@ def of_counted_values(host, name):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["contrastive", "spherical", "likelihood", "f", "from data"])
+@pytest.mark.parametrize(
+    "name", ["contrastive", "spherical", "likelihood", "noise", "f", "from data"]
+)
 def test_metrics_of_the_values_that_count(host, name):
     objective, attached = of_counted_values(host, name)
     base = host.dist.Normal(host.array(np.zeros(2)), 1.0).to_event(1)
-    prior = host.ebm.EnergyBased(lambda x: (x**2).sum(-1), base)
+    prior = host.ebm.EnergyBased(lambda x: (x**2).sum(-1) - 3, base)
+    ratios = {"log_ratio_of_data", "log_ratio_of_negatives", "mean_ratio", "clipped"}
 
     def read(x, counts=None):
         found = host.loss_of(objective, prior, x, **attached).read(counts)
-        return {metric: float(found[metric]) for metric in ("energy_gap", "energy_scale")}
+        names = found.keys() & {"energy_gap", "energy_scale", "accuracy", *ratios}
+        return {metric: float(found[metric]) for metric in names}
 
     x = np.array([[1.0, 0.0], [2.0, 1.0], [9.0, 9.0]])
     found = read(x, host.array([1.0, 1.0, 0.0]))

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers.infer.persistent_chains import *  # noqa: F403
-from helpers.infer.persistent_chains import X, latent_guide, training
+from helpers.infer.persistent_chains import X, latent_guide, training, walking
 from jax import random
+from numpyro.handlers import scope
 from numpyro.infer import Trace_ELBO
 from numpyro.primitives import mutable
 
@@ -34,3 +35,14 @@ def test_other_mutable_sites_are_left_to_the_stock_elbo(host):
     after = run.state.mutable_state
     assert after["count"]["value"] == before["count"]["value"] + 1
     np.testing.assert_allclose(after["z$chains"], before["z$chains"] + 1, rtol=1e-5)
+
+
+def test_chains_attached_in_a_scope_continue(host):
+    observed = scope(host.observed_model(host.Bowl()), prefix="s", hide_types=["param"])
+    guide = scope(host.attaching("s/x", chains=walking(host)), prefix="s")
+    run = training(host, observed, guide)
+    run.step(X)
+    (before,) = run.state.mutable_state.values()
+    run.step(X)
+    (after,) = run.state.mutable_state.values()
+    np.testing.assert_allclose(after, before + 1, rtol=1e-5)

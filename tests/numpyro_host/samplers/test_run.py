@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from helpers.hosts.numpyro import normal
 from helpers.samplers.run import *  # noqa: F403
@@ -70,3 +71,21 @@ def test_chains_inside_jit_and_vmap():
     # Nothing is checked there: a bad start gives NaN instead of an error.
     assert jnp.isnan(chains.statistics["lp"][3]).all()
     assert jax.eval_shape(run, keys[0], scales[0]).samples.shape == (4, 50, 2)
+
+
+@pytest.mark.parametrize("sampler", [ebm.MALA(0.1), ebm.HMC(0.1, num_steps=2), ebm.Langevin(0.1)])
+def test_double_parameters_and_single_values(float64, sampler):
+    weight, start = jnp.array(0.7, jnp.float64), jnp.zeros((3, 2), jnp.float32)
+    base = dist.Normal(jnp.zeros(2, jnp.float32), jnp.ones(2, jnp.float32)).to_event(1)
+    prior = ebm.EnergyBased(lambda x: weight * (x**2).sum(-1), base)
+    options = {"num_samples": 4, "init": start, "check": False, "progress_bar": False}
+    assert ebm.run_chains(KEY, sampler, prior, **options).samples.dtype == jnp.float64
+    assert short_run(KEY, sampler, prior.potential, start, 3).samples.dtype == jnp.float64
+
+
+def test_single_precision_stays_single_where_there_is_double(float64):
+    prior = dist.Normal(jnp.zeros(2, jnp.float32), jnp.ones(2, jnp.float32)).to_event(1)
+    options = {"num_samples": 4, "check": False, "progress_bar": False}
+    start = jnp.zeros((3, 2), jnp.float32)
+    samples = ebm.run_chains(KEY, ebm.MALA(0.1), prior, init=start, **options).samples
+    assert samples.dtype == jnp.float32
