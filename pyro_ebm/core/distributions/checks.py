@@ -57,7 +57,7 @@ def check_ingredients(
     if base is None and event_shape is None:
         raise ValueError("Expected a `base` or an `event_shape`, got neither.")
     check_instance("base", base)
-    if hasattr(base, "potential") and base.log_normalizer is None:
+    if base is not None and getattr(base, "log_normalizer", base) is None:
         raise ValueError(
             f"Expected a `base` with a normalized density, got {base}, whose log Z is unknown: add "
             "the energies, or give `base.normalized(log_normalizer(base))`."

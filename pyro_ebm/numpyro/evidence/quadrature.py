@@ -41,8 +41,10 @@ def integrate(target: TemperedTarget, position: Array) -> tuple[LogNormalizer, I
         return np.asarray(_round_trip(target, flat, event_shape))
 
     with np.errstate(all="ignore"):
-        limits = limits_of(round_trip, np.asarray(flat))
-        flat = np.clip(np.asarray(flat), *limits)
+        flat, limits = np.asarray(flat), (-np.inf, np.inf)
+        if not target.target.is_unconstrained:
+            limits = limits_of(round_trip, flat)
+            flat = np.clip(flat, *limits)
         box = first_box(flat, np.asarray(_log_density(target, flat, event_shape)))
         result, doubts = integrate_on_grids(target.distribution, log_density_on_grid, box, limits)
     return jax.tree.map(jnp.asarray, result), doubts

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pyro
 import torch
@@ -33,7 +34,9 @@ def integrate(target: TemperedTarget, position: Tensor) -> tuple[LogNormalizer, 
         return target.target.position(value).reshape(flat.shape)
 
     with pyro.validation_enabled(is_validate=False):
-        limits = limits_of(round_trip, flat)
-        flat = flat.clip(*limits)
+        limits: Any = (-math.inf, math.inf)
+        if not target.target.is_unconstrained:
+            limits = limits_of(round_trip, flat)
+            flat = flat.clip(*limits)
         box, on_grid = first_box(flat, log_density(flat)), partial(evaluate_on_grid, log_density)
         return integrate_on_grids(target.distribution, on_grid, box, limits)
