@@ -26,12 +26,22 @@ register_dataclass(SMCDraws)
 
 
 def draw_values(
-    rng_key: Array, distribution: Any, sampler: Any, number: int, num_steps: int
+    rng_key: Array,
+    distribution: Any,
+    sampler: Any,
+    number: int,
+    num_steps: int,
+    *,
+    has_holes: bool = False,
 ) -> SMCDraws | ShortRun:
-    """Draw ``(number, *batch, *event)`` from a distribution without plates; constants."""
+    """Draw ``(number, *batch, *event)`` from a distribution without plates; constants.
+
+    With ``has_holes`` energies may be infinite at draws of the base: no chain starts there.
+    """
     frozen = lax.stop_gradient(distribution)
     if isinstance(frozen.base, Pushforward):
-        draws: Any = draw_values(rng_key, frozen.latent, sampler, number, num_steps)
+        holes = {"has_holes": has_holes or distribution._is_truncated}
+        draws: Any = draw_values(rng_key, frozen.latent, sampler, number, num_steps, **holes)
         values = frozen.base.noiseless.generate(draws.samples)
         return replace(draws, samples=values)
     if isinstance(sampler, SMC):
@@ -40,8 +50,8 @@ def draw_values(
         return _run_grid(rng_key, frozen, sampler, number)
     start_key, chain_key = random.split(rng_key)
     values = initial_values(start_key, frozen, (number,))
-    # A chain would stay where its energy is infinite.
-    values, _ = choose_inside(frozen.potential(values) < jnp.inf, values, number)
+    if has_holes:
+        values, _ = choose_inside(frozen.potential(values) < jnp.inf, values, number)
     num_laws = len(frozen.batch_shape)
     return move_values(chain_key, sampler, frozen, values, num_steps, num_laws)
 

@@ -292,8 +292,8 @@ def without_plates(distribution: EnergyBased) -> EnergyBased:
 
 
 @partial(jax.jit, static_argnames=("sampler", "number"))
-def _draw(rng_key: Array, model: EnergyBased, sampler: Any, number: int) -> Any:
-    return draw_values(rng_key, model, sampler, number, model.num_sampler_steps)
+def _draw(key: Array, model: EnergyBased, sampler: Any, number: int) -> Any:
+    return draw_values(key, model, sampler, number, model.num_sampler_steps, has_holes=True)
 
 
 vmap_over.register(EnergyBased, vmap_over_energy_based)

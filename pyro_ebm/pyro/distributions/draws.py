@@ -25,11 +25,15 @@ from pyro_ebm.pyro.samplers.target import Target, initial_values
 
 @torch.no_grad()
 def draw_values(
-    distribution: Any, sampler: Any, number: int, num_steps: int
+    distribution: Any, sampler: Any, number: int, num_steps: int, *, has_holes: bool = False
 ) -> SMCDraws | ShortRun:
-    """Draw ``(number, *batch, *event)`` from a distribution without plates; detached."""
+    """Draw ``(number, *batch, *event)`` from a distribution without plates; detached.
+
+    With ``has_holes`` energies may be infinite at draws of the base: no chain starts there.
+    """
     if isinstance(distribution.base, Pushforward):
-        draws: Any = draw_values(distribution.latent, sampler, number, num_steps)
+        holes = {"has_holes": has_holes or distribution._is_truncated}
+        draws: Any = draw_values(distribution.latent, sampler, number, num_steps, **holes)
         values = distribution.base.noiseless.generate(draws.samples)
         return replace(draws, samples=values)
     if isinstance(sampler, SMC):
@@ -37,8 +41,8 @@ def draw_values(
     if isinstance(sampler, Grid):
         return _run_grid(distribution, sampler, number)
     values = initial_values(distribution, (number,))
-    # A chain would stay where its energy is infinite.
-    values, _ = choose_inside(distribution.potential(values) < math.inf, values, number)
+    if has_holes:
+        values, _ = choose_inside(distribution.potential(values) < math.inf, values, number)
     return move_values(sampler, distribution, values, num_steps, len(distribution.batch_shape))
 
 

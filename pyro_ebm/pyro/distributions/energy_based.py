@@ -196,7 +196,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         model, shape = without_plates(self), tuple(sample_shape)
         number = number_of_draws(shape, self.batch_shape, model.batch_shape)
-        draws = draw_values(model, self.sampler, number, self.num_sampler_steps)
+        steps = self.num_sampler_steps
+        draws = draw_values(model, self.sampler, number, steps, has_holes=True)
         if self._validate_args:
             for doubt in check_draws(self, self.sampler, draws):
                 warnings.warn(doubt, stacklevel=2)

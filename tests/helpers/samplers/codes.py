@@ -78,3 +78,12 @@ def test_starts_that_are_no_codes(host, code, message):
     categories = host.dist.Categorical(host.array(np.full((2, 3), 1 / 3))).to_event(1)
     with pytest.raises(ValueError, match="codes 0, ..., 2 in column 0, got -1"):
         host.run_chains(host.ebm.Gibbs(), categories, init=-1 - init, num_samples=5)
+
+
+def test_no_chain_starts_where_its_energy_is_infinite(host):
+    """Two of six bits are set; one change of a bit leads to nothing but infinite energies."""
+    base = host.dist.Bernoulli(host.array(np.full(6, 0.5))).to_event(1)
+    pairs = host.ebm.EnergyBased(
+        lambda x: host.xp.where(x.sum(-1) == 2, 0.0, np.inf), base, sampler=host.ebm.Gibbs()
+    )
+    assert set(host.sample(pairs, (500,)).sum(-1).tolist()) == {2}
