@@ -209,6 +209,11 @@ class AbstractEnergyBased:
         self._support: Any = support
         self._is_truncated = truncates(support, self.base, self._target_class)
 
+    @property
+    def _is_unnormalized(self) -> bool:
+        """Whether a constant is missing from the log-density."""
+        return self.log_normalizer is None or self._lacks_constant
+
     def _times_temperature(self, energies: Any) -> Any:
         return energies if self.inverse_temperature == 1 else self.inverse_temperature * energies
 

@@ -180,11 +180,7 @@ def find_constants(
         convert: Makes an array of a number.
         is_known: Whether the host knows the numbers in an array.
     """
-    energies = {
-        name: energy
-        for name, energy in posterior.energies.items()
-        if energy.log_normalizer is None or energy._lacks_constant
-    }
+    energies = {n: e for n, e in posterior.energies.items() if e._is_unnormalized}
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
     _check_conditionals(given, energies)
@@ -243,7 +239,7 @@ def check_density(sites: Collection[Any], is_point_mass: Callable[[Any], bool]) 
         raise ValueError("Expected a guide with a density, got one with nothing but Delta sites.")
 
 
-def check_spread(constant: Iterable[str]) -> None:
+def check_no_points(constant: Iterable[str]) -> None:
     """Raise if latents have the same value in all draws of a guide."""
     for name in constant:
         raise ValueError(

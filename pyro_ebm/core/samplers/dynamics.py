@@ -216,7 +216,8 @@ def is_finite(gradient: Any, num_chain_dims: int) -> Any:
 
 def _free(gradient: Any, scale: Any) -> Any:
     """Replace by 0 what a scale of 0 holds, where a gradient may be infinite."""
-    if isinstance(scale, float):
+    # Codes are held by a scale for each coordinate.
+    if not getattr(scale, "ndim", 0):
         return gradient
     xp = array_namespace(gradient)
     return xp.where(scale == 0, xp.zeros_like(gradient), gradient)

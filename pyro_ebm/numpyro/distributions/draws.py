@@ -40,8 +40,10 @@ def draw_values(
     """
     frozen = lax.stop_gradient(distribution)
     if isinstance(frozen.base, Pushforward):
-        holes = {"has_holes": has_holes or distribution._is_truncated}
-        draws: Any = draw_values(rng_key, frozen.latent, sampler, number, num_steps, **holes)
+        has_holes = has_holes or distribution._is_truncated
+        draws: Any = draw_values(
+            rng_key, frozen.latent, sampler, number, num_steps, has_holes=has_holes
+        )
         values = frozen.base.noiseless.generate(draws.samples)
         return replace(draws, samples=values)
     if isinstance(sampler, SMC):

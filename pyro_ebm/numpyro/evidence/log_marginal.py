@@ -156,7 +156,7 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
     values = partial(_values_of, sites_of)
     _check_random("guide", values)
     spread = find_provenance(values, key=random.key(0))
-    core.check_spread(name for name in posterior.latents if not spread[name])
+    core.check_no_points(name for name in posterior.latents if not spread[name])
     shared = {dim for _, dim in shared_plates(sites)}
     plate_dims = [dim for dim in posterior.plate_dims if dim in shared]
 

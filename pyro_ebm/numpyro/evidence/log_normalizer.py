@@ -79,7 +79,7 @@ def log_normalizer(
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler or default_kernel(_moved(distribution), MALA(0.1)),
+        sampler=sampler or default_kernel(_with_density(distribution), MALA(0.1)),
         draws=core.as_values(distribution, draws),
     )
     result, doubts = _METHODS[method](rng_key, distribution, settings)
@@ -149,12 +149,6 @@ def _annealed(
     if share is not None:
         result = times_share(result, share, num_draws)
     return result, doubts
-
-
-def _moved(distribution: EnergyBased) -> Any:
-    """Return the distribution whose values chains move: the latent of a ``Pushforward``."""
-    base = distribution.base
-    return base.latent if isinstance(base, Pushforward) else distribution
 
 
 def _with_density(distribution: EnergyBased) -> EnergyBased:

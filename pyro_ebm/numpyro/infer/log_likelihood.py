@@ -37,6 +37,4 @@ def _log_likelihood(mcmc: MCMC) -> dict[str, Array]:
 
 def _is_unnormalized(fn: Any) -> bool:
     energy = find_energy(fn)
-    if energy is None:
-        return find_mixture(fn) is not None
-    return energy.log_normalizer is None or energy._lacks_constant
+    return find_mixture(fn) is not None if energy is None else energy._is_unnormalized

@@ -32,8 +32,10 @@ def draw_values(
     With ``has_holes`` energies may be infinite at draws of the base: no chain starts there.
     """
     if isinstance(distribution.base, Pushforward):
-        holes = {"has_holes": has_holes or distribution._is_truncated}
-        draws: Any = draw_values(distribution.latent, sampler, number, num_steps, **holes)
+        has_holes = has_holes or distribution._is_truncated
+        draws: Any = draw_values(
+            distribution.latent, sampler, number, num_steps, has_holes=has_holes
+        )
         values = distribution.base.noiseless.generate(draws.samples)
         return replace(draws, samples=values)
     if isinstance(sampler, SMC):

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import pyro
 import torch
@@ -68,7 +67,7 @@ def log_normalizer(
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler or default_kernel(_moved(distribution), MALA(0.1)),
+        sampler=sampler or default_kernel(_with_density(distribution), MALA(0.1)),
         draws=core.as_values(distribution, draws),
     )
     result, doubts = _METHODS[method](distribution, settings)
@@ -146,12 +145,6 @@ def _starts(distribution: EnergyBased, num_starts: int) -> tuple[Tensor, tuple[T
     values, share = choose_inside(is_inside(distribution, draws), draws, num_starts)
     check_share(distribution, share, num_draws)
     return values, (share, num_draws)
-
-
-def _moved(distribution: EnergyBased) -> Any:
-    """Return the distribution whose values chains move: the latent of a ``Pushforward``."""
-    base = distribution.base
-    return base.latent if isinstance(base, Pushforward) else distribution
 
 
 def _with_density(distribution: EnergyBased) -> EnergyBased:

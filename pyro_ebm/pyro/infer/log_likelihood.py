@@ -49,9 +49,7 @@ def is_random(site: Any) -> bool:
 
 def _is_unnormalized(fn: Any) -> bool:
     energy = find_energy(fn)
-    if energy is None:
-        return find_mixture(fn) is not None
-    return energy.log_normalizer is None or energy._lacks_constant
+    return find_mixture(fn) is not None if energy is None else energy._is_unnormalized
 
 
 def _masked_density(site: Site) -> Tensor:
