@@ -94,11 +94,19 @@ def test_starts_are_draws_of_the_base_inside(host):
     start = host.initial_values(half_normal(host).expand((2,)), (4000,))
     assert start.shape == (4000, 2)
     assert start.min() > 0
+    assert len(np.unique(start)) > 0.99 * start.size  # independent
     np.testing.assert_allclose(start.mean(0), math.sqrt(2 / math.pi), atol=4 * 0.6 / 63)
     conditional = tilted(host, context=host.array(np.arange(3.0)))
     start = host.initial_values(conditional.expand((5, 3)), (7,))
     assert start.shape == (7, 5, 3)
     assert 0 < start.min() < start.max() < 1
+
+
+def test_starts_are_shared_where_few_draws_are_inside(host):
+    """Some 950 of 4,000: beyond three, where the mean is 3.283."""
+    tail = half_normal(host, support=host.constraints.greater_than(3.0))
+    start = host.initial_values(tail, (4000,))
+    assert start.mean() == pytest.approx(3.2831, abs=5 * 0.27 / 950**0.5)
 
 
 def test_starts_far_from_the_base_are_normal_in_unconstrained_space(host):

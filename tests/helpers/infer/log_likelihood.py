@@ -105,7 +105,7 @@ def a_sum(host):
     return model
 
 
-def conditional(host, normalize=lambda joint: joint):
+def conditional(host, given=lambda joint, z: joint.conditional(z=z)):
     """E makes x | theta ~ N(theta, 0.5^2), up to a constant: log Z is -1.5 for every theta."""
 
     def model(x):
@@ -114,14 +114,21 @@ def conditional(host, normalize=lambda joint: joint):
         energy = lambda z, x: 2 * (x - z) ** 2 - x**2 / 8 - np.log(4) + 1.5  # noqa: E731
         joint = host.ebm.EnergyBased(energy, host.ebm.Joint(z=host.dist.Normal(0.0, 1.0), x=base))
         with host.ppl.plate("data", len(x)):
-            host.ppl.sample("x", normalize(joint).conditional(z=z), obs=x)
+            host.ppl.sample("x", given(joint, z), obs=x)
 
     return model
 
 
-def test_conditionals_of_a_normalized_joint(host):
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda joint, z: joint.normalized(-1.5).conditional(z=z),
+        lambda joint, z: joint.conditional(z=z).normalized(-1.5),
+    ],
+)
+def test_conditionals_of_a_normalized_joint(host, given):
     z = rng.normal(size=(1, 3))
-    model = conditional(host, lambda joint: joint.normalized(-1.5))
+    model = conditional(host, given)
     found = log_likelihood(finished(host, model, {"z": z}, X), host)
     np.testing.assert_allclose(found["x"], stats.norm(z[..., None], 0.5).logpdf(X), rtol=1e-4)
 
