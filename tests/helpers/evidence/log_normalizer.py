@@ -174,9 +174,12 @@ def test_a_density_without_a_box_is_named(host):
     assert result.upper == math.inf
 
 
-@pytest.mark.parametrize("parameters", [(0.1, 0.1), (1.0, 0.05), (0.3, 0.3)])
-def test_mass_that_numbers_cannot_resolve_is_named(host, parameters):
-    flat = host.ebm.EnergyBased(lambda x: 0 * x, host.dist.Beta(*parameters))
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [("Beta", (0.1, 0.1)), ("Beta", (1.0, 0.05)), ("Beta", (0.3, 0.3)), ("Gamma", (0.05, 1.0))],
+)
+def test_mass_that_numbers_cannot_resolve_is_named(host, family, parameters):
+    flat = host.ebm.EnergyBased(lambda x: 0 * x, getattr(host.dist, family)(*parameters))
     with pytest.warns(UserWarning, match="No box encloses EnergyBased"):
         result = host.log_normalizer(flat, method="grid")
     assert result.lower < 0 < result.upper == math.inf
