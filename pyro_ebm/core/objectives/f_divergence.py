@@ -23,6 +23,7 @@ from pyro_ebm.core.objectives.negatives import (
     check_negatives,
     count_rows,
     evaluate_energies,
+    joined,
     mean_square,
     weighted_mean,
 )
@@ -259,11 +260,8 @@ def log_ratio_metrics(positive: Any, negative: Any, bound: float) -> Metrics:
         return weighted_mean(xp.exp(negative), count(counts)[1])
 
     def clipped(counts: Any = None) -> Any:
-        weights, both = (
-            xp.concat([xp.reshape(x, (-1,)) for x in pair])
-            for pair in (count(counts), (positive, negative))
-        )
-        return weighted_mean(xp.astype(xp.abs(both) > bound, both.dtype), weights)
+        both = joined((positive, negative))
+        return weighted_mean(xp.astype(xp.abs(both) > bound, both.dtype), joined(count(counts)))
 
     return {
         "log_ratio_of_data": of_data,

@@ -187,13 +187,16 @@ def energy_metrics(positive: Any, negative: Any) -> dict[str, Callable[..., Any]
 
     def scale(counts: Any = None) -> Any:
         counted = count_rows(positive, negative, counts)
-        weights, energies = (
-            xp.concat([xp.reshape(x, (-1,)) for x in pair])
-            for pair in (counted, (positive, negative))
-        )
+        weights, energies = joined(counted), joined((positive, negative))
         return xp.sqrt(weighted_mean((energies - weighted_mean(energies, weights)) ** 2, weights))
 
     return {"energy_gap": gap, "energy_scale": scale}
+
+
+def joined(pair: tuple[Any, Any]) -> Any:
+    """Flatten two arrays into one."""
+    xp = array_namespace(*pair)
+    return xp.concat([xp.reshape(x, (-1,)) for x in pair])
 
 
 def count_rows(positive: Any, negative: Any, counts: Any) -> tuple[Any, Any]:
