@@ -1,4 +1,4 @@
-"""Toy distributions, some with exact log-densities.
+"""Toy distributions with exact log-densities.
 
 The two-dimensional toys have the constants with which energy-based models are usually compared:
 FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models (Grathwohl et al.,
@@ -28,13 +28,13 @@ class Toy:
         name: Name of the distribution.
         draw: Maps a generator and a number of points `n` to points, shape `(n, dimension)`.
         density: Exact log-density of points of shape `(*batch, dimension)`, shape `(*batch)`, in
-            nats, by a closed form or a quadrature; None if there is neither.
+            nats, by a closed form or a quadrature.
         dimension: Length of one point.
     """
 
     name: str
     draw: Callable[[Generator, int], Array]
-    density: Callable[[Array], Array] | None = None
+    density: Callable[[Array], Array]
     dimension: int = 2
 
     def sample(self, num_samples: int, seed: int = 0) -> Array:
@@ -45,8 +45,6 @@ class Toy:
 
     def log_density(self, x: Array) -> Array:
         """Evaluate the normalized log-density of points, shape `(*batch, dimension)`, in nats."""
-        if self.density is None:
-            raise ValueError(f"Expected a toy with an exact log-density, got {self.name!r}.")
         x = np.asarray(x, dtype=np.float64)
         if x.shape[-1:] != (self.dimension,):
             raise ValueError(f"Expected `x` of shape (*batch, {self.dimension}), got {x.shape}.")
@@ -94,6 +92,30 @@ def _on_circle(angle: Array) -> Array:
 
 def _noise(rng: Generator, n: int, std: float) -> Array:
     return std * rng.standard_normal((n, 2))
+
+
+def _near_curves(curves: Array, std: float) -> Callable[[Array], Array]:
+    """Return the log-density of points of curves plus noise, of nodes `(num_nodes, 2)`.
+
+    All nodes have the same weight: the midpoint rule, for curves at uniform speed in their draw.
+    """
+
+    def density(x: Array) -> Array:
+        rows, logs = x.reshape(-1, 2), []
+        for block in np.array_split(rows, len(rows) // 4096 + 1):
+            exponents = block @ (curves / std**2).T
+            exponents -= 0.5 * (np.sum(curves**2, axis=-1) / std**2)
+            largest = exponents.max(axis=-1, keepdims=True)
+            mean = np.exp(exponents - largest).mean(axis=-1)
+            logs.append(largest[:, 0] + np.log(mean) - 0.5 * np.sum(block**2, axis=-1) / std**2)
+        return np.concatenate(logs).reshape(x.shape[:-1]) - np.log(2 * np.pi * std**2)
+
+    return density
+
+
+def _middles(num_nodes: int) -> Array:
+    """Return the middles of as many parts of the unit interval."""
+    return (np.arange(num_nodes) + 0.5) / num_nodes
 
 
 def _draw_checkerboard(rng: Generator, n: int) -> Array:
@@ -160,6 +182,37 @@ def _draw_pinwheel(rng: Generator, n: int) -> Array:
     return 2 * np.stack([turned.real, turned.imag], axis=-1)
 
 
+def _pinwheel_density(x: Array) -> Array:
+    """Change variables at each radius of each blade that leads to a point, found by bisection."""
+    rows = x.reshape(-1, 2) @ np.array([0.5, 0.5j])
+    logs = [_blades_density(block) for block in np.array_split(rows, len(rows) // 256 + 1)]
+    return np.concatenate(logs).reshape(x.shape[:-1])
+
+
+def _blades_density(points: Array) -> Array:
+    radii = np.linspace(-1.4, 3.4, 481)
+    starts = 2 * np.pi * np.arange(5)[:, None, None] / 5
+
+    def unturned(start: Array, point: Array, radial: Array) -> Array:
+        return point * np.exp(1j * (start + 0.25 * np.exp(radial)))
+
+    excess = unturned(starts, points[:, None], radii).real - radii
+    blade, row, cell = np.nonzero(np.diff(excess > 0, axis=-1))
+    start, point = starts[blade, 0, 0], points[row]
+    low, high = radii[cell], radii[cell + 1]
+    rises = excess[blade, row, cell + 1] > 0
+    for _ in range(40):
+        radial = (low + high) / 2
+        is_low = (unturned(start, point, radial).real > radial) != rises
+        low, high = np.where(is_low, radial, low), np.where(is_low, high, radial)
+    tangential = unturned(start, point, radial).imag
+    squares = ((radial - 1) / 0.3) ** 2 + (tangential / 0.1) ** 2
+    volume = 4 * 5 * (2 * np.pi * 0.3 * 0.1) * np.abs(1 + 0.25 * np.exp(radial) * tangential)
+    density = np.bincount(row, np.exp(-0.5 * squares) / volume, minlength=len(points))
+    with np.errstate(divide="ignore"):
+        return np.log(density)
+
+
 def _draw_rings(rng: Generator, n: int) -> Array:
     radius = 0.75 * rng.integers(1, 5, size=(n, 1))
     return radius * _on_circle(2 * np.pi * rng.random(n)) + _noise(rng, n, 0.08)
@@ -178,6 +231,15 @@ def _draw_two_moons(rng: Generator, n: int) -> Array:
     return 2 * (moon + _noise(rng, n, 0.1)) - np.array([1.0, 0.2])
 
 
+_ALL_AROUND = _on_circle(2 * np.pi * _middles(512))
+_MOON = _on_circle(np.pi * _middles(512))
+_ROLL_ANGLES = 1.5 * np.pi * (1 + 2 * _middles(2048))
+_CIRCLES = np.concatenate([1.5 * _ALL_AROUND, 3.0 * _ALL_AROUND])
+_RINGS = np.concatenate([0.75 * k * _ALL_AROUND for k in range(1, 5)])
+_MOONS = 2 * np.concatenate([_MOON, np.array([1.0, 0.5]) - _MOON]) - np.array([1.0, 0.2])
+_ROLL = _ROLL_ANGLES[:, None] * _on_circle(_ROLL_ANGLES) / 5
+
+
 def _draw_swiss_roll(rng: Generator, n: int) -> Array:
     angle = 1.5 * np.pi * (1 + 2 * rng.random(n))
     return (angle[:, None] * _on_circle(angle) + _noise(rng, n, 1.0)) / 5
@@ -191,12 +253,12 @@ TOYS: Mapping[str, Toy] = {
     for toy in (
         _mixture("25_gaussians", _GRID.reshape(25, 2) / _SHRINK, 0.2 / _SHRINK),
         _mixture("8_gaussians", _COMPASS / _SHRINK, 0.5 / _SHRINK),
-        Toy(name="circles", draw=_draw_circles),
+        Toy(name="circles", draw=_draw_circles, density=_near_curves(_CIRCLES, 0.24)),
         Toy(name="checkerboard", draw=_draw_checkerboard, density=_checkerboard_density),
-        Toy(name="pinwheel", draw=_draw_pinwheel),
-        Toy(name="rings", draw=_draw_rings),
-        Toy(name="swiss_roll", draw=_draw_swiss_roll),
-        Toy(name="two_moons", draw=_draw_two_moons),
+        Toy(name="pinwheel", draw=_draw_pinwheel, density=_pinwheel_density),
+        Toy(name="rings", draw=_draw_rings, density=_near_curves(_RINGS, 0.08)),
+        Toy(name="swiss_roll", draw=_draw_swiss_roll, density=_near_curves(_ROLL, 0.2)),
+        Toy(name="two_moons", draw=_draw_two_moons, density=_near_curves(_MOONS, 0.2)),
         Toy(name="two_spirals", draw=_draw_two_spirals, density=_two_spirals_density),
     )
 }

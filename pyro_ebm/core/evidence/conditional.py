@@ -9,9 +9,12 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.joint import check_given
 from pyro_ebm.core.evidence.log_normalizer import FEW
+from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
 
 # Standard deviations that a mean may move by, and nats that log Z may vary by.
 _SUSPICIOUS, _WRONG = 0.1, 0.5
+# Parts of the draws of the base, left out one at a time for the standard error of a move.
+_NUM_PARTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,9 @@ class ConditionalSettings:
 
     It warns if a mean moves by more than 0.1 posterior standard deviations, or if the standard
     deviation of :math:`n \log Z`, summed over groups, is above 0.1 nats: to first order it bounds
-    how many of its standard deviations the mean of anything moves by. With fewer than 10 effective
-    samples nothing is known, and it warns of that.
+    how many of its standard deviations the mean of anything moves by. The standard error of a move,
+    by a jackknife over tenths of the draws of the base, decides between chance and a wrong
+    posterior. With fewer than 10 effective samples nothing is known, and it warns of that.
 
     Args:
         num_draws: Draws of prior and of posterior, the latter evenly spaced among those given.
@@ -35,8 +39,9 @@ class ConditionalSettings:
         num_observations: :math:`n`, independent values observed for each :math:`\theta`.
 
     Raises:
-        ValueError: If a mean moves by more than 0.5 standard deviations, :math:`n \log Z` of one
-            group varies by more than 0.5 nats, or the prior or the base cannot be sampled.
+        ValueError: If a mean moves by more than 0.5 standard deviations beyond two standard errors,
+            :math:`n \log Z` of one group varies by more than 0.5 nats, or the prior or the base
+            cannot be sampled.
     """
 
     num_draws: int = 100
@@ -49,6 +54,31 @@ class ConditionalSettings:
         check_positive_integer("num_observations", self.num_observations)
 
 
+class Estimates(NamedTuple):
+    """Log-normalizers of conditionals.
+
+    Attributes:
+        log_z: Shape ``(num_draws, *groups)``.
+        without: Those without one part of the draws, shape ``(num_draws, num_parts, *groups)``.
+        sizes: Effective sample sizes, shape ``(num_draws, *groups)``.
+    """
+
+    log_z: Any
+    without: Any
+    sizes: Any
+
+
+def estimate(log_weights: Any) -> Estimates:
+    """Estimate the log-normalizer of one conditional, from shape ``(num_samples, *groups)``."""
+    xp, number = array_namespace(log_weights), min(_NUM_PARTS, log_weights.shape[0])
+    # Every tenth: draws in one dimension are in strata.
+    parts = [logsumexp(log_weights[index::number]) for index in range(number)]
+    without = [logsumexp(xp.stack(parts[:i] + parts[i + 1 :])) for i in range(number)]
+    return Estimates(
+        log_mean_exp(log_weights), xp.stack(without), effective_sample_size(log_weights)
+    )
+
+
 class LogNormalizers(NamedTuple):
     r"""Log-normalizers :math:`n \log Z`, shape ``(num_draws, *groups)``, and their worst sample."""
 
@@ -58,8 +88,7 @@ class LogNormalizers(NamedTuple):
     @property
     def totals(self) -> Any:
         """Sums over groups, shape ``(num_draws,)``."""
-        xp = array_namespace(self.values)
-        return xp.sum(xp.reshape(self.values, (self.values.shape[0], -1)), axis=1)
+        return array_namespace(self.values).sum(_flat(self.values, 1), axis=1)
 
     @property
     def spread(self) -> float:
@@ -81,18 +110,32 @@ class ConditionalCheck:
         prior: Log-normalizers of draws of the prior.
         posterior: Those of draws of the posterior, times :math:`n`.
         shift: Standard deviations of the posterior that each number's mean would move by, by part.
+        standard_error: Standard errors of these moves, by part.
         num_samples: Draws that each log-normalizer is estimated from.
     """
 
     prior: LogNormalizers = field(repr=False)
     posterior: LogNormalizers = field(repr=False)
     shift: Mapping[str, Any]
+    standard_error: Mapping[str, Any] = field(repr=False)
     num_samples: int
 
     @property
     def largest_shift(self) -> float:
         """Largest standardized move of a posterior mean."""
-        return max(float(array_namespace(x).max(x)) for x in self.shift.values())
+        return max(self._moves)[0]
+
+    @property
+    def certain_shift(self) -> float:
+        """Largest standardized move of a posterior mean, less two standard errors."""
+        return max(0.0, *(move - 2 * error for move, error in self._moves))
+
+    @property
+    def _moves(self) -> list[tuple[float, float]]:
+        """Moves of all numbers, with their standard errors."""
+        pairs = ((x, self.standard_error[name]) for name, x in self.shift.items())
+        flat = ((_flat(x, 0).tolist(), _flat(error, 0).tolist()) for x, error in pairs)
+        return [pair for moves, errors in flat for pair in zip(moves, errors, strict=True)]
 
     @property
     def is_known(self) -> bool:
@@ -107,9 +150,11 @@ class ConditionalCheck:
         over_prior = f"{self.prior.spread:.3f} over the prior"
         if self.prior.effective_sample_size < FEW:
             over_prior = "unknown over the prior"
+        move, error = max(self._moves)
         return (
             f"spread of log Z {self.posterior.spread:.3f} nats over the posterior, {over_prior}; "
-            f"a posterior mean moves by {self.largest_shift:.3f} standard deviations; {sizes}"
+            f"a posterior mean moves by {move:.3f} standard deviations (standard error "
+            f"{error:.3f}); {sizes}"
         )
 
 
@@ -118,7 +163,7 @@ def check_spread(
     draws: Mapping[str, Any],
     settings: ConditionalSettings,
     prior: Callable[[], Mapping[str, Any]],
-    estimate: Callable[[Mapping[str, Any]], tuple[Any, Any]],
+    estimate: Callable[[Mapping[str, Any]], Estimates],
 ) -> ConditionalCheck:
     """Check a joint energy at draws of a posterior.
 
@@ -127,8 +172,7 @@ def check_spread(
         draws: Draws by part, shapes ``(num_draws, *groups, *event)``.
         settings: Effort.
         prior: Function that draws ``num_draws`` values of all parts.
-        estimate: Function of draws that gives log-normalizers and effective sample sizes, shapes
-            ``(num_draws, *groups)``.
+        estimate: Function of draws that gives their log-normalizers.
 
     Raises:
         ValueError: If draws do not fit, or log Z varies so much that the posterior is wrong.
@@ -139,15 +183,8 @@ def check_spread(
     except NotImplementedError as error:
         raise ValueError(f"Expected parts with `sample`, got {joint.base}.") from error
     kept = {name: _thin(x, settings.num_draws) for name, x in draws.items()}
-    log_z, sizes = estimate(kept)
-    posterior = _summarize(settings.num_observations * log_z, sizes)
-    result = ConditionalCheck(
-        _summarize(*estimate(of_prior)),
-        posterior,
-        {name: _shift(x, posterior.totals) for name, x in kept.items()},
-        settings.num_samples,
-    )
-    worst = max(result.largest_shift, result.posterior.largest_spread)
+    result = _compare(kept, estimate(kept), _summarize(estimate(of_prior)), settings)
+    worst = max(result.certain_shift, result.posterior.largest_spread)
     if result.is_known and not worst <= _WRONG:
         raise ValueError(
             f"Expected log Z to be the same for all values of {[*draws]}, got a {result}: the "
@@ -163,7 +200,8 @@ def describe_doubts(result: ConditionalCheck) -> Iterator[str]:
     if not result.is_known:
         yield f"{result}. Use more samples, or a base that is closer to the data."
     elif result.posterior.spread > _SUSPICIOUS or result.largest_shift > _SUSPICIOUS:
-        remedy = "Rule out chance by more samples; then train for longer, or with nearer pairs."
+        is_chance = result.certain_shift == 0.0
+        remedy = "It may be chance: use more samples." if is_chance else "Train for longer."
         yield f"{result}. {remedy}"
 
 
@@ -181,8 +219,32 @@ def _thin(x: Any, number: int) -> Any:
     return x[:: -(-x.shape[0] // number)]
 
 
-def _summarize(log_z: Any, sizes: Any) -> LogNormalizers:
-    return LogNormalizers(log_z, float(array_namespace(sizes).min(sizes)))
+def _compare(
+    draws: Mapping[str, Any],
+    found: Estimates,
+    of_prior: LogNormalizers,
+    settings: ConditionalSettings,
+) -> ConditionalCheck:
+    """Summarize draws of a posterior, with the moves of their means and a jackknife of these."""
+    xp, number = array_namespace(found.log_z), settings.num_observations
+    posterior = _summarize(found, number)
+    without = number * xp.sum(_flat(found.without, 2), axis=2)
+    shifts, errors = {}, {}
+    for name, x in draws.items():
+        shifts[name] = xp.abs(_shift(x, posterior.totals))
+        moves = xp.stack([_shift(x, without[:, i]) for i in range(without.shape[1])])
+        errors[name] = xp.std(moves, axis=0) * (without.shape[1] - 1) ** 0.5
+    return ConditionalCheck(of_prior, posterior, shifts, errors, settings.num_samples)
+
+
+def _summarize(found: Estimates, number: int = 1) -> LogNormalizers:
+    xp = array_namespace(found.sizes)
+    return LogNormalizers(number * found.log_z, float(xp.min(found.sizes)))
+
+
+def _flat(x: Any, num_dims: int) -> Any:
+    """Join all dimensions after the first few."""
+    return array_namespace(x).reshape(x, (*x.shape[:num_dims], -1))
 
 
 def _shift(draws: Any, log_z: Any) -> Any:
@@ -192,7 +254,7 @@ def _shift(draws: Any, log_z: Any) -> Any:
     weights = xp.reshape(weights / xp.sum(weights), (-1, *(1,) * (draws.ndim - 1)))
     centered = draws - xp.mean(draws, axis=0)
     scale = xp.std(draws, axis=0)
-    moved = xp.abs(xp.sum(weights * centered, axis=0))
+    moved = xp.sum(weights * centered, axis=0)
     return xp.where(scale > 0, moved / xp.where(scale > 0, scale, xp.ones_like(scale)), 0 * scale)
 
 

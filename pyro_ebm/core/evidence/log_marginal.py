@@ -183,7 +183,7 @@ def find_constants(
     energies = {n: e for n, e in posterior.energies.items() if e._is_unnormalized}
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
-    _check_conditionals(given, energies)
+    _check_conditionals(posterior, given)
     constants: list[Constants] = [{}, {}]
     for index, (name, energy) in enumerate(energies.items()):
         found = given[name] if name in given else estimate(index, energy)
@@ -222,10 +222,12 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
             )
 
 
-def _check_conditionals(given: Collection[str], energies: Mapping[str, Any]) -> None:
+def _check_conditionals(posterior: Any, given: Collection[str]) -> None:
     """Raise if a site is a conditional that lacks the log-normalizer of its joint distribution."""
-    for name, energy in energies.items():
-        if energy._lacks_constant and name not in given:
+    for name, site in posterior.sites.items():
+        energy = posterior.energies.get(name)
+        lacks = posterior._lacks_constant(site["fn"]) if energy is None else energy._lacks_constant
+        if lacks and name not in given:
             raise ValueError(
                 f"Expected a log-normalizer for conditional {name!r}, got none: observe "
                 "`joint.normalized(log_normalizer(joint)).conditional(...)` there, or give it by "

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, scaled_energy
+from pyro_ebm.core.model.issues import in_mixture
 from pyro_ebm.core.model.layout import PlateLayout
 
 Site = Mapping[str, Any]
@@ -60,6 +61,7 @@ class Posterior(ABC):
 
     # Functions of the host on a distribution, or on the message of a site.
     _find_energy: ClassVar[Any]
+    _lacks_constant: ClassVar[Any]
     _map_energy: ClassVar[Any]
     _log_density: ClassVar[Any]
     _biject_to: ClassVar[Any]
@@ -262,8 +264,14 @@ def shared_plates(sites: Iterable[Site]) -> set[tuple[str, int]]:
     return set.intersection(*map(plates_of, sites))
 
 
-def check_latents(latents: Mapping[str, Site], point_mass: type) -> None:
-    """Raise unless there are latents, continuous ones, none of them a ``point_mass``."""
+def check_sites(
+    sites: Mapping[str, Site], point_mass: type, find_mixture: Callable[[Any], Any]
+) -> None:
+    """Raise for mixtures of energies, and unless latents are continuous and no ``point_mass``."""
+    mixtures = ((name, find_mixture(site["fn"])) for name, site in sites.items())
+    for issue in (in_mixture(name, mixture) for name, mixture in mixtures if mixture is not None):
+        raise ValueError(issue.message)
+    latents = {name: site for name, site in sites.items() if not site["is_observed"]}
     if not latents:
         raise ValueError("Expected a model with latent variables, got none.")
     for name, site in latents.items():

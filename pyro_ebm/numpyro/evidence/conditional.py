@@ -9,7 +9,6 @@ from jax import Array, lax, random
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import conditioned, scaled_energy
 from pyro_ebm.core.evidence import conditional as core
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
 from pyro_ebm.core.samplers.checks import real_array
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.importance import draw_evenly
@@ -49,7 +48,7 @@ def check_conditional(
         prior_key, base_key = random.split(rng_key)
         given = {name: real_array(name, value, jax.numpy.asarray) for name, value in draws.items()}
 
-        def estimate(given: Mapping[str, Array]) -> tuple[Array, Array]:
+        def estimate(given: Mapping[str, Array]) -> core.Estimates:
             base, _ = conditioned(joint, given, Joint)
             values = draw_evenly(base_key, base, num_samples)
             shape = (1,) * core.number_of_group_dims(joint, given)
@@ -67,9 +66,8 @@ def check_conditional(
 
 
 @jax.jit
-def _estimate(joint: EnergyBased, given: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
-    def one(given: Mapping[str, Array]) -> tuple[Array, Array]:
-        log_weights = -scaled_energy(joint.conditional(**given), values)
-        return log_mean_exp(log_weights), effective_sample_size(log_weights)
+def _estimate(joint: EnergyBased, given: Mapping[str, Array], values: Array) -> core.Estimates:
+    def one(given: Mapping[str, Array]) -> core.Estimates:
+        return core.estimate(-scaled_energy(joint.conditional(**given), values))
 
     return lax.map(one, given)

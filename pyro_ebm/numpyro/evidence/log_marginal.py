@@ -129,6 +129,7 @@ def _estimate(
 ) -> core.LogMarginal:
     find_key, pilot_key, weigh_key = random.split(rng_key, 3)
     posterior = Posterior(find_key, model.content)
+    posterior.check_log_normalizers()
     if sampler is None:
         log_weight, plate_dims = _weight_of_draw(posterior, guide.content)
     else:

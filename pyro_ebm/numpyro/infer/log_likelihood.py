@@ -11,7 +11,7 @@ from numpyro.infer import MCMC
 
 from pyro_ebm import diagnostics
 from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
-from pyro_ebm.numpyro.model.sites import find_energy, find_mixture
+from pyro_ebm.numpyro.model.sites import lacks_constant
 
 
 @wraps(diagnostics.to_arviz)
@@ -30,11 +30,6 @@ def _log_likelihood(mcmc: MCMC) -> dict[str, Array]:
     with block(), trace() as met, substitute(data=first):
         model(*mcmc._args, **mcmc._kwargs)
     sites = [site for site in met.values() if site["type"] == "sample"]
-    names = pointwise_sites(sites, samples, _is_unnormalized)
+    names = pointwise_sites(sites, samples, lacks_constant)
     densities = infer.log_likelihood(model, samples, *mcmc._args, batch_ndims=2, **mcmc._kwargs)
     return {name: densities[name] for name in names}
-
-
-def _is_unnormalized(fn: Any) -> bool:
-    energy = find_energy(fn)
-    return find_mixture(fn) is not None if energy is None else energy._is_unnormalized

@@ -14,13 +14,17 @@ from numpyro.handlers import block, seed, substitute, trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from pyro_ebm.core.model import posterior as core
-from pyro_ebm.core.model.posterior import Site, check_latents, with_sample
+from pyro_ebm.core.model.issues import issues_of_latents
+from pyro_ebm.core.model.posterior import Site, check_sites, with_sample
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import (
+    find_dependencies,
     find_energy,
+    find_mixture,
+    lacks_constant,
     log_density,
     map_energy,
     spread_over_value,
@@ -32,6 +36,7 @@ class Posterior(core.Posterior):
     """Posterior of a NumPyro model, under any handlers that give parameters their values."""
 
     _find_energy = staticmethod(find_energy)
+    _lacks_constant = staticmethod(lacks_constant)
     _map_energy = staticmethod(map_energy)
     _log_density = staticmethod(log_density)
     _biject_to = staticmethod(biject_to)
@@ -61,10 +66,19 @@ class Posterior(core.Posterior):
         parameters = {n: s["value"] for n, s in met.items() if s["type"] in TRAINED}
         self._constants = lax.stop_gradient(parameters) | self._subsamples
         self.sites = {name: site for name, site in met.items() if site["type"] == "sample"}
-        check_latents(self.latents, Delta)
+        check_sites(self.sites, Delta, find_mixture)
         unconstrained = self._unconstrained(self.sites)
         self._remove_constants(unconstrained)
         self._arrange(unconstrained)
+
+    def check_log_normalizers(self) -> None:
+        """Raise if an unknown log-normalizer depends on a latent variable."""
+        unknown = [name for name, energy in self.energies.items() if energy.log_normalizer is None]
+        values = {name: site["value"] for name, site in self.latents.items()}
+        found = find_dependencies(unknown, values, self._model) if unknown else {}
+        for name, behind in found.items():
+            for issue in issues_of_latents(name, behind.normalizer, dict.fromkeys(values, False)):
+                raise ValueError(issue.message)
 
     def starts(self, rng_key: Array, num_chains: int) -> Array:
         """Independent positions like ``start``, one for each chain in front."""

@@ -9,7 +9,6 @@ from torch import Tensor
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import conditioned, scaled_energy
 from pyro_ebm.core.evidence import conditional as core
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.importance import draw_evenly
 from pyro_ebm.pyro.distributions.joint import Joint
@@ -44,7 +43,7 @@ def check_conditional(
     def check(**draws: Tensor) -> core.ConditionalCheck:
         given = {name: real_array(name, value) for name, value in draws.items()}
 
-        def estimate(given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        def estimate(given: Mapping[str, Tensor]) -> core.Estimates:
             return _estimate(joint, given, num_samples)
 
         def prior() -> Mapping[str, Tensor]:
@@ -58,16 +57,12 @@ def check_conditional(
     return check
 
 
-def _estimate(
-    joint: EnergyBased, given: Mapping[str, Tensor], num_samples: int
-) -> tuple[Tensor, Tensor]:
+def _estimate(joint: EnergyBased, given: Mapping[str, Tensor], num_samples: int) -> core.Estimates:
     base, _ = conditioned(joint, given, Joint)
     groups = core.number_of_group_dims(joint, given)
     values = draw_evenly(base, num_samples).reshape(num_samples, *(1,) * groups, *base.event_shape)
     results = []
     for index in range(len(next(iter(given.values())))):
         one = joint.conditional(**{name: value[index] for name, value in given.items()})
-        log_weights = -scaled_energy(one, values)
-        results.append((log_mean_exp(log_weights), effective_sample_size(log_weights)))
-    log_z, sizes = zip(*results, strict=True)
-    return torch.stack(log_z), torch.stack(sizes)
+        results.append(core.estimate(-scaled_energy(one, values)))
+    return core.Estimates(*map(torch.stack, zip(*results, strict=True)))

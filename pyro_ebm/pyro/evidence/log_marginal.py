@@ -20,6 +20,7 @@ from pyro_ebm.core.model.posterior import shared_plates
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS
 from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
+from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.model.posterior import Posterior
 from pyro_ebm.pyro.model.sites import log_density, unwrap
 from pyro_ebm.pyro.samplers.base import Sampler
@@ -65,6 +66,9 @@ def log_marginal(
     settings.check_guide(guide)
 
     def estimate(*args: Any, **kwargs: Any) -> core.LogMarginal:
+        for issue in check_model(model)(*args, **kwargs):
+            if issue.kind == "doubly_intractable":
+                raise ValueError(issue.message)
         with torch.no_grad():
             posterior = Posterior(model, args, kwargs)
             if guide is None or method == "annealed":

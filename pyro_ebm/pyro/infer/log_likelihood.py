@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_ebm import diagnostics
 from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
 from pyro_ebm.core.model.posterior import Site
-from pyro_ebm.pyro.model.sites import find_energy, find_mixture, log_density
+from pyro_ebm.pyro.model.sites import lacks_constant, log_density
 
 
 @wraps(diagnostics.to_arviz)
@@ -34,7 +34,7 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
             model(*mcmc._args, **mcmc._kwargs)
         sites = {name: site for name, site in met.trace.nodes.items() if is_random(site)}
         if not densities:
-            names = pointwise_sites(sites.values(), samples, _is_unnormalized)
+            names = pointwise_sites(sites.values(), samples, lacks_constant)
             densities = {name: [] for name in names}
         for name, values in densities.items():
             values.append(_masked_density(sites[name]))
@@ -45,11 +45,6 @@ def is_random(site: Any) -> bool:
     """Whether a site is random or observed, a factor too, and no subsample of a plate."""
     is_sample = site["type"] == "sample" and not site_is_subsample(site)
     return is_sample and "_deterministic" not in site["infer"]
-
-
-def _is_unnormalized(fn: Any) -> bool:
-    energy = find_energy(fn)
-    return find_mixture(fn) is not None if energy is None else energy._is_unnormalized
 
 
 def _masked_density(site: Site) -> Tensor:

@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_ebm.core.model import posterior as core
-from pyro_ebm.core.model.posterior import Site, check_latents, with_sample
+from pyro_ebm.core.model.posterior import Site, check_sites, with_sample
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective, graph_leaves
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.model.sites import (
     find_energy,
+    find_mixture,
+    lacks_constant,
     log_density,
     map_energy,
     spread_over_value,
@@ -34,6 +36,7 @@ class Posterior(core.Posterior):
     """Posterior of a Pyro model, in the plates that are open where it is made."""
 
     _find_energy = staticmethod(find_energy)
+    _lacks_constant = staticmethod(lacks_constant)
     _map_energy = staticmethod(map_energy)
     _log_density = staticmethod(log_density)
     _biject_to = staticmethod(biject_to)
@@ -49,7 +52,7 @@ class Posterior(core.Posterior):
         met = self._run({})
         self._subsamples = {n: s["value"] for n, s in met.items() if site_is_subsample(s)}
         self.sites = {name: site for name, site in met.items() if name not in self._subsamples}
-        check_latents(self.latents, Delta)
+        check_sites(self.sites, Delta, find_mixture)
         unconstrained = self._unconstrained(self.sites)
         self._remove_constants(unconstrained)
         self._arrange(unconstrained)

@@ -41,11 +41,23 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
 
 def find_mixture(fn: Any) -> Distribution | None:
     """Distribution of a site, if one of its parts is an energy without known log-normalizer."""
+    return _find_mixture(fn, is_unnormalized)
+
+
+def lacks_constant(fn: Any) -> bool:
+    """Whether a density lacks a constant: of an energy, a conditional of one, a mixture of them."""
+    energy = find_energy(fn)
+    if energy is None:
+        return _find_mixture(fn, lacks_constant) is not None
+    return energy._is_unnormalized
+
+
+def _find_mixture(fn: Any, is_unknown: Callable[[Any], bool]) -> Distribution | None:
     mixture = unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
     for part in getattr(mixture, "__dict__", {}).values():
-        if isinstance(part, Distribution) and (is_unnormalized(part) or find_mixture(part)):
+        if isinstance(part, Distribution) and (is_unknown(part) or _find_mixture(part, is_unknown)):
             return mixture
     return None
 

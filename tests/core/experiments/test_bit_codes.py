@@ -23,7 +23,11 @@ def test_discrepancy_of_independent_bits():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("two_spirals", 20.040), ("8_gaussians", 20.050), ("checkerboard", 20.677)],
+    [
+        *[("two_spirals", 20.040), ("8_gaussians", 20.050), ("circles", 20.544)],
+        *[("two_moons", 19.752), ("pinwheel", 19.451), ("swiss_roll", 20.139)],
+        ("checkerboard", 20.677),
+    ],
 )
 def test_no_model_is_better_than_the_law(name, expected):
     """The entropy of the bits, where the density is known: cells are small beside its details."""

@@ -107,10 +107,34 @@ def test_spread_and_shift_in_closed_form(host):
 
 
 def test_a_spread_that_moves_the_posterior(host):
-    with pytest.warns(UserWarning, match=r"moves by 0\.1\d\d standard deviations.* Rule out"):
+    with pytest.warns(UserWarning, match=r"moves by 0\.1\d\d standard deviations.* Train for"):
         host.check_conditional(tilted(host, 0.4), theta=THETA)
     with pytest.raises(ValueError, match="Expected log Z to be the same for all values of"):
         host.check_conditional(tilted(host, 2.0), theta=THETA)
+
+
+def test_standard_error_of_a_move(host):
+    """In three dimensions, where draws of the base are not in strata, against their scatter."""
+    slope = host.array(0.3)
+
+    def energy(theta, x):
+        squares = 2 * (x - theta[:, None]) ** 2 - x**2 / 2
+        return host.xp.sum(squares, -1) + slope * theta
+
+    base = host.ebm.Joint(theta=host.normal(()), x=host.normal((3,)))
+    joint = host.ebm.EnergyBased(energy, base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = [
+            host.check_conditional(joint, theta=0.5 * THETA, seed=seed) for seed in range(30)
+        ]
+    moves = np.array([float(result.shift["theta"]) for result in results])
+    errors = np.array([float(result.standard_error["theta"]) for result in results])
+    weights = np.exp(0.15 * THETA) / np.exp(0.15 * THETA).sum()
+    truth = (weights @ THETA - THETA.mean()) / THETA.std()
+    assert np.mean(np.abs(moves - truth) < 2.3 * errors) > 0.8
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(np.std(moves), rel=0.35)
+    assert any(result.certain_shift == 0.0 for result in results)
 
 
 def test_groups_and_repeated_observations(host):

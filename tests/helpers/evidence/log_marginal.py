@@ -169,6 +169,50 @@ def test_conditionals_need_the_log_normalizer_of_the_joint(host):
         np.testing.assert_allclose(result.estimate, exact, rtol=1e-4)
 
 
+def energy_of(latent):
+    return lambda x: (x - latent) ** 2 * abs(latent)
+
+
+UNKNOWN = {
+    "mixture of energies": (
+        lambda host, z: host.same_family(host.ebm.EnergyBased(energy_of(1.0), host.normal(()))),
+        "Expected normalized components of MixtureSameFamily at site 'x', got EnergyBased",
+    ),
+    "mixture with a conditional": (
+        lambda host, z: host.same_family(_joint(host).conditional(z=host.array(1.0))),
+        "Expected a log-normalizer for conditional 'x', got none",
+    ),
+    "energy of a latent": (
+        lambda host, z: host.ebm.EnergyBased(energy_of(z), host.normal(())),
+        "got a dependence on the latent variable 'z'",
+    ),
+    "base of a latent": (
+        lambda host, z: host.ebm.EnergyBased(energy_of(1.0), host.dist.Normal(z, 1.0)),
+        "got a dependence on the latent variable 'z'",
+    ),
+}
+
+
+def _joint(host):
+    base = host.ebm.Joint(z=host.dist.Normal(0.0, 1.0), x=host.dist.Normal(0.0, 2.0))
+    return host.ebm.EnergyBased(lambda z, x: (x - z) ** 2, base)
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_log_normalizers_of_observations(host, name):
+    likelihood, message = UNKNOWN[name]
+
+    def model():
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+        host.ppl.sample("x", likelihood(host, z), obs=host.array(0.5))
+
+    def guide():
+        host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match=message):
+        host.log_marginal(model, guide, num_samples=10)()
+
+
 @pytest.mark.parametrize("method", SETTINGS)
 def test_observations_without_a_plate_are_one_number(host, method):
     y = np.random.default_rng(0).normal(1.0, 1.0, 20)

@@ -28,10 +28,16 @@ def log_marginal(*args, **options):
     return partial(ebm.log_marginal(*args, **options), KEY)
 
 
-def check_conditional(joint, *, theta=None, phi=None, **options):
+def check_conditional(joint, *, theta=None, phi=None, seed=0, **options):
     draws = {"theta": theta, "phi": phi}
     given = {name: array(x) for name, x in draws.items() if x is not None}
-    return ebm.check_conditional(joint, **options)(KEY, **given)
+    return ebm.check_conditional(joint, **options)(random.key(seed), **given)
+
+
+def same_family(component):
+    """Mixture of two components that are the same."""
+    weights = dist.Categorical(xp.ones(2) / 2)
+    return dist.MixtureSameFamily(weights, component.expand((*component.batch_shape, 2)))
 
 
 def simulation_based_calibration(prior, scale, posterior, **options):

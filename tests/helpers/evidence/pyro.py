@@ -20,11 +20,18 @@ log_normalizer, log_marginal = ebm.log_normalizer, ebm.log_marginal
 generator_bounds = ebm.generator_bounds
 
 
-def check_conditional(joint, *, theta=None, phi=None, **options):
+def check_conditional(joint, *, theta=None, phi=None, seed=0, **options):
     """Result of the check, at draws of a part."""
     draws = {"theta": theta, "phi": phi}
     given = {name: array(x) for name, x in draws.items() if x is not None}
+    ppl.set_rng_seed(seed)
     return ebm.check_conditional(joint, **options)(**given)
+
+
+def same_family(component):
+    """Mixture of two components that are the same."""
+    weights = dist.Categorical(xp.ones(2) / 2)
+    return dist.MixtureSameFamily(weights, component.expand((*component.batch_shape, 2)))
 
 
 def simulation_based_calibration(prior, scale, posterior, **options):
