@@ -16,7 +16,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.distributions.tempered import tempered
 from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.core.samplers.smc import take_rows
+from pyro_ebm.core.samplers.smc import own_numbers, take_rows
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _LARGEST_PILOT, _PILOT_POWER = 200, 4
@@ -140,20 +140,21 @@ class Annealed(NamedTuple):
         log_weights: The mean of the weights is unbiased for the ratio of normalizing constants.
         effective_sample_size: :math:`1 / \sum_i W_i^2` with the share :math:`W_i` of the weight
             that descends from the i-th start; Kish's without resampling. Shape ``(*batch,)``.
-        is_resampled: Whether paths were resampled, shape ``(*batch,)``.
+        num_starts: The same at the start: fewer than paths where starts are copies.
+        is_resampled: Whether paths were resampled, or starts copied, shape ``(*batch,)``.
     """
 
     position: Any
     log_weights: Any
     effective_sample_size: Any
+    num_starts: Any
     is_resampled: Any
 
 
-def begin_paths(state: ChainState) -> Paths:
-    """Start paths of weight one."""
-    xp = array_namespace(state.potential)
-    index = xp.cumulative_sum(xp.astype(xp.ones_like(state.potential), xp.int32), axis=0) - 1
-    return Paths(state, xp.zeros_like(state.potential), index)
+def begin_paths(state: ChainState, ancestors: Any = None) -> Paths:
+    """Start paths of weight one, at states that may be copies of numbered ``ancestors``."""
+    ancestors = own_numbers(state.potential) if ancestors is None else ancestors
+    return Paths(state, array_namespace(state.potential).zeros_like(state.potential), ancestors)
 
 
 def reweight(sampler: Any, potential: Any, paths: Paths, step_size: Any) -> tuple[Paths, Any]:
@@ -173,7 +174,7 @@ def resample_uneven(paths: Paths, chosen: Any) -> Paths:
     """Replace uneven paths by those chosen by weight, shape ``(N, *batch)``."""
     state, log_weights, ancestors = paths
     xp, uneven = array_namespace(log_weights), are_uneven(log_weights)
-    own = begin_paths(state).ancestors
+    own = own_numbers(log_weights)
     chosen = xp.where(uneven, chosen, xp.astype(own, chosen.dtype))
     mean = xp.broadcast_to(log_mean_exp(log_weights), log_weights.shape)
     parts = {name: getattr(state, name) for name in ("position", "potential", "gradient")}
@@ -182,14 +183,17 @@ def resample_uneven(paths: Paths, chosen: Any) -> Paths:
     return Paths(state._replace(**taken), log_weights, take_rows(ancestors, chosen))
 
 
-def finish_paths(paths: Paths, family_sums: Callable[[Any, Any], Any]) -> Annealed:
+def finish_paths(start: Paths, paths: Paths, family_sums: Callable[[Any, Any], Any]) -> Annealed:
     """Return the ends of paths; ``family_sums`` adds weights by ancestor."""
-    state, log_weights, ancestors = paths
-    xp = array_namespace(log_weights)
-    weights = xp.exp(log_weights - logsumexp(log_weights))
-    size = 1.0 / xp.sum(family_sums(ancestors, weights) ** 2, axis=0)
-    is_resampled = xp.any(ancestors != begin_paths(state).ancestors, axis=0)
-    return Annealed(state.position, log_weights, size, is_resampled)
+    xp = array_namespace(paths.log_weights)
+
+    def size(paths: Paths) -> Any:
+        weights = xp.exp(paths.log_weights - logsumexp(paths.log_weights))
+        return 1.0 / xp.sum(family_sums(paths.ancestors, weights) ** 2, axis=0)
+
+    is_resampled = xp.any(paths.ancestors != own_numbers(paths.log_weights), axis=0)
+    ends = paths.state.position, paths.log_weights
+    return Annealed(*ends, size(paths), size(start), is_resampled)
 
 
 def weights_of_both(forward: Annealed, reverse: Annealed) -> dict[str, Any]:
@@ -198,6 +202,7 @@ def weights_of_both(forward: Annealed, reverse: Annealed) -> dict[str, Any]:
         "log_weights": forward.log_weights,
         "reverse_log_weights": -reverse.log_weights,
         "sizes": (forward.effective_sample_size, reverse.effective_sample_size),
+        "num_starts": (forward.num_starts, reverse.num_starts),
         "is_resampled": forward.is_resampled | reverse.is_resampled,
     }
 

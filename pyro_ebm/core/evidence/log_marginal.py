@@ -206,9 +206,13 @@ def sum_constants(
 ) -> tuple[Any, Any]:
     """Sum logs over sites for each data point; return the standard error too."""
     total = variance = 0.0
-    for name, numbers in (item for by_site in constants for item in by_site.items()):
-        number, error = (posterior.per_data_point(name, x, plate_dims) for x in numbers)
-        total, variance = total + number, variance + error**2
+    # Log-normalizers are scaled by handlers as densities are, shares of draws are not.
+    for by_site, is_scaled in zip(constants, (True, False), strict=True):
+        for name, numbers in by_site.items():
+            number, error = (
+                posterior.per_data_point(name, x, plate_dims, is_scaled=is_scaled) for x in numbers
+            )
+            total, variance = total + number, variance + error**2
     return total, variance**0.5
 
 

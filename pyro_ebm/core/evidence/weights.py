@@ -20,7 +20,9 @@ MARGIN = 2.0
 _NUM_HALVINGS = 40
 
 
-def summarize_log_weights(log_weights: Any, size: Any = None) -> LogNormalizer:
+def summarize_log_weights(
+    log_weights: Any, size: Any = None, num_weights: Any = None
+) -> LogNormalizer:
     r"""Return the log of the mean weight, its standard error and its effective sample size.
 
     .. math::
@@ -29,14 +31,14 @@ def summarize_log_weights(log_weights: Any, size: Any = None) -> LogNormalizer:
 
     The standard error is that of :math:`\hat Z` divided by :math:`\hat Z`. ``lower`` is two
     standard errors below the estimate, ``upper`` is infinite. Where weights are not independent,
-    ``size`` is their effective sample size, by families.
+    ``size`` is their effective sample size, by families, and ``num_weights`` that of equal weights.
 
     References:
         | Annealed importance sampling (Neal, 2001)
         | Variance estimation in the particle filter (Lee and Whiteley, 2018)
     """
     xp = array_namespace(log_weights)
-    num_weights = log_weights.shape[0]
+    num_weights = log_weights.shape[0] if num_weights is None else num_weights
     estimate = log_mean_exp(log_weights)
     size = effective_sample_size(log_weights) if size is None else size
     # Rounding may leave 1/ESS - 1/K a hair below zero when all weights are equal.
@@ -53,6 +55,7 @@ def bracket(
     *,
     own_draws: bool = False,
     sizes: tuple[Any, Any] = (None, None),
+    num_starts: tuple[Any, Any] = (None, None),
     is_resampled: Any = None,
 ) -> LogNormalizer:
     r"""Bracket :math:`\log Z` by weights of forward paths and, where there are any, reverse paths.
@@ -92,6 +95,7 @@ def bracket(
         reverse_log_weights: Of reverse paths.
         own_draws: Whether these start at the ends of the forward paths.
         sizes: Effective sample sizes of both, where paths were resampled.
+        num_starts: Effective numbers of starts, where some are copies of others.
         is_resampled: Whether they were, shape ``(*batch,)``.
 
     References:
@@ -100,12 +104,12 @@ def bracket(
           and Adams, 2015)
     """
     xp = array_namespace(log_weights)
-    forward = summarize_log_weights(log_weights, sizes[0])
+    forward = summarize_log_weights(log_weights, sizes[0], num_starts[0])
     few = forward.effective_sample_size < FEW
     never = xp.full_like(forward.estimate, math.inf)
     if reverse_log_weights is None:
         return replace(forward, standard_error=xp.where(few, never, forward.standard_error))
-    reverse = summarize_log_weights(-reverse_log_weights, sizes[1])
+    reverse = summarize_log_weights(-reverse_log_weights, sizes[1], num_starts[1])
     both = _bracket_by_both(forward, reverse, own_draws=own_draws, is_resampled=is_resampled)
     if not own_draws:
         return both

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyro_ebm.core.infer.log_likelihood import model_of
-from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.core.model.sites import Site
 
 
 def model_behind(kernel: Any) -> Any:

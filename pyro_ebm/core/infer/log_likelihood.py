@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.core.model.sites import Site
 
 
 def model_of(

@@ -1,7 +1,7 @@
 """Posterior of a model's latent variables as a target for samplers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
 from math import prod
@@ -10,10 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, scaled_energy
-from pyro_ebm.core.model.issues import in_mixture
 from pyro_ebm.core.model.layout import PlateLayout
-
-Site = Mapping[str, Any]
+from pyro_ebm.core.model.sites import Site, check_subsampling, plates_of, shared_plates
 
 
 class Rows(NamedTuple):
@@ -130,9 +128,11 @@ class Posterior(ABC):
             index = index * size + xp.reshape(indices, (-1, *(1 for _ in range(-frame.dim - 1))))
         return Rows(number, xp.reshape(index, self.layout.plate_shape), around)
 
-    def per_data_point(self, name: str, number: Any, plate_dims: list[int]) -> Any:
+    def per_data_point(
+        self, name: str, number: Any, plate_dims: list[int], *, is_scaled: bool
+    ) -> Any:
         """Give a number to each batch element of a site, and sum it in each element of plates."""
-        site = self.sites[name]
+        site = self.sites[name] if is_scaled else self._unscaled(self.sites[name])
         numbers = self._map_energy(site["fn"], site["value"], lambda energy, value: number)
         return self.layout.sum_over_others(self.per_element(site, numbers), plate_dims)
 
@@ -148,7 +148,8 @@ class Posterior(ABC):
         """Split minus the :meth:`potential` into a normalized part and the rest.
 
         The first is the log-density of priors, and of bases of energy priors, over unconstrained
-        space. The second is the log-density of observations minus the energies of energy priors.
+        space, without the scales of handlers. The second is the log-density of observations minus
+        the energies of energy priors, and what scales add to priors.
         """
         return self._log_densities(position, apart=True)
 
@@ -192,7 +193,8 @@ class Posterior(ABC):
     ) -> tuple[Any, Any]:
         """Sum the log-densities of messages over unconstrained space, of latents and of others.
 
-        Energies are ``apart`` from their bases, among the others.
+        Energies, and scales of handlers, are ``apart`` from what latents are drawn from, among the
+        others.
         """
         prior = rest = zeros
         for name in self.sites:
@@ -200,13 +202,21 @@ class Posterior(ABC):
             if name not in unconstrained:
                 rest = rest + site_density
                 continue
+            own = self.per_element(self._unscaled(met[name]), self._log_density(met[name]))
             volume = self.layout.total(self._log_volume(met[name], unconstrained[name]))
-            prior = prior + site_density + volume
-            factor = self._energy_log_factor(met[name]) if apart else None
+            if not apart:
+                prior = prior + site_density + volume
+                continue
+            prior, rest = prior + own + volume, rest + (site_density - own)
+            factor = self._energy_log_factor(met[name])
             if factor is not None:
-                factor = self.per_element(met[name], factor)
+                factor = self.per_element(self._unscaled(met[name]), factor)
                 prior, rest = prior - factor, rest + factor
         return prior, rest
+
+    def _unscaled(self, site: Site) -> Site:
+        """Return the message of a site without the scale of handlers: draws of it have none."""
+        return {**site, "scale": self._subsampling_factor(site)}
 
     def _energy_log_factor(self, site: Site) -> Any:
         """Log-density minus that of the base; None where no energy is."""
@@ -252,47 +262,3 @@ def with_sample(fn: Any, sample: Callable[..., Any]) -> Any:
     else:
         copied.base_dist = with_sample(fn.base_dist, sample)
     return copied
-
-
-def plates_of(site: Site) -> set[tuple[str, int]]:
-    """Names and dimensions of the plates around a site."""
-    return {(f.name, f.dim) for f in site["cond_indep_stack"] if f.dim is not None}
-
-
-def shared_plates(sites: Iterable[Site]) -> set[tuple[str, int]]:
-    """Plates that contain all of the sites."""
-    return set.intersection(*map(plates_of, sites))
-
-
-def check_sites(
-    sites: Mapping[str, Site], point_mass: type, find_mixture: Callable[[Any], Any]
-) -> None:
-    """Raise for mixtures of energies, and unless latents are continuous and no ``point_mass``."""
-    mixtures = ((name, find_mixture(site["fn"])) for name, site in sites.items())
-    for issue in (in_mixture(name, mixture) for name, mixture in mixtures if mixture is not None):
-        raise ValueError(issue.message)
-    latents = {name: site for name, site in sites.items() if not site["is_observed"]}
-    if not latents:
-        raise ValueError("Expected a model with latent variables, got none.")
-    for name, site in latents.items():
-        if site["fn"].support.is_discrete or isinstance(site["fn"], point_mass):
-            raise ValueError(
-                f"Expected continuous latent variables, got {type(site['fn']).__name__} at site "
-                f"{name!r}: its density has no gradient."
-            )
-
-
-def check_subsampling(sites: Mapping[str, Site], full_size: Callable[[Any], int]) -> None:
-    """Raise if a plate is subsampled that does not contain all of the sites.
-
-    ``full_size`` returns the size of a plate without subsampling, by its frame.
-    """
-    shared = {name for name, _ in shared_plates(sites.values())}
-    for site in sites.values():
-        for frame in site["cond_indep_stack"]:
-            if frame.name not in shared and full_size(frame) != frame.size:
-                raise ValueError(
-                    f"Expected no subsampling in plate {frame.name!r}, which does not contain all "
-                    f"of {list(sites)}: the posterior of the sites outside, given {frame.size} of "
-                    f"{full_size(frame)} elements, is not their posterior given all."
-                )

@@ -82,8 +82,8 @@ class Population(NamedTuple):
         return accept(reached, position, xp.full_like(position, nothing))
 
 
-def begin(particles: Particles) -> Population:
-    """Start a population at draws of the base."""
+def begin(particles: Particles, ancestors: Any = None) -> Population:
+    """Start a population at draws of the base, which may be copies of numbered ``ancestors``."""
     xp, tilt = array_namespace(particles.tilt), particles.tilt
     is_number = xp.all(xp.isfinite(tilt) | (tilt == math.inf), axis=0)
     usable = is_number & xp.any(xp.isfinite(tilt), axis=0)
@@ -91,13 +91,19 @@ def begin(particles: Particles) -> Population:
     num_coordinates = math.prod(particles.position.shape[tilt.ndim :])
     return Population(
         particles,
-        xp.cumulative_sum(xp.astype(xp.ones_like(tilt), xp.int32), axis=0) - 1,
+        own_numbers(tilt) if ancestors is None else ancestors,
         xp.where(usable, zero, xp.full_like(zero, math.nan)),
         zero,
         zero + math.log(0.5 * num_coordinates ** (-1 / 3)),
         xp.ones_like(as_real(particles.position[0, ...])),
         zero,
     )
+
+
+def own_numbers(x: Any) -> Any:
+    """Return the numbers of rows, shape ``(N, *batch)``."""
+    xp = array_namespace(x)
+    return xp.cumulative_sum(xp.astype(xp.ones_like(x), xp.int32), axis=0) - 1
 
 
 def log_weights(population: Population, increment: Any) -> Any:

@@ -32,7 +32,7 @@ class SMCDraws:
         log_normalizer: Estimate of :math:`\log Z`, shape ``(*batch,)`` of base and context, as all
             numbers here. Its bias is of order one over the number of particles.
         standard_error: Of ``log_normalizer``, :math:`\sqrt{1 / n - 1 / N}` with n effective
-            ancestors of N particles.
+            ancestors of N particles (of N effective starts, where a narrow support has copies).
         effective_ancestors: :math:`1 / \sum_i (n_i / N)^2`, with :math:`n_i` particles that
             descend from the i-th draw of the base.
         ancestors: Number of the draw of the base that each descends from, shape
@@ -74,12 +74,16 @@ def summarize(
     population: Population,
     samples: Any,
     ancestors: Any,
-    family_sizes: Any,
+    family_sizes: tuple[Any, Any],
     inverse_temperatures: Any,
 ) -> SMCDraws:
-    """Return the result of a run: samples, their ancestors, and what the population shows."""
-    xp, size = array_namespace(family_sizes), effective_ancestors(family_sizes)
-    variance = 1.0 / size - 1.0 / family_sizes.shape[0]
+    """Return the result of a run: samples, their ancestors, and what the population shows.
+
+    ``family_sizes`` are numbers of descendants at the start and at the end.
+    """
+    xp = array_namespace(population.log_normalizer)
+    num_starts, size = map(effective_ancestors, family_sizes)
+    variance = 1.0 / size - 1.0 / num_starts
     error = xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance)))
     reached = population.inverse_temperature == 1
     log_normalizer = population.log_normalizer

@@ -98,6 +98,22 @@ def choose_inside(inside: Any, draws: Any, number: int) -> tuple[Any, Any]:
     return xp.take_along_axis(draws, index, axis=0), xp.mean(xp.astype(inside, draws.dtype), axis=0)
 
 
+def ancestors_of(distribution: Any, draws: Any) -> Any:
+    """Return the numbers of draws, shape ``(N, *batch)``, copies with those of their originals.
+
+    Copies are those of :func:`choose_inside`: from some row on they repeat all before. None where
+    a support is not narrower: there are none.
+    """
+    if not distribution._is_truncated:
+        return None
+    xp, num_dims = array_namespace(draws), draws.ndim - len(distribution.event_shape)
+    same = xp.reshape(draws == draws[:1], (*draws.shape[:num_dims], -1))
+    is_first = xp.all(same, axis=-1)
+    periods = xp.cumulative_sum(xp.astype(is_first, xp.int32), axis=0)
+    length = xp.sum(xp.astype(periods == 1, xp.int32), axis=0)
+    return (xp.cumulative_sum(xp.ones_like(periods), axis=0) - 1) % length
+
+
 def check_share(distribution: Any, share: Any, num_draws: int) -> None:
     """Raise if no draw of the base is inside of the support."""
     if not bool(array_namespace(share).all(share > 0)):

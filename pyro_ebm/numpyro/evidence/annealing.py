@@ -76,8 +76,12 @@ def anneal(
     position: Array,
     *,
     resamples: bool = False,
+    ancestors: Array | None = None,
 ) -> core.Annealed:
-    """Move chains along a path; with ``resamples``, resample them where weights are uneven."""
+    """Move chains along a path; with ``resamples``, resample them where weights are uneven.
+
+    Starts may be copies of numbered ``ancestors``.
+    """
     inverse_temperatures, step_sizes = schedule
     state = sampler.init(path.at(inverse_temperatures[0]), position)
     if step_sizes is None:
@@ -96,8 +100,9 @@ def anneal(
     keys = random.split(rng_key, len(step_sizes) - 1)
     is_last = jnp.arange(len(keys)) == len(keys) - 1
     steps = keys, inverse_temperatures[1:], step_sizes[1:], is_last
-    paths, _ = lax.scan(move, core.begin_paths(state), steps)
-    return core.finish_paths(paths, family_sums)
+    start = core.begin_paths(state, ancestors)
+    paths, _ = lax.scan(move, start, steps)
+    return core.finish_paths(start, paths, family_sums)
 
 
 def _evened(key: Array, paths: core.Paths, *, unless: Any = False) -> core.Paths:

@@ -16,7 +16,7 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.model.posterior import shared_plates
+from pyro_ebm.core.model.sites import shared_plates
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS
 from pyro_ebm.numpyro.distributions.bound_energy import StaticPytree
 from pyro_ebm.numpyro.evidence.annealing import anneal, pilot_run

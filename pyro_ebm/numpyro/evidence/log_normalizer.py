@@ -21,6 +21,7 @@ from pyro_ebm.core.samplers.checks import real_array
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.truncation import (
     NUM_SHARE_DRAWS,
+    ancestors_of,
     check_share,
     choose_inside,
     is_inside,
@@ -136,7 +137,9 @@ def _annealed(
     schedule = schedule_from_pilot(
         keys[1], sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
     )
-    forward = _anneal(keys[2], sampler, path, schedule, start[core.NUM_PILOTS :])
+    starts = start[core.NUM_PILOTS :]
+    ancestors = ancestors_of(distribution, values[core.NUM_PILOTS :])
+    forward = _anneal(keys[2], sampler, path, schedule, starts, ancestors=ancestors)
     if settings.draws is not None:
         position, doubts = path.target.position(settings.draws), ()
     else:

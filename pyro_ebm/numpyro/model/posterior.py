@@ -15,7 +15,8 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from pyro_ebm.core.model import posterior as core
 from pyro_ebm.core.model.issues import issues_of_latents
-from pyro_ebm.core.model.posterior import Site, check_sites, with_sample
+from pyro_ebm.core.model.posterior import with_sample
+from pyro_ebm.core.model.sites import Site, check_sites
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied

@@ -20,7 +20,7 @@ from numpyro.handlers import block, seed, substitute, trace
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy, with_context
 from pyro_ebm.core.model import issues
-from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.core.model.sites import Site
 from pyro_ebm.numpyro.distributions.bound_energy import trainable_arrays
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.model.provenance import find_provenance

@@ -35,14 +35,20 @@ class Path(Protocol):
 
 
 def lead(
-    rng_key: Array, path: Path, position: Array, num_moves: int, kernel: Sampler | None = None
+    rng_key: Array,
+    path: Path,
+    position: Array,
+    num_moves: int,
+    kernel: Sampler | None = None,
+    ancestors: Array | None = None,
 ) -> tuple[core.Population, Array]:
     """Lead a population along a path, by MALA or a kernel; return its inverse temperatures too.
 
-    They have shape ``(MAX_TEMPERATURES + 1, *batch)``, 1 after the last.
+    They have shape ``(MAX_TEMPERATURES + 1, *batch)``, 1 after the last. Starts may be copies
+    of numbered ``ancestors``.
     """
     evaluate = partial(_evaluate, path, has_gradients=kernel is None)
-    population = core.begin(evaluate(position))
+    population = core.begin(evaluate(position), ancestors)
     visited = jnp.ones((core.MAX_TEMPERATURES + 1, *population.inverse_temperature.shape))
     visited = visited.astype(population.log_normalizer.dtype)
     visited = visited.at[0].set(population.inverse_temperature)

@@ -13,7 +13,7 @@ from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
-from pyro_ebm.core.samplers.truncation import choose_inside
+from pyro_ebm.core.samplers.truncation import ancestors_of, choose_inside
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
@@ -54,12 +54,14 @@ def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
     path = TemperedTarget(distribution)
     kernel = None if path.target.columns is None else kernel_for(Gibbs(), path.target)
     with pyro.validation_enabled(is_validate=False):  # Proposals may leave the base's values.
-        population, visited = lead(path, path.target.position(values), smc.num_moves, kernel)
+        position, ancestors = path.target.position(values), ancestors_of(distribution, values)
+        population, visited = lead(path, position, smc.num_moves, kernel, ancestors)
     chosen = torch.randperm(num_particles, device=values.device)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
-    ancestors = population.ancestors
-    sizes = family_sums(ancestors, torch.ones_like(population.particles.tilt))
-    return summarize(population, samples, ancestors[chosen], sizes, visited)
+    ends, each = population.ancestors, torch.ones_like(population.particles.tilt)
+    at_end = family_sums(ends, each)
+    at_start = each if ancestors is None else family_sums(ancestors, each)
+    return summarize(population, samples, ends[chosen], (at_start, at_end), visited)
 
 
 def _run_grid(distribution: Any, grid: Grid, number: int) -> ShortRun:

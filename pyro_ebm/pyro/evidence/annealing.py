@@ -56,11 +56,15 @@ def anneal(
     position: Tensor,
     *,
     resamples: bool = False,
+    ancestors: Tensor | None = None,
 ) -> core.Annealed:
-    """Move chains along a path; with ``resamples``, resample them where weights are uneven."""
+    """Move chains along a path; with ``resamples``, resample them where weights are uneven.
+
+    Starts may be copies of numbered ``ancestors``.
+    """
     inverse_temperatures, step_sizes = schedule
     state = sampler.init(path.at(inverse_temperatures[0]), position)
-    paths = core.begin_paths(state)
+    paths = start = core.begin_paths(state, ancestors)
     if step_sizes is None:
         step_sizes = [state.step_size] * len(inverse_temperatures)
     steps = list(zip(inverse_temperatures[1:], step_sizes[1:], strict=True))
@@ -71,7 +75,7 @@ def anneal(
             paths = _evened(paths)
         state, _ = sampler.step(potential, paths.state)
         paths = paths._replace(state=state)
-    return core.finish_paths(paths, family_sums)
+    return core.finish_paths(start, paths, family_sums)
 
 
 def _evened(paths: core.Paths) -> core.Paths:

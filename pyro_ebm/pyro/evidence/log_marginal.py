@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_ebm.core.evidence import log_marginal as core
 from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
-from pyro_ebm.core.model.posterior import shared_plates
+from pyro_ebm.core.model.sites import shared_plates
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS
 from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer

@@ -16,6 +16,7 @@ from pyro_ebm.core.evidence.weights import bracket, times_share
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.truncation import (
     NUM_SHARE_DRAWS,
+    ancestors_of,
     check_share,
     choose_inside,
     is_inside,
@@ -118,7 +119,8 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
             sampler, path, start[: core.NUM_PILOTS], settings.num_temperatures
         )
         starts = start[core.NUM_PILOTS :]
-        forward = anneal(sampler, path, schedule, starts, resamples=True)
+        ancestors = ancestors_of(distribution, values[core.NUM_PILOTS :])
+        forward = anneal(sampler, path, schedule, starts, resamples=True, ancestors=ancestors)
         if settings.draws is not None:
             position, doubts = path.target.position(settings.draws), ()
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_ebm import diagnostics
 from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
-from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.core.model.sites import Site
 from pyro_ebm.pyro.model.sites import lacks_constant, log_density
 
 

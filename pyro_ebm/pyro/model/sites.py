@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_ebm.core.model import issues
-from pyro_ebm.core.model.posterior import Site
+from pyro_ebm.core.model.sites import Site
 from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, graph_nodes
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 

@@ -35,14 +35,18 @@ class Path(Protocol):
 
 @torch.no_grad()
 def lead(
-    path: Path, position: Tensor, num_moves: int, kernel: Sampler | None = None
+    path: Path,
+    position: Tensor,
+    num_moves: int,
+    kernel: Sampler | None = None,
+    ancestors: Tensor | None = None,
 ) -> tuple[core.Population, Tensor]:
     """Lead a population along a path; return its inverse temperatures too, ``(K + 1, *batch)``.
 
-    Particles are moved by MALA, or by a kernel.
+    Particles are moved by MALA, or by a kernel. Starts may be copies of numbered ``ancestors``.
     """
     evaluate = partial(_evaluate, path, has_gradients=kernel is None)
-    population = core.begin(evaluate(position))
+    population = core.begin(evaluate(position), ancestors)
     visited = [population.inverse_temperature]
     while population.is_cooling.any() and len(visited) <= core.MAX_TEMPERATURES:
         bounds = core.widest(population)

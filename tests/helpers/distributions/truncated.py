@@ -1,6 +1,7 @@
 """Supports narrower than the base's: half-normals, and exp(-3 x) N(0, 4) on (0, 1)."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -140,6 +141,22 @@ def test_populations_start_inside(host):
     log_z, share = math.log(np.trapezoid(mass, x)), mass[x > 2.7].sum() / mass.sum()
     assert float(draws.log_normalizer) == pytest.approx(log_z, abs=4 * float(draws.standard_error))
     assert (host.to_numpy(draws.samples) > 2.7).mean() == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.once
+def test_few_starts_inside_are_few_ancestors(host):
+    """Of two coordinates one is in a tail, where copies start; the other has two modes."""
+    sides = host.array([3.5, -10.0]), host.array([10.0, 10.0])
+    box = host.constraints.independent(host.constraints.interval(*sides), 1)
+    modes = lambda x: 20 * (x[:, 1] ** 2 - 1) ** 2  # noqa: E731
+    far = host.ebm.EnergyBased(modes, host.normal((2,)), support=box)
+    with pytest.warns(UserWarning, match="ancestors"):
+        draws = host.run_smc(host.ebm.SMC(), far, num_samples=256)
+    assert 1 <= float(draws.effective_ancestors) < 25
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = host.log_normalizer(far, method="annealed", num_samples=256, num_temperatures=20)
+    assert float(found.effective_sample_size) < 25
 
 
 def test_populations_of_a_generator_start_inside(host):

@@ -88,6 +88,36 @@ def test_a_guide_that_ties_data_points(host):
     assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["normal", "energy", "truncated"])
+def test_scaled_priors_start_at_draws_without_scale(host, kind):
+    """A scale of 2: the integral of the squared prior and likelihood, by quadrature."""
+
+    def prior():
+        if kind == "normal":
+            return host.normal(())
+        support = host.dist.constraints.positive if kind == "truncated" else None
+        return host.ebm.EnergyBased(lambda z: 0.3 * z**2, host.normal(()), support=support)
+
+    def model(x):
+        with host.ppl.plate("data", 3), host.scale(scale=2.0):
+            z = host.ppl.sample("z", prior())
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    x = np.array([0.2, 1.7, 2.5])
+    result = host.log_marginal(model, num_samples=2000, num_temperatures=50, method="annealed")(
+        host.array(x)
+    )
+    z = np.linspace(0.0 if kind == "truncated" else -10.0, 10.0, 20_001)
+    density = np.exp(-(0.5 if kind == "normal" else 0.8) * z**2)
+    density /= np.trapezoid(density, z)
+    likelihood = np.exp(-((x[:, None] - z) ** 2) / 2) / np.sqrt(2 * np.pi)
+    exact = np.log(np.trapezoid((density * likelihood) ** 2, z))
+    error = np.asarray(result.standard_error)
+    assert (np.abs(np.asarray(result.estimate) - exact) < 4 * error).all()
+    assert (error < 0.1).all()
+
+
 # --- log-normalizers ---
 
 

@@ -11,7 +11,7 @@ import optax
 from jax import random
 from jax.tree_util import Partial as bind  # noqa: N813, F401
 from numpyro import infer
-from numpyro.handlers import mask, substitute  # noqa: F401
+from numpyro.handlers import mask, scale, substitute  # noqa: F401
 
 import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import normal  # noqa: F401
@@ -40,9 +40,9 @@ def same_family(component):
     return dist.MixtureSameFamily(weights, component.expand((*component.batch_shape, 2)))
 
 
-def simulation_based_calibration(prior, scale, posterior, **options):
+def simulation_based_calibration(prior, noise, posterior, **options):
     def simulator(key, theta):
-        return xp.zeros(()) if scale is None else theta + scale * random.normal(key, theta.shape)
+        return xp.zeros(()) if noise is None else theta + noise * random.normal(key, theta.shape)
 
     if not isinstance(posterior, ebm.EnergyBased):
         given = posterior

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch as xp
 from pyro.infer import autoguide as autoguides
 from pyro.infer.autoguide import AutoMultivariateNormal
-from pyro.poutine import mask  # noqa: F401
+from pyro.poutine import mask, scale  # noqa: F401
 
 import pyro_ebm.pyro as ebm
 from helpers.hosts.pyro import normal  # noqa: F401
@@ -34,11 +34,11 @@ def same_family(component):
     return dist.MixtureSameFamily(weights, component.expand((*component.batch_shape, 2)))
 
 
-def simulation_based_calibration(prior, scale, posterior, **options):
+def simulation_based_calibration(prior, noise, posterior, **options):
     """With noise of a scale as the simulator, or with one number for all."""
 
     def simulator(theta):
-        return xp.zeros(()) if scale is None else theta + scale * xp.randn(theta.shape)
+        return xp.zeros(()) if noise is None else theta + noise * xp.randn(theta.shape)
 
     ppl.set_rng_seed(0)
     return ebm.simulation_based_calibration(prior, simulator, posterior, **options)
