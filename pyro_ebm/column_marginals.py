@@ -1,13 +1,16 @@
 """Products of column marginals: arguments, and their fit to data."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm.core.checks import check_nonnegative
 from pyro_ebm.core.columns import Columns, are_values, check_columns
+from pyro_ebm.core.numerics import logsumexp
 
 
 class AbstractColumnMarginals:
@@ -24,8 +27,9 @@ class AbstractColumnMarginals:
         columns: A ``Column`` for each coordinate.
         loc: Means of the numeric columns, shape ``(num_columns,)``; those of others are not used.
         scale: Their standard deviations.
-        log_probs: Log-probabilities of codes, shape ``(num_columns, S)`` with the largest size S,
-            minus infinity where a column has fewer.
+        log_probs: Log-probabilities of codes, shape ``(num_columns, S)`` with the largest size S.
+            Those of a column's codes are normalized, so that they can be learned; beyond them and
+            for numbers they are not used.
 
     Raises:
         TypeError: If ``columns`` are none.
@@ -80,6 +84,18 @@ def check_parameters(columns: Any, *shapes: tuple[int, ...]) -> Columns:
         if tuple(shape) != wanted:
             raise ValueError(f"Expected `{name}` of shape {wanted}, got {tuple(shape)}.")
     return columns
+
+
+def normalized(columns: Columns, log_probs: Any) -> Any:
+    """Normalize the log-probabilities of each column's codes."""
+    xp = array_namespace(log_probs)
+    sizes = xp.asarray([[column.size] for column in columns], device=device(log_probs))
+    codes = xp.arange(log_probs.shape[-1], device=device(log_probs))
+    lowest = xp.full_like(log_probs, -math.inf)
+    # Numbers have some, which are finite: gradients of what is not used are 0.
+    logits = xp.where(sizes == 0, xp.zeros_like(log_probs), lowest)
+    logits = xp.where(codes < sizes, log_probs, logits)
+    return logits - logsumexp(logits, axis=-1)[:, None]
 
 
 def _check_data(columns: Columns, data: np.ndarray) -> None:

@@ -87,6 +87,10 @@ def check_columns(columns: Iterable[Any]) -> Columns:
 
 def codes_of(size: int, event_shape: tuple[int, ...]) -> Columns:
     """Return a nominal column for each coordinate of an event of codes."""
+    if size < _FEWEST["nominal"]:
+        raise ValueError(
+            f"Expected a base with two values or more, got one with codes up to {size - 1}."
+        )
     return (Column.nominal(size),) * math.prod(event_shape)
 
 

@@ -134,6 +134,10 @@ EVENTS = {
         lambda h: first_step(h, h.ebm.MaximumLikelihood(), data=TABLE * [np.nan, 1, 1]),
         "site 'x'",
     ),
+    "base of one value": (
+        lambda h: h.run_chains(h.ebm.Gibbs(), h.dist.Categorical(h.array([1.0]))),
+        "a base with two values or more",
+    ),
     "bits without a base": (
         lambda h: h.ebm.EnergyBased(bit_energy, event_shape=(3,), support=bit_constraint(h)),
         "`base`",

@@ -206,8 +206,9 @@ class AbstractEnergyBased:
         if support is not None and not support.is_discrete and support.event_dim < num_event_dims:
             num_dims = num_event_dims - support.event_dim
             support = self._target_class.independent(support, num_dims)
-        self._support: Any = support
         self._is_truncated = truncates(support, self.base, self._target_class)
+        # A discrete one is the base's, which knows the number of codes in compiled code too.
+        self._support: Any = None if support is None or support.is_discrete else support
 
     @property
     def _is_unnormalized(self) -> bool:

@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.columns import Columns
 from pyro_ebm.core.numerics import logsumexp
-from pyro_ebm.core.samplers.dynamics import ChainState, rejected_where_nan
+from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo, rejected_where_nan
 from pyro_ebm.core.samplers.gibbs import ColumnKernel, alternatives
 
 
@@ -94,9 +94,15 @@ def log_acceptance(
     shape = (*log_proposal.shape, num_changes(columns))
     _, log_rates = _changes(position, gradient, columns, shape)
     move = xp.astype(state.position - position, gradient.dtype)
-    way_back = xp.reshape(move * _guide(gradient), (*log_proposal.shape, -1))
+    way_back = xp.reshape(move * _guide(gradient), (*log_proposal.shape, len(columns)))
     log_return = -0.5 * xp.sum(way_back, axis=-1) - logsumexp(log_rates, axis=-1)
     return rejected_where_nan(state.potential - potential + log_return - log_proposal)
+
+
+def never_diverging(info: TransitionInfo) -> TransitionInfo:
+    """Return statistics without divergences: a code of probability zero is none."""
+    xp = array_namespace(info.diverging)
+    return info._replace(diverging=xp.zeros_like(info.diverging))
 
 
 def num_changes(columns: Columns) -> int:

@@ -81,7 +81,8 @@ def cells_of(log_density: Any, num_dims: int) -> Any:
     for axis in range(num_dims):
         lines = xp.moveaxis(log_density, axis, 0)
         log_density = xp.moveaxis(xp.logaddexp(lines[1:], lines[:-1]), 0, axis)
-    return xp.reshape(log_density, (-1, *log_density.shape[num_dims:]))
+    shape = log_density.shape
+    return xp.reshape(log_density, (math.prod(shape[:num_dims]), *shape[num_dims:]))
 
 
 def points_in_cells(box: Box, num_intervals: int, cells: Any, uniform: Any) -> Any:

@@ -36,6 +36,7 @@ class ColumnMarginals(core.AbstractColumnMarginals, Distribution):
         )
         shapes = (x.shape for x in (self.loc, self.scale, self.log_probs))
         self.columns = core.check_parameters(columns, *shapes)
+        self.log_probs = core.normalized(self.columns, self.log_probs)
         size = (len(self.columns),)
         Distribution.__init__(self, (), size, validate_args=False)
 

@@ -1,5 +1,6 @@
 """Draws of energy-based distributions: by SMC, on a grid, or by short runs of a kernel."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +112,7 @@ def _run_grid(rng_key: Array, distribution: Any, grid: Grid, number: int) -> Sho
         # Where a bijection overflows there is no density.
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    flat = pilots.reshape((*pilots.shape[: pilots.ndim - len(event_shape)], -1))
+    flat = pilots.reshape((*pilots.shape[: pilots.ndim - len(event_shape)], math.prod(event_shape)))
     run = draw_on_grid(rng_key, grid, log_density, flat, number)
     samples = run.samples.reshape(run.samples.shape[:-1] + event_shape)
     return replace(run, samples=target.value(samples))

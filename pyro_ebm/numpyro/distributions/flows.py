@@ -6,7 +6,13 @@ from typing import Any
 
 from jax import Array
 from jax.tree_util import Partial
-from numpyro.distributions import Distribution, TransformedDistribution, constraints
+from numpyro.distributions import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    TransformedDistribution,
+    constraints,
+)
 from numpyro.distributions.transforms import ComposeTransform
 
 from pyro_ebm.core.distributions.checks import no_latent_space
@@ -33,6 +39,12 @@ def latent_and_generator(base: Any) -> tuple[Any, Callable[[Array], Array]]:
         return _Flow(flow.base_dist), Partial(_transform, flow.bijection)
     if isinstance(base, TransformedDistribution):
         return base.base_dist, ComposeTransform(base.transforms)
+    if isinstance(base, ExpandedDistribution):
+        latent, generator = latent_and_generator(base.base_dist)
+        return latent.expand(base.batch_shape), generator
+    if isinstance(base, Independent):
+        latent, generator = latent_and_generator(base.base_dist)
+        return latent.to_event(base.reinterpreted_batch_ndims), generator
     raise no_latent_space(base)
 
 

@@ -46,6 +46,10 @@ class ScannedBase(Distribution):
 
     @property
     def support(self) -> Any:
+        own = self.steps.support
+        # Codes counted by a shape are the same in all steps; a `vmap` would make arrays of them.
+        if own.is_discrete and not any(isinstance(x, Array) for x in jax.tree.leaves(own)):
+            return own
         supports = self._each(lambda step: step.support)
         return _stacked_support(supports, len(self.steps.shape()))
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
@@ -44,13 +45,15 @@ def columns_of(support: Any, event_shape: tuple[int, ...]) -> Any:
         return support.columns * (math.prod(event_shape) // len(support.columns)), as_real
     if isinstance(support, type(constraints.boolean)):
         return codes_of(2, event_shape), _as_codes
-    if isinstance(support, constraints.integer_interval) and support.lower_bound == 0:
-        if not not_jax_tracer(support.upper_bound):
+    if isinstance(support, constraints.integer_interval):
+        if not all(map(not_jax_tracer, (support.lower_bound, support.upper_bound))):
             raise ValueError(
-                "Expected a base that compiled code knows the codes of, such as ColumnMarginals, "
-                "got counts up to a number that is an argument there, as Binomial."
+                "Expected a base that compiled code knows the codes of, such as Categorical or "
+                "ColumnMarginals, got counts between numbers that are arguments there, as those of "
+                "Binomial and DiscreteUniform."
             )
-        return codes_up_to(support.upper_bound, event_shape), _as_codes
+        if not np.any(support.lower_bound):
+            return codes_up_to(support.upper_bound, event_shape), _as_codes
     return None
 
 

@@ -55,7 +55,7 @@ class Gibbs(core.Gibbs):
         self, rng_key: Array, potential: Potential, position: Array, value: Array
     ) -> tuple[Array, Array]:
         event_shape = position.shape[value.ndim :]
-        chains = position.reshape((*value.shape, -1)), value
+        chains = position.reshape((*value.shape, len(self.columns))), value
         for size, columns in core.blocks(self.columns):
 
             def turn(chains: Any, column: Array, size: int = size) -> tuple[Any, None]:

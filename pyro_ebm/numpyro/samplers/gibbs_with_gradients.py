@@ -55,4 +55,5 @@ class GibbsWithGradients(core.GibbsWithGradients):
         proposal = position, *value_and_gradient(potential, as_real(position))
         log_ratio = core.log_acceptance(state, proposal, log_proposal, self.columns)
         uniform = random.uniform(accept_key, shape, dtype)
-        return dynamics.decide(state, proposal, log_ratio, uniform)
+        state, info = dynamics.decide(state, proposal, log_ratio, uniform)
+        return state, core.never_diverging(info)

@@ -54,7 +54,7 @@ def draw_on_grid(
     chosen, rate = core.move_in_turn(log_weights, uniform)
     samples = take_rows(points.reshape((*shape, num_dims)), chosen[None])[0]
     enclosed = core.is_enclosed(values, box)[..., None]
-    return ShortRun(jnp.where(enclosed, samples, math.nan), rate.min())
+    return ShortRun(jnp.where(enclosed, samples, math.nan), rate.min(initial=1.0))
 
 
 def _enclose(log_density: LogDensity, pilots: Array, num_intervals: int) -> tuple[Box, Array]:
@@ -92,8 +92,9 @@ def evaluate_on_grid(log_density: LogDensity, box: Box, num_intervals: int) -> A
 
 def _in_chunks(function: LogDensity, rows: Array, box: Box) -> Array:
     """Map rows by a function of many, a chunk after the other."""
-    size = min(len(rows), max(1, _CHUNK // box[0][..., 0].size))
-    lacking = [(0, -len(rows) % size), *((0, 0) for _ in rows.shape[1:])]
-    chunks = jnp.pad(rows, lacking, mode="edge").reshape((-1, size, *rows.shape[1:]))
+    size = min(len(rows), max(1, _CHUNK // max(1, box[0][..., 0].size)))
+    num_chunks = math.ceil(len(rows) / size)
+    lacking = [(0, num_chunks * size - len(rows)), *((0, 0) for _ in rows.shape[1:])]
+    chunks = jnp.pad(rows, lacking, mode="edge").reshape((num_chunks, size, *rows.shape[1:]))
     results = lax.map(function, chunks)
-    return results.reshape((-1, *results.shape[2:]))[: len(rows)]
+    return results.reshape((num_chunks * size, *results.shape[2:]))[: len(rows)]

@@ -32,7 +32,8 @@ class ColumnMarginals(core.AbstractColumnMarginals, TorchDistribution):
         given = (loc, scale, log_probs)
         parameters = [torch.as_tensor(x).to(torch.get_default_dtype()) for x in given]
         self.columns = core.check_parameters(columns, *(x.shape for x in parameters))
-        self.loc, self.scale, self.log_probs = parameters
+        self.loc, self.scale, log_probs = parameters
+        self.log_probs = core.normalized(self.columns, log_probs)
         size = torch.Size((len(self.columns),))
         TorchDistribution.__init__(self, torch.Size(), size, validate_args=False)
 

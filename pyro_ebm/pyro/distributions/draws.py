@@ -74,7 +74,7 @@ def _run_grid(distribution: Any, grid: Grid, number: int) -> ShortRun:
         # Where a bijection overflows there is no density.
         return torch.where(value.isnan(), -math.inf, value)
 
-    flat = pilots.reshape((*pilots.shape[: pilots.ndim - len(event_shape)], -1))
+    flat = pilots.reshape((*pilots.shape[: pilots.ndim - len(event_shape)], math.prod(event_shape)))
     with pyro.validation_enabled(is_validate=False):
         run = draw_on_grid(grid, log_density, flat, number)
     samples = run.samples.reshape(run.samples.shape[:-1] + event_shape)

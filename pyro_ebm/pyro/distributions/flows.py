@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from pyro.contrib.zuko import ZukoToPyro
-from pyro.distributions import constraints
+from pyro.distributions import Independent, constraints
 from torch import Tensor
 from torch.distributions import ComposeTransform, Transform, TransformedDistribution
 
@@ -38,4 +39,7 @@ def latent_and_generator(base: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
     if isinstance(transform, Transform):
         # A NormalizingFlow of zuko, whose transform goes from values to the latent.
         return base.base, cast(Any, transform.inv)
+    if isinstance(base, torch.distributions.Independent):
+        latent, generator = latent_and_generator(base.base_dist)
+        return Independent(latent, base.reinterpreted_batch_ndims), generator
     raise no_latent_space(base)

@@ -38,7 +38,7 @@ class Gibbs(core.Gibbs):
         if self.has_numbers:
             return self.numeric.init(potential, position)
         value = potential(position).detach()
-        one = torch.ones_like(value[(0,) * value.ndim])
+        one = value.new_ones(())
         return ChainState(position, value, None, None, one, one, 0)
 
     def step(self, potential: Potential, state: ChainState) -> Transition:
@@ -56,7 +56,7 @@ class Gibbs(core.Gibbs):
         self, potential: Potential, position: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor]:
         event_shape = position.shape[value.ndim :]
-        flat = position.reshape((*value.shape, -1))
+        flat = position.reshape((*value.shape, len(self.columns)))
         for size, columns in core.blocks(self.columns):
             for column in columns:
                 others = core.alternatives(flat, column, size)

@@ -54,4 +54,5 @@ class GibbsWithGradients(core.GibbsWithGradients):
         position, log_proposal = core.propose(state, self.columns, noise)
         proposal = position, *value_and_gradient(potential, as_real(position))
         log_ratio = core.log_acceptance(state, proposal, log_proposal, self.columns)
-        return dynamics.decide(state, proposal, log_ratio, torch.rand_like(state.potential))
+        state, info = dynamics.decide(state, proposal, log_ratio, torch.rand_like(state.potential))
+        return state, core.never_diverging(info)

@@ -55,7 +55,8 @@ def draw_on_grid(grid: Grid, log_density: LogDensity, pilots: Tensor, number: in
     chosen, rate = core.move_in_turn(log_weights, torch.rand_like(log_weights[1:]))
     samples = take_rows(points.reshape((*shape, num_dims)), chosen[None])[0]
     enclosed = core.is_enclosed(values, box)[..., None]
-    return ShortRun(torch.where(enclosed, samples, math.nan), rate.min())
+    lowest = rate.min() if rate.numel() else rate.new_ones(())
+    return ShortRun(torch.where(enclosed, samples, math.nan), lowest)
 
 
 def evaluate_on_grid(log_density: LogDensity, box: Box, num_intervals: int) -> Tensor:
@@ -68,4 +69,4 @@ def evaluate_on_grid(log_density: LogDensity, box: Box, num_intervals: int) -> T
 
 
 def _rows(box: Box) -> int:
-    return max(1, _CHUNK // box[0][..., 0].numel())
+    return max(1, _CHUNK // max(1, box[0][..., 0].numel()))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 rng = np.random.default_rng(0)
 
@@ -35,6 +36,21 @@ def test_smoothing_leaves_no_code_out(host):
     codes = np.exp(host.to_numpy(base.log_probs))
     np.testing.assert_allclose(codes[2], [2.5 / 4, 0.5 / 4, 0.5 / 4, 0.5 / 4], rtol=1e-6)
     np.testing.assert_allclose(codes[1], [0.5, 0.5, 0, 0], rtol=1e-6)
+
+
+def test_log_probabilities_are_normalized(host):
+    logits = np.array([[-np.inf] * 4, [0.0, 1.0, 7.0, np.nan], [0.0, 1.0, 2.0, 3.0]])
+    value = host.array([3.0, 1.0, 2.0])
+
+    def log_prob(logits):
+        return host.ebm.ColumnMarginals(columns(host), [3.0] * 3, [1.0] * 3, logits).log_prob(value)
+
+    (gradient,) = host.gradients(log_prob, logits)
+    bits, codes = softmax(logits[1, :2]), softmax(logits[2])
+    expected = np.log(bits[1] * codes[2] / np.sqrt(2 * np.pi))
+    assert float(log_prob(logits)) == pytest.approx(expected, rel=1e-5)
+    rows = [np.zeros(4), [-bits[0], 1 - bits[1], 0, 0], np.eye(4)[2] - codes]
+    np.testing.assert_allclose(host.to_numpy(gradient), rows, atol=1e-6)
 
 
 WRONG = {

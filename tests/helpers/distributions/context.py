@@ -105,6 +105,19 @@ def test_latent_space_of_a_generator(host):
     assert host.sample(prior).shape == (5, 1)
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_latent_space_of_a_transform(host, shape):
+    def energy(x, c):
+        return c * host.xp.log(x).reshape(len(x), -1).sum(-1)
+
+    base = host.dist.LogNormal(host.array(np.zeros(shape)), 1.0).to_event(len(shape))
+    prior = host.ebm.EnergyBased(energy, base, context=host.array(CONTEXT))
+    z = np.full((5, *shape), 0.5)
+    expected = (0.5 * CONTEXT + 0.125 + np.log(2 * np.pi) / 2) * z[0].size
+    found = host.to_numpy(prior.latent.potential(host.array(z)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 # --- errors ---
 
 

@@ -233,6 +233,14 @@ def test_positions_of_other_dimensions_than_values(host):
         np.testing.assert_allclose((draws**2).sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sampler", ["SMC", "GibbsWithGradients", "Grid"])
+def test_an_empty_batch(host, sampler):
+    zeros = host.array(np.zeros(0))
+    base = host.dist.Normal(zeros, 1.0) if sampler == "Grid" else host.dist.Bernoulli(zeros)
+    model = host.ebm.EnergyBased(lambda x: 1.0 * x**2, base, sampler=getattr(host.ebm, sampler)())
+    assert host.sample(model, (2,)).shape == (2, 0)
+
+
 def test_support(host):
     assert host.ebm.EnergyBased(quartic, event_shape=()).support is host.constraints.real
     vector = host.ebm.EnergyBased(quartic, event_shape=(2,)).support

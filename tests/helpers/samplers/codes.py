@@ -52,6 +52,15 @@ def test_counts_of_the_host(host):
         host.run_chains(host.ebm.Gibbs(), unequal, num_samples=5)
 
 
+def test_a_code_of_probability_zero_is_no_divergence(host):
+    """Where it is proposed nothing is lost: a warning would be an error."""
+    log_probs = [[math.log(0.5), -math.inf, math.log(0.5)]]
+    base = host.ebm.ColumnMarginals([host.ebm.Column.ordinal(3)], [0.0], [1.0], log_probs)
+    model = host.ebm.EnergyBased(lambda x: x.sum(-1), base)
+    chains = host.run_chains(host.ebm.GibbsWithGradients(), model, num_samples=99, check=False)
+    assert set(host.to_numpy(chains.samples).ravel()) == {0, 2}
+
+
 @pytest.mark.parametrize(("name", "numeric"), [("Gibbs", "HMC"), ("GibbsWithGradients", "MALA")])
 def test_infinite_derivatives_beside_numbers(host, name, numeric):
     columns = [host.ebm.Column.numeric(), host.ebm.Column.ordinal(3)]

@@ -206,6 +206,28 @@ def test_log_densities_and_draws_are_those_of_the_steps(base, options):
     assert len(np.unique(draws)) == draws.size
 
 
+@pytest.mark.parametrize("with_support", [False, True])
+def test_codes_inside_of_a_scan(with_support):
+    """The pseudo-likelihood of one code is its likelihood."""
+    codes, base = jnp.array([0, 2, 1]), dist.Categorical(jnp.ones(3) / 3)
+    support = base.support if with_support else None
+
+    def model(x):
+        weight = numpyro.param("weight", 1.0)
+        law = lambda: ebm.EnergyBased(lambda x: weight * x, base, support=support)  # noqa: E731
+        scan(lambda carry, x: (carry, numpyro.sample("x", law(), obs=x)), 0, x)
+
+    loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(perturbation=ebm.MaskOne(exact=True)))
+    path = fit(model, empty_guide, loss, codes, optimizer=optax.sgd(1.0))
+    law = np.exp(-np.arange(3.0))
+    mean = law @ np.arange(3) / law.sum()
+    assert 1 - path.params["weight"] == pytest.approx(3 - 3 * mean, rel=1e-5)
+    fn = handlers.trace(handlers.seed(model, 0)).get_trace(codes)["x"]["fn"]
+    found = ebm.log_normalizer(random.key(0), fn, method="enumeration").estimate
+    np.testing.assert_allclose(found, [np.log(law.mean())] * 3, rtol=1e-5)
+    assert set(np.unique(fn.sample(random.key(0), (50,)))) == {0, 1, 2}
+
+
 def test_named_parts_inside_of_a_scan():
     weights, pairs = jnp.arange(1.0, 5.0), jnp.stack([DATA, 0.1 * DATA], -1)
 

@@ -2,8 +2,8 @@ import pytest
 from helpers.samplers.codes import *  # noqa: F403
 
 
-def test_counts_in_compiled_code(host):
-    base = host.dist.Binomial(3, host.array([0.5, 0.2])).to_event(1)
-    model = host.ebm.EnergyBased(lambda x: -x.sum(-1), base)
+@pytest.mark.parametrize(("name", "bounds"), [("Binomial", (3, 0.5)), ("DiscreteUniform", (1, 3))])
+def test_counts_in_compiled_code(host, name, bounds):
+    model = host.ebm.EnergyBased(lambda x: -1.0 * x, getattr(host.dist, name)(*bounds))
     with pytest.raises(ValueError, match="compiled code knows the codes of"):
         host.sample(model, (5,))
