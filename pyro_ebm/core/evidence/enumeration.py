@@ -11,7 +11,7 @@ from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.numerics import logsumexp
 
-# Values of an event at most, and those whose energies are evaluated at once.
+# Values of an event at most, and energies that are evaluated at once.
 _MOST, _CHUNK = 2**20, 2**14
 
 
@@ -30,8 +30,9 @@ def values_of(path: Any, arange: Callable[[int, int], Any]) -> Iterator[Any]:
     for column in reversed(columns):
         strides.append(stride)
         stride *= column.size
-    for start in range(0, total, _CHUNK):
-        index = arange(start, min(start + _CHUNK, total))
+    size = max(1, _CHUNK // max(1, math.prod(own_shape(distribution))))
+    for start in range(0, total, size):
+        index = arange(start, min(start + size, total))
         xp, pairs = array_namespace(index), zip(columns, reversed(strides), strict=True)
         codes = xp.stack([(index // stride) % column.size for column, stride in pairs], axis=-1)
         ones = (1,) * (len(shape) - len(distribution.event_shape))

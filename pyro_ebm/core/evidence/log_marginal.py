@@ -129,13 +129,15 @@ class LogMarginal:
             xp.broadcast_to(getattr(self, name), self.estimate.shape) for name in names
         )
         num_points = math.prod(self.estimate.shape)
-        own = float(xp.sum(error**2 - common**2)) / num_points**2
-        error = math.sqrt(max(own, 0.0) + float(xp.mean(common)) ** 2)
+        if bool(xp.any(xp.isinf(error))):
+            error = math.inf
+        else:
+            own = float(xp.sum(error**2 - common**2)) / num_points**2
+            error = math.sqrt(max(own, 0.0) + float(xp.mean(common)) ** 2)
+        few = float(xp.min(size))
         points = f", mean of {num_points} data points" if self.estimate.shape else ""
-        return (
-            f"log p(x) = {float(xp.mean(estimate)):.3f} ± {error:.3f}{points}, "
-            f"effective samples {float(xp.min(size)):.0f} or more"
-        )
+        sizes = "" if math.isinf(few) else f", effective samples {few:.0f} or more"
+        return f"log p(x) = {float(xp.mean(estimate)):.3f} ± {error:.3f}{points}{sizes}"
 
 
 def summarize_log_marginal(

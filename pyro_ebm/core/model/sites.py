@@ -27,7 +27,10 @@ def check_sites(
         raise ValueError(issue.message)
     latents = {name: site for name, site in sites.items() if not site["is_observed"]}
     if not latents:
-        raise ValueError("Expected a model with latent variables, got none.")
+        raise ValueError(
+            "Expected a model with latent variables, got none: the density of an observed energy "
+            "alone is `log_density`."
+        )
     for name, site in latents.items():
         if site["fn"].support.is_discrete or isinstance(site["fn"], point_mass):
             raise ValueError(

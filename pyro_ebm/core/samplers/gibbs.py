@@ -78,7 +78,8 @@ class Gibbs(ColumnKernel):
     together, given the codes, by a kernel; then a step costs one gradient more.
 
     Args:
-        numeric: Kernel of numeric columns, which accepts or rejects its moves. Default: ``MALA()``.
+        numeric: Kernel of numeric columns, which accepts or rejects its moves. Default:
+            ``MALA(adapt_mass_matrix=True)``, for columns in units of their own.
         columns: A ``Column`` for each coordinate of the flattened event. Default: those of the
             distribution; a potential alone has none.
 

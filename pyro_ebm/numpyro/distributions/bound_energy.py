@@ -17,7 +17,7 @@ from numpyro.handlers import trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from pyro_ebm.core.distributions.checks import REMEDY
-from pyro_ebm.numpyro.distributions.closures import capture, release
+from pyro_ebm.numpyro.distributions.closures import capture, innermost, release
 
 Function = Callable[..., Array]
 
@@ -186,9 +186,7 @@ class BoundFunction(StaticPytree):
         return self.content(*args)
 
     def __repr__(self) -> str:
-        function = self.content
-        if isinstance(function, functools.partial):
-            function = function.func
+        function = innermost(self.content)
         return getattr(function, "__name__", type(function).__name__)
 
     def __reduce__(self) -> Any:

@@ -30,7 +30,7 @@ def capture(value: Any) -> Any:
     identity. Functions of other Python modules, and attributes of objects that are no pytrees,
     stay references.
     """
-    return _capture(value, getattr(_innermost(value), "__globals__", None), frozenset())
+    return _capture(value, getattr(innermost(value), "__globals__", None), frozenset())
 
 
 def release(value: Any) -> Any:
@@ -71,10 +71,11 @@ class Static:
 
 
 class _Frame(NamedTuple):
-    """Static parts of a function: code, name, namespace, and cells that stay shared."""
+    """Static parts of a function: code, names, namespace, and cells that stay shared."""
 
     code: CodeType
     name: str
+    label: str
     namespace: Static
     shared: tuple[Static, ...]
 
@@ -98,16 +99,20 @@ class Closure:
         variables = {} if function.__globals__ is not namespace else _variables(code, namespace)
         found = {name: _capture(value, namespace, seen) for name, value in variables.items()}
         defaults = _capture((function.__defaults__, function.__kwdefaults__), namespace, seen)
-        frame = _Frame(code, function.__qualname__, Static(function.__globals__), tuple(shared))
+        inner = innermost(function)
+        label = getattr(inner, "__name__", type(inner).__name__)
+        frame = _Frame(
+            code, function.__qualname__, label, Static(function.__globals__), tuple(shared)
+        )
         return cls((tuple(cells), found, defaults), frame)
 
     def released(self) -> FunctionType:
-        code, name, namespace, shared = self.frame
+        code, name, label, namespace, shared = self.frame
         cells, found, (defaults, keywords) = release(self.values)
         function = FunctionType(
             code,
             {**namespace.value, **found} if found else namespace.value,
-            code.co_name,
+            label,
             defaults,
             tuple(s.value or CellType(cell) for s, cell in zip(shared, cells, strict=True)),
         )
@@ -190,10 +195,11 @@ def _can_be_rebuilt(structure: Any, leaves: list[Any]) -> bool:
     return True
 
 
-def _innermost(value: Any) -> Any:
+def innermost(value: Any) -> Any:
     """Unwrap partials, and wrappers such as ``vmap``, down to a function."""
     while isinstance(value, functools.partial) or hasattr(value, "__wrapped__"):
         value = value.func if isinstance(value, functools.partial) else value.__wrapped__
+        value = getattr(value, "fun", value)  # Inside of `jax.tree_util.Partial`.
     return value
 
 

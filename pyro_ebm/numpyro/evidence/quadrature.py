@@ -15,7 +15,7 @@ from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
 from pyro_ebm.core.samplers.boxes import Box, first_box, limits_of, points_of_grid
 from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
-# Points whose energies are evaluated at once.
+# Energies that are evaluated at once.
 _CHUNK = 2**14
 
 
@@ -30,10 +30,10 @@ def integrate(target: TemperedTarget, position: Array) -> tuple[LogNormalizer, I
     def log_density_on_grid(box: Box, num_intervals: int) -> np.ndarray:
         *batch_shape, num_dims = box[0].shape
         grid_shape = num_dims * (num_intervals + 1,)
-        num_points = math.prod(grid_shape)
+        num_points, size = math.prod(grid_shape), _points_of_chunk(box)
         parts = [
-            np.asarray(_log_density_of_chunk(target, box, num_intervals, first, event_shape))
-            for first in range(0, num_points, _CHUNK)
+            np.asarray(_log_density_of_chunk(target, box, num_intervals, first, size, event_shape))
+            for first in range(0, num_points, size)
         ]
         return np.concatenate(parts)[:num_points].reshape((*grid_shape, *batch_shape))
 
@@ -50,16 +50,22 @@ def integrate(target: TemperedTarget, position: Array) -> tuple[LogNormalizer, I
     return jax.tree.map(jnp.asarray, result), doubts
 
 
-@partial(jax.jit, static_argnames="event_shape")
+def _points_of_chunk(box: Box) -> int:
+    # Grids have a point more than a power of two, and should not need a chunk more.
+    return _CHUNK // math.prod(box[0].shape[:-1], start=1) + 8
+
+
+@partial(jax.jit, static_argnames=("size", "event_shape"))
 def _log_density_of_chunk(
     target: TemperedTarget,
     box: Box,
     num_intervals: Array,
     first: Array,
+    size: int,
     event_shape: tuple[int, ...],
 ) -> Array:
     # The number of intervals is traced too, so that all grids share one compilation.
-    points = points_of_grid(box, num_intervals, first + jnp.arange(_CHUNK))
+    points = points_of_grid(box, num_intervals, first + jnp.arange(size))
     return _log_density(target, points, event_shape)
 
 

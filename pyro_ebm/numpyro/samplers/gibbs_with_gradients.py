@@ -12,7 +12,7 @@ from pyro_ebm.numpyro.samplers.base import Transition, initial_state
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
-_MALA = MALA()
+_ADAPTED = MALA(adapt_mass_matrix=True)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class GibbsWithGradients(core.GibbsWithGradients):
         (4, 50, 4)
     """
 
-    numeric: Any = _MALA
+    numeric: Any = _ADAPTED
 
     def init(self, potential: Potential, position: Array) -> dynamics.ChainState:
         self.check_bound()

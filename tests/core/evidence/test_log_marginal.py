@@ -79,3 +79,10 @@ def test_errors(options, message):
         LogMarginalSettings().check_guide(None)
     with pytest.raises(ValueError, match=r"energy-based sites of the model \(\['x'\]\), got 'z'"):
         check_log_normalizers(["x", "z"], ["x"])
+
+
+def test_an_unknown_error_is_infinite():
+    """A log-normalizer with an infinite error, and one number of effective samples without end."""
+    infinite = np.full(3, np.inf)
+    result = LogMarginal(np.arange(3.0), infinite, infinite, infinite)
+    assert str(result) == "log p(x) = 1.000 ± inf, mean of 3 data points"

@@ -216,3 +216,25 @@ def test_errors(host):
     refuses("event of 1 to 3 dimensions .*got 4", mixture(host, 4), method="grid")
     broken = host.ebm.EnergyBased(lambda x: (x - 1) ** 0.5, host.dist.Normal(0.0, 1.0))
     refuses("draws of the base, got NaN .* of 1000 paths", broken, method="importance")
+
+
+@pytest.mark.parametrize("method", ["grid", "enumeration"])
+def test_many_contexts_are_evaluated_in_parts(host, method):
+    """500 contexts: 2,049 points of a line, or 1,024 values of ten bits."""
+    sizes = []
+
+    def energy(x, c):
+        sizes.append(math.prod(c.shape))
+        return c * (x.sum(-1) if method == "enumeration" else x**2)
+
+    base = host.dist.Normal(0.0, 1.0)
+    if method == "enumeration":
+        base = host.dist.Bernoulli(host.array(np.full(10, 0.5))).to_event(1)
+    contexts = np.linspace(0.5, 1.5, 500)
+    law = host.ebm.EnergyBased(energy, base, context=host.array(contexts))
+    found = np.asarray(host.log_normalizer(law, method=method, num_samples=32).estimate)
+    exact = -0.5 * np.log1p(2 * contexts)
+    if method == "enumeration":
+        exact = 10 * np.log((1 + np.exp(-contexts)) / 2)
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    assert max(sizes) < 30_000

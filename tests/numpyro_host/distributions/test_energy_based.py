@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from helpers.distributions.energy_based import *  # noqa: F403
 from helpers.hosts.numpyro import normal
-from jax import random
+from jax import random, tree_util
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 from numpyro.distributions.batch_util import vmap_over
@@ -135,3 +135,11 @@ def test_control_flow_scan(quartic, plate):
     assert site["fn"].batch_shape == ((3, 2) if plate else (3,))
     assert jnp.allclose(site["fn"].log_prob(x), expected(x, by_step), rtol=1e-5)
     assert site["fn"].log_prob(jnp.stack([x, x])).shape == (2, 3, 2)[: 2 + plate]
+
+
+@pytest.mark.parametrize("transform", [jax.vmap, lambda f: jax.jit(jax.vmap(f)), tree_util.Partial])
+def test_names_of_transformed_energies(prior, transform):
+    """Those of the module or function inside, not of JAX's wrappers."""
+    for energy, name in ((quartic_energy, "quartic_energy"), (prior.energy.content, "Quartic")):
+        made = ebm.EnergyBased(transform(energy), normal())
+        assert repr(made).startswith(f"EnergyBased({name}, base=Independent")
