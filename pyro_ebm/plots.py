@@ -183,7 +183,9 @@ def plot_metric(recorder: Any, name: str = "energy_gap", *, ax: "Axes | None" = 
         raise ValueError(f"Expected one of the metrics {known}, got {name!r}.")
     ax = _axes(ax)
     for (site, values), color in zip(lines.items(), CHAIN_COLORS, strict=False):
-        ax.plot(recorder.steps, to_numpy(values), color=color, label=site)
+        points = np.stack([recorder.steps, to_numpy(values)])
+        # A line from one reading that has the site to the next.
+        ax.plot(*points[:, ~np.isnan(points[1])], color=color, label=site)
     ax.set(xlabel="step", ylabel=name.replace("_", " "))
     ax.legend(frameon=False)
     return ax

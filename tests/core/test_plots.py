@@ -241,14 +241,16 @@ def test_one_element_of_a_batch(kind):
 
 def recorder():
     gaps = {"x": {"energy_gap": normal(3)}, "z": {"energy_gap": normal(3, seed=1)}, "y": {}}
+    gaps["z"]["energy_gap"][1] = np.nan
     return SimpleNamespace(steps=[10, 20, 30], metrics=gaps)
 
 
 def test_metric_over_training():
     ax = plot_metric(recorder())
     assert legend(ax) == ["x", "z"]
-    for line, seed in zip(ax.lines, (0, 1), strict=True):
-        np.testing.assert_array_equal(line.get_xydata().T, [[10, 20, 30], normal(3, seed=seed)])
+    for line, seed in zip(ax.lines, (0, 1), strict=True):  # Without a gap where z was not.
+        points = np.stack([[10, 20, 30], normal(3, seed=seed)])[:, :: 1 + seed]
+        np.testing.assert_array_equal(line.get_xydata().T, points)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "energy gap")
     with pytest.raises(ValueError, match=r"one of the metrics \['energy_gap'\], got 'clipped'"):
         plot_metric(recorder(), "clipped")

@@ -149,6 +149,7 @@ def evaluate_both(
 
 def _call(function: Callable[..., Any], rows: tuple[Any, ...], batch_shape: Shape) -> Any:
     results = check_energies(function(*rows), rows[0])
-    if results.shape == batch_shape:
-        return results
-    return array_namespace(results).reshape(results, batch_shape)
+    xp = array_namespace(results)
+    # Autocast computes a network, and not a log Z, in half precision.
+    results = xp.astype(results, xp.result_type(results.dtype, rows[0].dtype), copy=False)
+    return results if results.shape == batch_shape else xp.reshape(results, batch_shape)

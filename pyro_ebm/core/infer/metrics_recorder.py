@@ -1,6 +1,7 @@
 """Metrics of objectives over training."""
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -35,10 +36,15 @@ class MetricsRecorder:
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Metrics by site and name, arrays of shape ``(len(steps),)``."""
-        if not self._read:
-            return {}
-        return {site: self._over_steps(site, names) for site, names in self._read[0].items()}
+        """Metrics by site and name, arrays of shape ``(len(steps),)``.
+
+        NaN stands where a reading had no such site, as in a sequential plate that is subsampled.
+        """
+        known: dict[str, dict[str, Any]] = {}
+        for read in self._read:
+            for site, found in read.items():
+                known.setdefault(site, {}).update(found)
+        return {site: self._over_steps(site, last) for site, last in known.items()}
 
     def __str__(self) -> str:
         if not self._read:
@@ -58,8 +64,10 @@ class MetricsRecorder:
         self.steps.append(self._num_steps)
         self._read.append(metrics)
 
-    def _over_steps(self, site: str, names: Mapping[str, Any]) -> dict[str, Any]:
-        found = {name: [read[site][name] for read in self._read] for name in names}
+    def _over_steps(self, site: str, last: Mapping[str, Any]) -> dict[str, Any]:
+        missing = {name: nan * x for name, x in last.items()}
+        rows = [{**missing, **read.get(site, {})} for read in self._read]
+        found = {name: [row[name] for row in rows] for name in last}
         return {name: array_namespace(*xs).stack(xs) for name, xs in found.items()}
 
 

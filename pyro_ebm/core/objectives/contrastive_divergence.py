@@ -32,7 +32,8 @@ class ContrastiveDivergence(Negatives):
 
     Attach ``chains=PersistentChains(...)`` to continue the chains of the last step (persistent
     contrastive divergence, and a replay buffer), or an array of draws of shape
-    ``(num_chains, *event)`` to be used as they are.
+    ``(num_chains, *event)`` to be used as they are. Both are draws of one law: with a context, or a
+    batched base, they are refused.
 
     Args:
         sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`; not ``SMC()`` from

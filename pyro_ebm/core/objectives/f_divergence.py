@@ -53,8 +53,8 @@ class FDivergence(Negatives):
     fitted under :math:`D_f`. For KL this is maximum-ELBO learning; for other divergences the
     parts of the loss are not the gradient of one ELBO.
 
-    Attached ``chains=PersistentChains(...)`` replace the draws from the base; so does an array of
-    exact draws where the model can be sampled.
+    Attached ``chains=PersistentChains(...)`` replace the draws from the base, as in contrastive
+    divergence; so does an array of exact draws where the model can be sampled.
 
     Args:
         f: ``"kl"``, ``"reverse_kl"``, ``"jensen_shannon"``, ``"squared_hellinger"``,

@@ -22,7 +22,7 @@ def draw_negatives(
 ) -> ShortRun:
     """Draw ``(num_samples, *base.batch_shape, *event)`` from the base on; or take ``chains``."""
     if chains is not None:
-        core.check_attached_chains(chains, distribution.event_shape)
+        core.check_attached_chains(chains, distribution)
         return ShortRun(lax.stop_gradient(chains), None)
     model = without_plates(distribution)
     sampler, num_steps = core.sampler_and_steps(settings, model, default_kernel(model))

@@ -260,10 +260,11 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         return potential if potential.shape == shape else potential.expand(shape)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Raise: Pyro calls this on guide sites only."""
+        """Raise: Pyro calls this on sites of guides, and ``TraceTMC_ELBO`` on those of models."""
         raise ValueError(
             "Expected a guide of normalized distributions, got an EnergyBased site: its "
-            "log-normalizer is unknown, and the gradient of its draws too. Use it in the model."
+            "log-normalizer is unknown, and the gradient of its draws too. Use it in the model, "
+            "with an ELBO other than TraceTMC_ELBO, which cannot tell a model from a guide."
         )
 
 

@@ -20,6 +20,7 @@ from pyro.infer import (
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.enum import get_importance_trace
 from pyro.infer.util import is_validation_enabled, zero_grads
+from pyro.nn import PyroModule
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -38,7 +39,8 @@ def attach(site: str, **parts: Any) -> None:
 
     ``parts`` are keyword arguments of the objective's ``loss``, for example ``critic=module`` or
     ``chains=PersistentChains(...)``. Modules, and the module of a :class:`Pushforward`, are
-    registered with Pyro, and ``SVI`` trains them; other parameters come from ``pyro.param``.
+    registered with Pyro, and ``SVI`` trains them; other parameters come from ``pyro.param``. A
+    ``PyroModule`` that has no name gets that of its part, ``"x$critic"``.
 
     Example:
         >>> import pyro, torch, pyro_ebm.pyro as ebm
@@ -49,8 +51,19 @@ def attach(site: str, **parts: Any) -> None:
     for name, part in parts.items():
         module = part.generator if isinstance(part, Pushforward) else part
         if isinstance(module, nn.Module):
+            _name_roots(f"{site}${name}", module)
             pyro.module(f"{site}${name}", module)
     _attach(parts, name=site)
+
+
+def _name_roots(name: str, module: nn.Module) -> None:
+    """Name each ``PyroModule`` that the user has not: those without would share parameters."""
+    parts = [(p, it) for p, it in module.named_modules(prefix=name) if isinstance(it, PyroModule)]
+    # A copy of what was attached elsewhere has the name of that. Parts of a root have its context.
+    roots = {it._pyro_context for _, it in parts if not it._pyro_name or "$" in it._pyro_name}
+    for path, part in parts:
+        if part._pyro_context in roots:
+            part._pyro_name = path
 
 
 @effectful(type="attach")
@@ -207,7 +220,11 @@ def _unconstrained(trace: Any) -> dict[str, Tensor]:
 
 def _check_gradients(parameters: Mapping[str, Tensor]) -> None:
     """Raise before an optimizer makes all parameters NaN."""
-    gradients = {name: leaf.grad for name, leaf in parameters.items() if leaf.grad is not None}
+    gradients = {
+        name: leaf.grad.coalesce().values() if leaf.grad.is_sparse else leaf.grad
+        for name, leaf in parameters.items()
+        if leaf.grad is not None
+    }
     # One number to wait for; a norm may be infinite where no gradient is.
     if bool(get_total_norm(gradients.values()).isfinite()):
         return

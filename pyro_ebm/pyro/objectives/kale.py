@@ -55,7 +55,7 @@ def _squared_gradient(distribution: EnergyBased, value: Tensor, draws: Tensor) -
     # Draws are repeated where there are fewer than values.
     row_shape = batch_shape[: value.ndim - draws.ndim + 1]
     rows = torch.arange(prod(row_shape), device=draws.device) % len(draws)
-    ends = draws.detach()[rows].reshape(*row_shape, *draws.shape[1:])
+    ends = draws.detach()[rows].reshape((*row_shape, *draws.shape[1:]))
     weights = torch.rand(batch_shape + (1,) * event_dim, dtype=value.dtype, device=value.device)
     between = weights * value + (1 - weights) * ends
     # With torch.func, because a leaf of autograd would stay in the loss as one more parameter.

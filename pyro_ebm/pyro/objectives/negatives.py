@@ -18,7 +18,7 @@ def draw_negatives(
 ) -> ShortRun:
     """Draws started at the base, ``(num_samples, *base.batch_shape, *event)``, or ``chains``."""
     if chains is not None:
-        core.check_attached_chains(chains, distribution.event_shape)
+        core.check_attached_chains(chains, distribution)
         return ShortRun(chains.detach(), None)
     model = without_plates(distribution)
     sampler, num_steps = core.sampler_and_steps(settings, model, default_kernel(model))

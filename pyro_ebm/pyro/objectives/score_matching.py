@@ -98,7 +98,7 @@ def _unconstrained_rows(distribution: EnergyBased, value: Tensor) -> tuple[Targe
     x = target.position(value).detach()
     event_shape = x.shape[batch_ndim:]
     batch_shape = broadcast_shape(value.shape[:batch_ndim], distribution.batch_shape)
-    return target, x.expand(*batch_shape, *event_shape), len(event_shape)
+    return target, x.expand((*batch_shape, *event_shape)), len(event_shape)
 
 
 def _along(directions: Tensor, target: Target, x: Tensor, event_ndim: int) -> Loss:

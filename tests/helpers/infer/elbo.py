@@ -1,10 +1,13 @@
 import math
 import warnings
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from helpers import linear_gaussian as truth
+from helpers.objectives.objectives import OBJECTIVES, parts
 from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives.loss import Loss
 
@@ -99,6 +102,22 @@ def test_without_energies_it_is_the_stock_elbo_to_the_last_bit(host, stock):
     np.testing.assert_array_equal(found[0].losses, found[1].losses)
     assert found[0].params == found[1].params
     assert loss.num_particles == stock().num_particles
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_scalar_site_outside_of_a_plate_is_a_batch_of_one(host, name):
+    def model(x):
+        energy = host.bind(lambda a, x: 0.5 * a * x**2, host.ppl.param("a", host.array(0.3)))
+        base = host.dist.Normal(host.array(0.0), 1.0)
+        with host.ppl.plate("data", 1) if x.ndim else nullcontext():
+            host.ppl.sample("x", host.ebm.EnergyBased(energy, base), obs=x)
+
+    guide = host.attaching("x", **parts(host, name, np.linspace(-1.0, 1.0, 5)))
+    options = {"gradient_penalty": 1.0} if name == "kale" else {}
+    loss = host.ebm.EnergyELBO(replace(OBJECTIVES[name][0](host.ebm), **options))
+    found = [host.loss_and_gradients(loss, model, guide, host.array(x)) for x in (0.5, [0.5])]
+    (value, gradients), (expected, of_one) = found
+    np.testing.assert_allclose([value, gradients["a"]], [expected, of_one["a"]], rtol=1e-5)
 
 
 # --- the reported number ---

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.infer.metrics_recorder import MetricsRecorder
 from pyro_ebm.core.objectives.loss import Loss
 
 X = np.linspace(-2, 2, 16).reshape(8, 2)
@@ -42,6 +43,15 @@ def test_metrics_at_each_reading(host):
     assert str(recorder).startswith("after step 6, x: ")
     assert f"largest {largest:.3f}" in str(recorder)
     assert f"objective {objective:.3f}" in str(recorder)
+
+
+def test_sites_that_some_readings_lack(host):
+    """As a sequential plate, which runs the sites of its subsample alone."""
+    recorder = MetricsRecorder(every=1)
+    for reading in ({"x": 1.0}, {"x": 2.0, "y": 3.0}, {"y": 4.0}):
+        recorder._keep({site: {"gap": host.array(gap)} for site, gap in reading.items()})
+    found = [host.to_numpy(metrics["gap"]) for metrics in recorder.metrics.values()]
+    np.testing.assert_array_equal(found, [[1, 2, np.nan], [np.nan, 3, 4]])
 
 
 def test_refusals(host):

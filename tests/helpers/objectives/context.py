@@ -112,14 +112,15 @@ def test_negatives_have_the_context_of_their_row(host):
         np.testing.assert_allclose(host.to_numpy(found), exact, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["PseudoSpherical", "BidirectionalBounds"])
-def test_objectives_of_one_law_refuse_a_context(host, name):
+@pytest.mark.parametrize("name", ["spherical", "bounds", "contrastive", "f-divergence"])
+def test_objectives_and_attached_chains_of_one_law_refuse_a_context(host, name):
     truth = {name: host.array(value) for name, value in TRUTH.items()}
     prior, x = prior_of(host, CONTEXT[:5])(truth), VALUES[:5]
-    objective = {
-        "PseudoSpherical": host.ebm.PseudoSpherical(0.5),
-        "BidirectionalBounds": host.ebm.BidirectionalBounds(),
+    objective, attached = {
+        "spherical": (host.ebm.PseudoSpherical(0.5), {}),
+        "bounds": (host.ebm.BidirectionalBounds(), {"generator": None}),
+        "contrastive": (host.ebm.ContrastiveDivergence(), {"chains": host.array(x)}),
+        "f-divergence": (host.ebm.FDivergence("kl"), {"chains": host.array(x), "critic": None}),
     }[name]
-    more = {} if name == "PseudoSpherical" else {"generator": None}
     with pytest.raises(ValueError, match="one law for all batch elements.*got a context"):
-        host.loss(objective, prior, x, **more)
+        host.loss(objective, prior, x, **attached)

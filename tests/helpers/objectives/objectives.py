@@ -76,28 +76,32 @@ ATTACHED = {
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 
 
+def parts(host, name, draws):
+    """What is attached, at a site of the event shape of draws."""
+    shape = draws.shape[1:]
+    latent = host.dist.Normal(host.array(np.zeros(shape)), 1.0).to_event(len(shape))
+    available = {
+        "chains": host.array(draws),
+        "critic": lambda x: 0.1 * x.reshape(len(x), -1).sum(-1),
+        "generator": host.ebm.Pushforward(latent, host.xp.sinh),
+    }
+    return {key: available[key] for key in OBJECTIVES[name][1]}
+
+
 def step(host, name):
     """One step, and the shapes that the energy was called with."""
-    objective, attached, _, _ = OBJECTIVES[name]
     seen = []
-
-    def normal(scale):
-        return host.dist.Normal(host.array(np.zeros(2)), scale).to_event(1)
 
     def prior(p):
         def energy(x):
             seen.append(tuple(x.shape))
             return p["weight"] * (x**4).sum(-1) / 4
 
-        return host.ebm.EnergyBased(energy, normal(1.5)).expand((2, 3))
+        base = host.dist.Normal(host.array(np.zeros(2)), 1.5).to_event(1)
+        return host.ebm.EnergyBased(energy, base).expand((2, 3))
 
-    available = {
-        "chains": host.array(DRAWS),
-        "critic": lambda x: 0.1 * x.sum(-1),
-        "generator": host.ebm.Pushforward(normal(1.0), host.xp.sinh),
-    }
-    given = {key: available[key] for key in attached}
-    found = host.step(objective(host.ebm), prior, {"weight": 0.7}, BATCH, lambda p: given)
+    objective, given = OBJECTIVES[name][0](host.ebm), parts(host, name, DRAWS)
+    found = host.step(objective, prior, {"weight": 0.7}, BATCH, lambda p: given)
     return found, seen
 
 
@@ -120,9 +124,7 @@ def of_counted_values(host, name):
     if name == "from data":
         barely = {"sampler": host.ebm.MALA(1e-9), "num_steps": 1}
         return host.ebm.ContrastiveDivergence(init="data", **barely), {}
-    available = {"chains": host.array(np.ones((5, 2))), "critic": lambda x: 0.1 * x.sum(-1)}
-    make, attached, _, _ = OBJECTIVES[name]
-    return make(host.ebm), {key: available[key] for key in attached}
+    return OBJECTIVES[name][0](host.ebm), parts(host, name, np.ones((5, 2)))
 
 
 @pytest.mark.once

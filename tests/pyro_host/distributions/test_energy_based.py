@@ -69,3 +69,11 @@ def test_values_out_of_support():
     )
     with pytest.raises(ValueError, match="z"):
         model.get_trace().compute_log_prob()
+
+
+def test_half_precision_stays_in_the_network():
+    energy = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert energy(torch.zeros(1, 2)).dtype == torch.bfloat16
+        potential = ebm.EnergyBased(energy, event_shape=(2,)).potential(torch.zeros(2))
+    assert potential.dtype == torch.float32

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 
 import pyro
 import pyro.distributions as dist
@@ -18,8 +19,8 @@ from helpers.infer.elbo import *  # noqa: F403
 from helpers.infer.elbo import PLAIN_X, X, fit, plain_guide, plain_model, step
 from pyro.infer import SVI, RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceGraph_ELBO
 from pyro.infer.autoguide import AutoNormal
-from pyro.nn import PyroModule
-from pyro.optim import SGD, Adam
+from pyro.nn import PyroModule, PyroParam
+from pyro.optim import SGD, Adam, SparseAdam
 from torch import nn
 
 import pyro_ebm.pyro as ebm
@@ -185,7 +186,35 @@ def test_without_validation_nothing_is_checked():
     assert not math.isfinite(energy.weight.item())
 
 
+def test_sparse_gradients_are_inspected():
+    class Table(nn.Embedding):
+        def forward(self, x):
+            return super().forward((x[:, 0] > 0).long())[:, 0]
+
+    table, optimizer = Table(2, 1, sparse=True), SparseAdam({"lr": 0.1})
+    checked_step(table, ebm.MaximumLikelihood(), optimizer=optimizer)
+    table.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(ValueError, match=r"NaN or infinity in \['energy\$\$\$weight'\]"):
+        checked_step(table, ebm.MaximumLikelihood(), optimizer=optimizer)
+
+
 # --- attached modules, constants ---
+
+
+def test_attached_modules_share_no_parameters_with_others(host):
+    """To Pyro, parameters of one name are one parameter, and a root may have no name."""
+    energy, critic = (PyroModule[nn.Sequential](PyroModule[Bowl]()) for _ in range(2))
+    for module, weight in ((energy, 0.3), (critic, 2.0)):
+        module[0].weight = PyroParam(torch.tensor(weight), dist.constraints.positive)
+    guide = attaching("x", critic=critic, chains=torch.randn(50, 2))
+    loss, options = ebm.EnergyELBO(ebm.FDivergence("kl")), {"optimizer": SGD({"lr": 0.0})}
+    fit(host, observed_model(energy), guide, loss, num_steps=2, **options)
+    copy = deepcopy(critic)
+    copy[0].weight = torch.tensor(3.0)
+    ebm.attach("y", critic=copy)
+    found = [module(torch.ones(1, 1)).item() for module in (energy, critic, copy)]
+    assert found == pytest.approx([0.3, 2.0, 3.0])
+    assert {"0.weight", "x$critic.0.weight", "y$critic.0.weight"} < pyro.get_param_store().keys()
 
 
 class Matched:
