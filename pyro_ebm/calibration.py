@@ -24,6 +24,10 @@ class CalibrationSettings:
     pile up at both ends are those of a posterior that is too narrow, in the middle of one that is
     too wide, at one end of one that is shifted.
 
+    Give several parameters as one vector: ``Joint(mu=..., sigma=...)`` is the prior, the simulator
+    applies its ``split``, and the posterior is a function of data x, which draws from
+    ``joint.conditional(x=x)`` for example.
+
     Args:
         num_simulations: Parameters, each with data of its own.
         num_draws: Draws of each posterior, evenly spaced among those given. They must be nearly
@@ -64,10 +68,12 @@ class Calibration:
         ranks: Number of draws below the truth, from 0 to `num_draws`, shape
             `(num_simulations, *event)`.
         num_draws: Draws of each posterior.
+        names: Names of the parameters, if the prior is a ``Joint``.
     """
 
     ranks: np.ndarray = field(repr=False)
     num_draws: int
+    names: tuple[str, ...] = ()
 
     @property
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -93,9 +99,14 @@ class Calibration:
         )
 
 
-def rank(truth: np.ndarray, draws: np.ndarray, settings: CalibrationSettings) -> Calibration:
+def rank(
+    truth: np.ndarray,
+    draws: np.ndarray,
+    settings: CalibrationSettings,
+    names: tuple[str, ...] = (),
+) -> Calibration:
     """Rank parameters, shape `(N, *event)`, among draws, shape `(num_draws, N, *event)`."""
-    return Calibration(np.sum(draws < truth, axis=0), settings.num_draws)
+    return Calibration(np.sum(draws < truth, axis=0), settings.num_draws, names)
 
 
 def collect(found: Any, shape: tuple[int, ...], num_draws: int) -> np.ndarray:
@@ -126,7 +137,9 @@ def given_data(joint: Any, x: Any) -> Any:
     if len(names) != 2:
         raise ValueError(
             "Expected `posterior` to be a function of data, or an energy on a Joint of a parameter "
-            f"and data, got parts {names}."
+            f"and data, got parts {names}: for several parameters give Joint(mu=..., sigma=...) as "
+            "the prior, and as the posterior a function of data x that draws from "
+            "joint.conditional(x=x)."
         )
     return joint.conditional(**{names[1]: x})
 

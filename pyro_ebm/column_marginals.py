@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm.core.checks import check_nonnegative
-from pyro_ebm.core.columns import Columns, are_values, check_columns
+from pyro_ebm.core.columns import Columns, are_values, check_columns, index_of
 from pyro_ebm.core.numerics import logsumexp
 
 
@@ -36,7 +36,13 @@ class AbstractColumnMarginals:
         ValueError: If a shape is another, or none of the columns has codes.
     """
 
+    # The host's class of independent normal distributions.
+    _normal: ClassVar[Any]
+
     columns: Columns
+    loc: Any
+    scale: Any
+    log_probs: Any
 
     def __init__(self, columns: Any, loc: Any, scale: Any, log_probs: Any) -> None:
         raise NotImplementedError
@@ -68,6 +74,27 @@ class AbstractColumnMarginals:
         total = np.maximum(counts.sum(-1, keepdims=True), 1.0)
         with np.errstate(divide="ignore"):
             return cls(columns, loc, scale, np.log(counts / total))
+
+    def marginal(self, columns: Iterable[int | str]) -> Any:
+        """Return the distribution of some columns, in this order; of numbers alone, a ``Normal``.
+
+        The base of an energy that is given the other columns as its ``context``.
+
+        Args:
+            columns: Numbers or names of columns.
+
+        Raises:
+            ValueError: If one is unknown or comes twice, or there is none.
+        """
+        index = [index_of(self.columns, column) for column in columns]
+        if not index or len(set(index)) < len(index):
+            raise ValueError(f"Expected different columns, at least one, got {columns}.")
+        chosen = [self.columns[number] for number in index]
+        size, rows = max(column.size for column in chosen), np.array(index)
+        loc, scale, log_probs = self.loc[rows], self.scale[rows], self.log_probs[rows, :size]
+        if size:
+            return type(self)(chosen, loc, scale, log_probs).expand(self.batch_shape)
+        return self._normal(loc, scale).to_event(1).expand(self.batch_shape)
 
 
 def check_parameters(columns: Any, *shapes: tuple[int, ...]) -> Columns:

@@ -1,7 +1,7 @@
 """Plots of energy-based models that ArviZ does not have.
 
 Each takes arrays of NumPy or a host, and plots on ``ax``, by default a new figure's, which it
-returns.
+returns. Make a figure of several with ``layout="constrained"``: titles need the room.
 """
 
 from collections.abc import Callable
@@ -97,9 +97,10 @@ def plot_energy_histogram(
     is above one percent.
 
     Args:
-        data_energies: Shape ``(N,)``.
-        model_energies: Shape ``(draw,)`` or ``(chain, draw)``, for example
-            ``chains.statistics["ebm_energy"]``; up to six chains have a line each.
+        data_energies: Shape ``(N,)``: ``distribution.energy(data)``, to compare with
+            ``chains.statistics["ebm_energy"]``, or ``distribution.potential`` of data and draws,
+            which includes the base; not one of each.
+        model_energies: Shape ``(draw,)`` or ``(chain, draw)``; up to six chains have a line each.
         ax: Axes to plot on.
 
     Raises:
@@ -206,11 +207,14 @@ def plot_ranks(calibration: Calibration, *, ax: "Axes | None" = None) -> "Axes":
     columns, p_values = counts.reshape(len(counts), -1), np.ravel(calibration.p_values)
     edges = np.append(0, np.cumsum(expected)) * (calibration.num_draws + 1) / expected.sum()
     low, high = binom.interval(0.99, int(expected.sum()), expected / expected.sum())
+    names = calibration.names
+    if len(names) != columns.shape[1]:  # None, or vectors among the parts of a Joint.
+        names = tuple(f"number {index}" for index in range(columns.shape[1]))
     ax = _axes(ax)
     ax.stairs(high, edges, baseline=low, fill=True, color="0.85", label="99 of 100")
     ax.stairs(expected, edges, color="0.5", lw=1)
     for index, color in enumerate(CHAIN_COLORS[: columns.shape[1]]):
-        label = f"number {index} (p = {p_values[index]:.2g})"
+        label = f"{names[index]} (p = {p_values[index]:.2g})"
         ax.stairs(columns[:, index], edges, color=color, lw=1.5, label=label)
     ax.set(xlabel="rank among draws", ylabel="simulations", xlim=edges[[0, -1]], ylim=(0, None))
     ax.legend(frameon=False)

@@ -22,7 +22,8 @@ class Column:
     Args:
         kind: ``"numeric"``, ``"nominal"``, ``"ordinal"`` or ``"cyclic"``.
         size: Number of codes, at least 2, and 3 on a circle; none for numbers.
-        name: Name of the column in ArviZ and in plots; columns are equal whatever their names.
+        name: Name of the column, in ArviZ, in plots, and for functions that take a column; columns
+            are equal whatever their names.
 
     Raises:
         ValueError: If the kind is unknown, or does not have such a size.
@@ -113,6 +114,20 @@ def names_of(columns: Columns, prefix: str) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"Expected columns of different names, got {names}.")
     return names
+
+
+def index_of(columns: Columns, column: Any) -> int:
+    """Return the number of a column, given by its number, from the end if negative, or its name."""
+    if isinstance(column, str):
+        names = [own.name for own in columns]
+        if not column or names.count(column) != 1:
+            raise ValueError(f"Expected the name of one column out of {names}, got {column!r}.")
+        return names.index(column)
+    number = check_positive_integer("column", column, minimum=-len(columns))
+    if number >= len(columns):
+        got = f"{number} of {len(columns)} columns"
+        raise ValueError(f"Expected `column` to be the number of a column, got {got}.")
+    return number % len(columns)
 
 
 def num_states(columns: Columns) -> float:

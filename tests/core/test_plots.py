@@ -315,6 +315,8 @@ def test_ranks_of_each_number():
     np.testing.assert_array_equal([line.values for line in lines], counts.T)
     np.testing.assert_allclose(lines[0].edges[[0, -1]], [0, 100])
     assert legend(ax)[1] == f"number 0 (p = {calibration.p_values[0]:.2g})"
+    named = plot_ranks(Calibration(ranks, 99, ("mu", "sigma")))
+    assert legend(named)[2] == f"sigma (p = {calibration.p_values[1]:.2g})"
 
 
 # --- tables ---

@@ -162,6 +162,10 @@ EVENTS = {
         lambda h: h.ebm.code_probabilities(energy_based(h, marginals), h.array(TABLE), 0),
         "numeric",
     ),
+    "conditional of a table": (
+        lambda h: energy_based(h, marginals).conditional(x=h.array(1.0)),
+        "base.marginal(others)",
+    ),
 }
 SAMPLERS = {
     "class of a numeric kernel": (lambda h: h.ebm.Gibbs(h.ebm.MALA), "`numeric`"),

@@ -156,9 +156,12 @@ def check_given(distribution: Any, given: Mapping[str, Any]) -> None:
     """Raise unless some parts of a distribution are given and some are left."""
     names = part_names(distribution.base)
     if not names:
+        remedy = "EnergyBased(energy, Joint(theta=prior, x=base))"
+        if hasattr(distribution.base, "marginal"):
+            remedy = "EnergyBased(energy_of_others, base.marginal(others), context=given)"
         raise ValueError(
             "Expected an energy on a Joint to condition, got base="
-            f"{distribution.base}: write EnergyBased(energy, Joint(theta=prior, x=base))."
+            f"{distribution.base}: write {remedy}."
         )
     if unknown := given.keys() - set(names):
         raise ValueError(f"Expected parts out of {[*names]}, got {sorted(unknown)}.")

@@ -4,13 +4,13 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from pyro_ebm.core.checks import check_positive_integer
+from pyro_ebm.core.columns import index_of
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased
 from pyro_ebm.core.numerics import logsumexp
 
 
-def code_probabilities(distribution: Any, value: Any, column: int) -> Any:
+def code_probabilities(distribution: Any, value: Any, column: int | str) -> Any:
     r"""Evaluate the probabilities of the codes of a column, given the other columns, exactly.
 
     .. math::
@@ -22,7 +22,7 @@ def code_probabilities(distribution: Any, value: Any, column: int) -> Any:
     Args:
         distribution: An energy-based distribution whose events have columns of codes.
         value: Values, shape ``(*sample, *batch, *event)``; those in the column are ignored.
-        column: Number of the column, in the flattened event.
+        column: Number of the column in the flattened event, from the end if negative; or its name.
 
     Returns:
         Shape ``(*sample, *batch, size)``, with gradients in the parameters.
@@ -33,7 +33,7 @@ def code_probabilities(distribution: Any, value: Any, column: int) -> Any:
     """
     check_energy_based(distribution, AbstractEnergyBased)
     target = distribution._target_class.of_any(distribution)
-    size = _size(target.columns, column)
+    column, size = _column(target.columns, column)
     value, event_shape = target.position(value), tuple(distribution.event_shape)
     xp, own = array_namespace(value), (*distribution.batch_shape, *event_shape)
     value = xp.broadcast_to(value, xp.broadcast_shapes(tuple(value.shape), own))
@@ -46,11 +46,11 @@ def code_probabilities(distribution: Any, value: Any, column: int) -> Any:
     return xp.exp(xp.moveaxis(log_p - logsumexp(log_p), 0, -1))
 
 
-def _size(columns: Any, column: Any) -> int:
+def _column(columns: Any, column: Any) -> tuple[int, int]:
+    """Return the number and the size of a column of codes."""
     if columns is None:
         raise ValueError("Expected events with columns of codes, got a continuous support.")
-    check_positive_integer("column", column, minimum=0)
-    if column >= len(columns) or columns[column].is_numeric:
-        got = "a numeric one" if column < len(columns) else f"{column} of {len(columns)} columns"
-        raise ValueError(f"Expected `column` to be the number of a column of codes, got {got}.")
-    return columns[column].size
+    number = index_of(columns, column)
+    if columns[number].is_numeric:
+        raise ValueError(f"Expected `column` to be a column of codes, got {column!r}, numeric.")
+    return number, columns[number].size

@@ -49,7 +49,9 @@ class LogMarginalSettings:
 
     Both estimate :math:`\log (Z\,p(x))`. The :math:`\log Z` of each energy-based site is
     subtracted, and its standard error is added in quadrature. Priors without energies, and those
-    with a known ``log_normalizer``, need none.
+    with a known ``log_normalizer``, need none. In a plate it counts once for each element, and so
+    does its error: in one to three dimensions give an exact one,
+    ``log_normalizers={"a": log_normalizer(..., method="grid")}``.
 
     Args:
         method: ``"importance"``, which needs a normalized guide with a density, or

@@ -29,6 +29,7 @@ class ColumnMarginals(core.AbstractColumnMarginals, Distribution):
     arg_constraints = {}
     pytree_data_fields = ("loc", "scale", "log_probs")
     pytree_aux_fields = ("columns",)
+    _normal = Normal
 
     def __init__(self, columns: Any, loc: Any, scale: Any, log_probs: Any) -> None:
         self.loc, self.scale, self.log_probs = (

@@ -10,6 +10,7 @@ from numpyro.distributions import Distribution
 from pyro_ebm import calibration as core
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm.core.distributions.checks import check_callable, check_distribution
+from pyro_ebm.core.distributions.joint import part_names
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.samplers.base import check_rng_key
 
@@ -71,4 +72,4 @@ def simulation_based_calibration(
         return core.collect(draws, theta[rows].shape, num_draws)
 
     draws = np.concatenate([draw(rows) for rows in settings.batches()], axis=1)
-    return core.rank(to_numpy(theta), draws, settings)
+    return core.rank(to_numpy(theta), draws, settings, part_names(prior))

@@ -3,9 +3,8 @@
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import Normal, TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import Normal
 
 from pyro_ebm import column_marginals as core
 from pyro_ebm.pyro.samplers.columns import ColumnConstraint
@@ -27,6 +26,7 @@ class ColumnMarginals(core.AbstractColumnMarginals, TorchDistribution):
     """
 
     arg_constraints: ClassVar[Any] = {}
+    _normal = Normal
 
     def __init__(self, columns: Any, loc: Any, scale: Any, log_probs: Any) -> None:
         given = (loc, scale, log_probs)

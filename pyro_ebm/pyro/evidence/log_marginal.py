@@ -41,7 +41,8 @@ def log_marginal(
     r"""Estimate :math:`\log p(x)` of a model; call the result with the arguments of the model.
 
     Methods and arguments: :class:`~pyro_ebm.core.evidence.log_marginal.LogMarginalSettings`. The
-    model must be vectorized over its plates.
+    model must be vectorized over its plates, and runs on all draws at once: index the effects of
+    groups by ``a[..., g]``, not by ``a[g]``.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist, pyro_ebm.pyro as ebm

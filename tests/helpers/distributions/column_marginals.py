@@ -53,6 +53,39 @@ def test_log_probabilities_are_normalized(host):
     np.testing.assert_allclose(host.to_numpy(gradient), rows, atol=1e-6)
 
 
+def test_missing_codes_given_a_third(host):
+    """Densities and draws of two columns, in another order, against a sum over the table."""
+    frequencies = np.array([[0.3, 0.7, 0, 0], [0.2, 0.3, 0.5, 0], [0.1, 0.2, 0.3, 0.4]])
+    columns = [host.ebm.Column.nominal(size, f"x{size}") for size in (2, 3, 4)]
+    base = host.ebm.ColumnMarginals(columns, np.zeros(3), np.ones(3), np.log(frequencies + 1e-300))
+    energies = np.random.default_rng(1).normal(size=(4, 2, 3))
+    weights, others = host.array(energies), base.marginal([-1, "x2"])
+
+    def energy(x, given):
+        return weights[host.whole(x[:, 0]), host.whole(x[:, 1]), host.whole(given[:, 0])]
+
+    missing = host.ebm.EnergyBased(energy, others, context=host.array([[0.0], [2.0]]))
+    expected = np.exp(-energies[..., [0, 2]]) * np.outer(*frequencies[[2, 0]])[:, :2, None]
+    expected = (expected / expected.sum((0, 1))).reshape(8, 2)
+    values = np.indices((4, 2)).reshape(2, 8, 1).transpose(1, 2, 0)
+    density = np.exp(-host.to_numpy(missing.potential(host.array(values))))
+    np.testing.assert_allclose(density / density.sum(0), expected, rtol=1e-4)
+    draws = host.sample(missing, (2000,))
+    found = (draws[:, None] == values).all(-1).mean(0)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_numbers_alone_are_normal(host):
+    base = host.ebm.ColumnMarginals.fit(columns(host), host.array(data(50)))
+    number = base.marginal([0])
+    expected = host.dist.Normal(base.loc[0], base.scale[0]).log_prob(host.array(2.5))
+    assert float(number.log_prob(host.array([2.5]))) == pytest.approx(float(expected))
+    with pytest.raises(
+        ValueError, match=r"Expected different columns, at least one, got \[0, -3\]"
+    ):
+        base.marginal([0, -3])
+
+
 WRONG = {
     "a code out of range": (np.array([[0.0, 2, 0], [1, 0, 0]]), "got row 0"),
     "a fraction": (np.array([[0.0, 1, 0], [1, 0, 0.5]]), "got row 1"),

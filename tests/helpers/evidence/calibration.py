@@ -33,6 +33,21 @@ def test_a_posterior_of_ones_own(host):
     assert 0 < found.ranks.mean() < 19
 
 
+def test_several_parameters(host):
+    """One vector of them, after the error that names this remedy."""
+    prior = host.ebm.Joint(mu=host.normal(()), log_scale=host.normal(()))
+    joint = host.ebm.EnergyBased(
+        lambda mu, log_scale, x: 0 * (mu + log_scale + x[:, 0]),
+        host.ebm.Joint(**prior.parts, x=host.normal((2,))),
+    )
+    options = {"num_simulations": 20, "num_draws": 9}
+    with pytest.raises(ValueError, match=r"'log_scale', 'x'\]: for several parameters give Joint"):
+        host.simulation_based_calibration(prior, 0.5, joint, **options)
+    draws = np.random.default_rng(0).normal(size=(9, 20, 2))
+    found = host.simulation_based_calibration(prior, 0.5, lambda _: host.array(draws), **options)
+    assert (found.ranks.shape, found.names) == ((20, 2), ("mu", "log_scale"))
+
+
 def test_simulators_and_posteriors_that_do_not_fit(host):
     with pytest.raises(ValueError, match=r"Expected `posterior` to be .*, got parts \[\]"):
         calibrate(host, host.ebm.EnergyBased(lambda x: x**2, host.normal(())))

@@ -8,7 +8,8 @@ TABLE = rng.normal(size=(3, 4))
 
 
 def table(host):
-    columns = [host.ebm.Column.numeric(), host.ebm.Column.nominal(3), host.ebm.Column.cyclic(4)]
+    columns = [host.ebm.Column.numeric("size"), host.ebm.Column.nominal(3, "label")]
+    columns += [host.ebm.Column.cyclic(4)]
     log_probs = np.log([[0.25] * 4, [0.2, 0.3, 0.5, 1e-300], [0.25] * 4])
     base = host.ebm.ColumnMarginals(columns, [0.0] * 3, [1.0] * 3, log_probs)
     weights = host.array(TABLE)
@@ -19,9 +20,10 @@ def table(host):
     return host.ebm.EnergyBased(energy, base)
 
 
-def test_classifier(host):
+@pytest.mark.parametrize("column", [1, -2, "label"])
+def test_classifier(host, column):
     value = host.array([[[0.5, 9.0, 1.0]], [[1.0, 0.0, 3.0]]])
-    found = np.asarray(host.ebm.code_probabilities(table(host), value, 1))
+    found = np.asarray(host.ebm.code_probabilities(table(host), value, column))
     assert found.shape == (2, 1, 3)
     for row, (number, code) in enumerate([(0.5, 1), (1.0, 3)]):
         density = np.exp(-(1 + number**2) * TABLE[:, code]) * [0.2, 0.3, 0.5]
@@ -49,7 +51,14 @@ def test_one_value_in_all_contexts(host, contexts):
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [(0, "got a numeric one"), (3, "got 3 of 3 columns"), (-1, "`column` to be an integer")],
+    [
+        (0, "got 0, numeric"),
+        ("size", "got 'size', numeric"),
+        (3, "got 3 of 3 columns"),
+        (-4, "`column` to be an integer of at least -3"),
+        ("colour", r"one column out of \['size', 'label', ''\], got 'colour'"),
+        ("", "got ''"),
+    ],
 )
 def test_no_such_column(host, column, message):
     with pytest.raises(ValueError, match=message):
