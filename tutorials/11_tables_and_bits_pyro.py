@@ -145,7 +145,7 @@ chains = ebm.run_chains(
     num_chains=steps(20, fast=4),
     num_warmup=steps(200, fast=10),
     thinning=steps(10, fast=1),
-    num_samples=steps(50, fast=10),
+    num_samples=steps(100, fast=10),
     progress_bar=False,
 )
 data = chains.to_arviz(columns={"x": columns})
