@@ -212,7 +212,7 @@ class AbstractEnergyBased:
 
     @property
     def _is_unnormalized(self) -> bool:
-        """Whether a constant is missing from the log-density."""
+        """Absence of a constant from the log-density."""
         return self.log_normalizer is None or self._lacks_constant
 
     def _times_temperature(self, energies: Any) -> Any:

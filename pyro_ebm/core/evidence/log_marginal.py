@@ -232,8 +232,9 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
 
 def _check_conditionals(posterior: Any, given: Collection[str]) -> None:
     """Raise if a site is a conditional that lacks the log-normalizer of its joint distribution."""
+    energies = posterior.energies
     for name, site in posterior.sites.items():
-        energy = posterior.energies.get(name)
+        energy = energies.get(name)
         lacks = posterior._lacks_constant(site["fn"]) if energy is None else energy._lacks_constant
         if lacks and name not in given:
             raise ValueError(

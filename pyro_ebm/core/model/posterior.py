@@ -198,15 +198,16 @@ class Posterior(ABC):
         """
         prior = rest = zeros
         for name in self.sites:
-            site_density = self.per_element(met[name], self._log_density(met[name]))
+            density = self._log_density(met[name])
+            site_density = self.per_element(met[name], density)
             if name not in unconstrained:
                 rest = rest + site_density
                 continue
-            own = self.per_element(self._unscaled(met[name]), self._log_density(met[name]))
             volume = self.layout.total(self._log_volume(met[name], unconstrained[name]))
             if not apart:
                 prior = prior + site_density + volume
                 continue
+            own = self.per_element(self._unscaled(met[name]), density)
             prior, rest = prior + own + volume, rest + (site_density - own)
             factor = self._energy_log_factor(met[name])
             if factor is not None:

@@ -110,7 +110,7 @@ def ancestors_of(distribution: Any, draws: Any) -> Any:
     same = xp.reshape(draws == draws[:1], (*draws.shape[:num_dims], -1))
     is_first = xp.all(same, axis=-1)
     periods = xp.cumulative_sum(xp.astype(is_first, xp.int32), axis=0)
-    length = xp.sum(xp.astype(periods == 1, xp.int32), axis=0)
+    length = xp.sum(xp.astype(periods <= 1, xp.int32), axis=0)
     return (xp.cumulative_sum(xp.ones_like(periods), axis=0) - 1) % length
 
 

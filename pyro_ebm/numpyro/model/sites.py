@@ -50,38 +50,39 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
     return fn if isinstance(fn, EnergyBased) else None
 
 
-def find_mixture(fn: Any) -> Distribution | None:
-    """Distribution of a site, if an energy without ``log_normalizer`` is a leaf of it."""
-    return _find_mixture(fn, is_unnormalized)
-
-
-def lacks_constant(fn: Any) -> bool:
-    """Whether a density lacks a constant: of an energy, a conditional of one, a mixture of them."""
+def is_unnormalized(fn: Any) -> bool:
+    """Whether this is an energy-based site without a known log-normalizer."""
     energy = find_energy(fn)
-    if energy is None:
-        return _find_mixture(fn, lacks_constant) is not None
-    return energy._is_unnormalized
+    return energy is not None and energy.log_normalizer is None
 
 
-def _find_mixture(fn: Any, is_unknown: Callable[[Any], bool]) -> Distribution | None:
+def find_mixture(
+    fn: Any, is_unknown: Callable[[Any], bool] = is_unnormalized
+) -> Distribution | None:
+    """Distribution of a site, if the density of one of its parts is unknown.
+
+    By default: if it is an energy without known log-normalizer.
+    """
     mixture = unwrap(fn)
     if isinstance(mixture, EnergyBased):
         return None
     for part in jax.tree.leaves(getattr(mixture, "__dict__", {}), is_leaf=_is_distribution):
-        if _is_distribution(part) and (is_unknown(part) or _find_mixture(part, is_unknown)):
+        if _is_distribution(part) and (is_unknown(part) or find_mixture(part, is_unknown)):
             return mixture
     return None
+
+
+def lacks_constant(fn: Any) -> bool:
+    """Return whether a density lacks a constant: of an energy, a conditional, or a mixture."""
+    energy = find_energy(fn)
+    if energy is None:
+        return find_mixture(fn, lacks_constant) is not None
+    return energy._is_unnormalized
 
 
 def has_energy(fn: Any) -> bool:
     """Whether an energy is anywhere in a distribution."""
     return find_energy(fn) is not None or find_mixture(fn) is not None
-
-
-def is_unnormalized(fn: Any) -> bool:
-    """Whether this is an energy-based site without a known log-normalizer."""
-    energy = find_energy(fn)
-    return energy is not None and energy.log_normalizer is None
 
 
 def map_energy(fn: Any, value: Array, function: Callable[[EnergyBased, Array], Array]) -> Array:

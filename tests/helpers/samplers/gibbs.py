@@ -200,6 +200,18 @@ def test_chains_of_numbers_and_codes_forget_their_start(host):
 
 
 @pytest.mark.parametrize("kernel", ["Gibbs", "GibbsWithGradients"])
+def test_numbers_move_at_scales_of_their_own(host, kernel):
+    """Standard deviations of 1 and 300, one energy: each chain alone sees both."""
+    columns = [host.ebm.Column.numeric(), host.ebm.Column.numeric(), host.ebm.Column.nominal(2)]
+    base = host.ebm.ColumnMarginals(columns, [0.0] * 3, [1.0, 300.0, 1.0], np.zeros((3, 2)))
+    flat = host.ebm.EnergyBased(lambda x: 0.1 * x[:, 2], base)
+    options = {"num_samples": 400, "num_warmup": 300, "num_chains": 8}
+    samples = host.run_chains(getattr(host.ebm, kernel)(), flat, **options).samples
+    spread = host.to_numpy(samples)[..., :2].std(1) / np.array([1.0, 300.0])
+    assert spread.min() > 0.5
+
+
+@pytest.mark.parametrize("kernel", ["Gibbs", "GibbsWithGradients"])
 def test_tables_of_two_rows(host, kernel):
     row = mixed(host).base
     model = host.ebm.EnergyBased(
