@@ -1,12 +1,15 @@
 import math
+from types import SimpleNamespace
 
 import array_api_strict
 import numpy as np
 import pytest
 
 from pyro_ebm.core.evidence.annealing import (
+    begin_paths,
     describe_stuck_draws,
     equidistant_schedule,
+    finish_paths,
     log_weight_increment,
     masked_mean,
     masked_std,
@@ -102,3 +105,16 @@ def test_stuck_draws_are_named():
     (stuck,) = describe_stuck_draws("prior", "MALA(9)", np.array([0.5, 0.001]))
     assert stuck.startswith("MALA(9) accepted 0.1% of the moves that make draws of prior")
     assert list(describe_stuck_draws("prior", "MALA(9)", np.array(0.5))) == []
+
+
+def test_paths_that_start_from_copies():
+    """Two starts, each twice, of which one gets all of the weight."""
+    state = SimpleNamespace(potential=np.zeros(4), position=np.zeros((4, 1)))
+    start = begin_paths(state, np.array([0, 1, 0, 1]))
+    paths = start._replace(log_weights=np.array([0.0, -np.inf, 0.0, -np.inf]))
+    found = finish_paths(
+        start, paths, lambda ancestors, weights: np.bincount(ancestors, weights, minlength=4)
+    )
+    assert found.num_starts == pytest.approx(2.0)
+    assert found.effective_sample_size == pytest.approx(1.0)
+    assert found.is_resampled

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pyro_ebm.core.samplers import smc
-from pyro_ebm.core.samplers.smc_draws import arrange, number_of_draws
+from pyro_ebm.core.samplers.smc_draws import arrange, number_of_draws, summarize
 
 rng = np.random.default_rng(0)
 
@@ -105,3 +105,13 @@ def test_arrangement_of_draws(sample_shape, batch_shape, own_shape):
     found = arrange(draws, sample_shape, batch_shape, own_shape, (2,))
     assert found.shape == (*sample_shape, *batch_shape, 2)
     np.testing.assert_array_equal(found[..., 0], np.broadcast_to(laws, found.shape[:-1]))
+
+
+@pytest.mark.parametrize(("at_end", "error"), [([2, 2, 0, 0], 0.0), ([4, 0, 0, 0], 0.5**0.5)])
+def test_error_of_a_population_that_starts_from_copies(at_end, error):
+    """Two draws, each twice: 1 / 2 of the variance is known from the start."""
+    zero = np.zeros(4)
+    population = smc.begin(smc.Particles(zero[:, None], zero, zero, None, None))
+    sizes = np.array([2.0, 2, 0, 0]), np.array(at_end, dtype=float)
+    draws = summarize(population, zero[:, None], np.arange(4), sizes, np.ones(2))
+    assert float(draws.standard_error) == pytest.approx(error)

@@ -24,3 +24,8 @@ def test_copies_have_the_numbers_of_their_originals():
 
 def test_no_copies_without_a_narrower_support():
     assert ancestors_of(SimpleNamespace(_is_truncated=False), np.zeros((3, 2))) is None
+
+
+def test_draws_that_are_no_numbers_are_no_copies():
+    law = SimpleNamespace(_is_truncated=True, event_shape=())
+    np.testing.assert_array_equal(ancestors_of(law, np.full(3, np.nan)), np.arange(3))
