@@ -187,7 +187,7 @@ def find_constants(
     energies = {n: e for n, e in posterior.energies.items() if e._is_unnormalized}
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
-    _check_conditionals(posterior, given)
+    _check_conditionals(posterior, energies, given)
     constants: list[Constants] = [{}, {}]
     for index, (name, energy) in enumerate(energies.items()):
         found = given[name] if name in given else estimate(index, energy)
@@ -230,13 +230,13 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
             )
 
 
-def _check_conditionals(posterior: Any, given: Collection[str]) -> None:
+def _check_conditionals(
+    posterior: Any, energies: Mapping[str, Any], given: Collection[str]
+) -> None:
     """Raise if a site is a conditional that lacks the log-normalizer of its joint distribution."""
-    energies = posterior.energies
     for name, site in posterior.sites.items():
-        energy = energies.get(name)
-        lacks = posterior._lacks_constant(site["fn"]) if energy is None else energy._lacks_constant
-        if lacks and name not in given:
+        is_estimated = name in energies and not energies[name]._lacks_constant
+        if not is_estimated and name not in given and posterior._lacks_constant(site["fn"]):
             raise ValueError(
                 f"Expected a log-normalizer for conditional {name!r}, got none: observe "
                 "`joint.normalized(log_normalizer(joint)).conditional(...)` there, or give it by "
