@@ -230,9 +230,7 @@ def check_log_normalizers(given: Collection[str], energies: Collection[str]) -> 
             )
 
 
-def _check_conditionals(
-    posterior: Any, energies: Mapping[str, Any], given: Collection[str]
-) -> None:
+def _check_conditionals(posterior: Any, energies: Any, given: Collection[str]) -> None:
     """Raise if a site is a conditional that lacks the log-normalizer of its joint distribution."""
     for name, site in posterior.sites.items():
         is_estimated = name in energies and not energies[name]._lacks_constant
