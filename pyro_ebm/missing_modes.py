@@ -89,8 +89,7 @@ def describe_missing_modes(
     if most > _MUCH:
         yield (
             f"{most:.0%} of {reference.source} lie where no chain on {distribution} has been. "
-            "Start chains at draws of run_smc (`init`), or take those instead; where coordinates "
-            "differ much in scale, a kernel with `adapt_mass_matrix=True` may reach it."
+            "Start chains at draws of run_smc (`init`), or take those instead."
         )
 
 

@@ -47,6 +47,15 @@ class ChainState(NamedTuple):
             position=position, potential=potential, gradient=gradient, index=self.index + 1
         )
 
+    def jittered(self, uniform: Any, jitter: float) -> "ChainState":
+        r"""Multiply the step size of each chain by :math:`1 + j (2 u - 1)`.
+
+        Args:
+            uniform: :math:`u`, uniform numbers of shape ``(*chains,)``.
+            jitter: :math:`j`.
+        """
+        return self._replace(step_size=self.step_size * (1.0 + jitter * (2.0 * uniform - 1.0)))
+
     def levels(self) -> tuple["ChainState", ...]:
         """States of all levels, the hottest first; of one where there is no replica exchange."""
         return (*self.hotter, self)

@@ -79,7 +79,7 @@ class Gibbs(ColumnKernel):
 
     Args:
         numeric: Kernel of numeric columns, which accepts or rejects its moves. Default:
-            ``MALA(adapt_mass_matrix=True)``, for columns in units of their own.
+            ``MALA()``.
         columns: A ``Column`` for each coordinate of the flattened event. Default: those of the
             distribution; a potential alone has none.
 

@@ -145,7 +145,7 @@ class MALA(Kernel):
     step_size: float | None = None
     _: KW_ONLY
     target_accept_prob: float | None = 0.574
-    adapt_mass_matrix: bool = False
+    adapt_mass_matrix: bool = True
 
     def __post_init__(self) -> None:
         _check_adjusted(self.step_size, self.target_accept_prob)
@@ -160,9 +160,10 @@ class HMC(Kernel):
     Args:
         step_size: The leapfrog step :math:`h`, a time. One leapfrog step is a :class:`MALA` step
             of size :math:`h^2 / 2`. Default: from the rule of thumb of :class:`MALA`.
-        num_steps: Leapfrog steps in one transition. A trajectory that is a whole number of half
-            periods of the target comes back to its start: avoid ``step_size * num_steps`` near
-            :math:`\pi \sigma`.
+        num_steps: Leapfrog steps in one transition.
+        step_size_jitter: Relative range :math:`j` of the step size: that of a transition is
+            uniform in :math:`h (1 \pm j)`. Without, a trajectory of half a period of the target,
+            ``step_size * num_steps`` near :math:`\pi \sigma`, only changes a sign, for ever.
         target_accept_prob: Mean acceptance probability that warm-up tunes the step size to; None
             keeps the step size.
         adapt_mass_matrix: Whether warm-up also learns a scale for each coordinate.
@@ -178,11 +179,17 @@ class HMC(Kernel):
     num_steps: int = 10
     _: KW_ONLY
     target_accept_prob: float | None = 0.8
-    adapt_mass_matrix: bool = False
+    adapt_mass_matrix: bool = True
+    step_size_jitter: float = 0.5
 
     def __post_init__(self) -> None:
         _check_adjusted(self.step_size, self.target_accept_prob)
         check_positive_integer("num_steps", self.num_steps)
+        if not 0.0 <= self.step_size_jitter < 1.0:
+            raise ValueError(
+                "Expected `step_size_jitter` to be a number from 0 to below 1, got "
+                f"{self.step_size_jitter}."
+            )
 
 
 class Source:

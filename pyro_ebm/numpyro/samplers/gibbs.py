@@ -12,7 +12,7 @@ from pyro_ebm.numpyro.samplers.base import Transition
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.target import Potential
 
-_MALA, _ADAPTED = MALA(), MALA(adapt_mass_matrix=True)
+_MALA = MALA()
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Gibbs(core.Gibbs):
         (4, 50, 4)
     """
 
-    numeric: Any = _ADAPTED
+    numeric: Any = _MALA
 
     def init(self, potential: Potential, position: Array) -> ChainState:
         self.check_bound()

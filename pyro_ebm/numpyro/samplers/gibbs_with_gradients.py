@@ -12,7 +12,7 @@ from pyro_ebm.numpyro.samplers.base import Transition, initial_state
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
-_ADAPTED = MALA(adapt_mass_matrix=True)
+_MALA = MALA()
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class GibbsWithGradients(core.GibbsWithGradients):
         (4, 50, 4)
     """
 
-    numeric: Any = _ADAPTED
+    numeric: Any = _MALA
 
     def init(self, potential: Potential, position: Array) -> dynamics.ChainState:
         self.check_bound()

@@ -27,10 +27,16 @@ class HMC(settings.HMC):
             state = state._replace(step_size=jnp.sqrt(2.0 * state.step_size))
         return state
 
+    def _units(self, rng_key: Array, state: ChainState) -> tuple[Array, Array]:
+        if not self.step_size_jitter:
+            return state.units()
+        uniform = random.uniform(rng_key, state.potential.shape, state.potential.dtype)
+        return state.jittered(uniform, self.step_size_jitter).units()
+
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
         noise_key, accept_key = random.split(rng_key)
         velocity = noise_like(noise_key, state.position)
-        step_size, scale = state.units()
+        step_size, scale = self._units(random.fold_in(rng_key, 2), state)
         half = 0.5 * step_size
 
         def leapfrog(_: Any, moving: Any) -> Any:

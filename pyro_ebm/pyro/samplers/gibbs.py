@@ -12,7 +12,7 @@ from pyro_ebm.pyro.samplers.base import Transition
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.target import Potential
 
-_MALA, _ADAPTED = MALA(), MALA(adapt_mass_matrix=True)
+_MALA = MALA()
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Gibbs(core.Gibbs):
         torch.Size([4, 50, 4])
     """
 
-    numeric: Any = _ADAPTED
+    numeric: Any = _MALA
 
     def init(self, potential: Potential, position: Tensor) -> ChainState:
         self.check_bound()

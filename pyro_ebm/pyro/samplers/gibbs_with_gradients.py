@@ -13,7 +13,7 @@ from pyro_ebm.pyro.samplers.base import Transition, initial_state
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.target import Potential, value_and_gradient
 
-_ADAPTED = MALA(adapt_mass_matrix=True)
+_MALA = MALA()
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class GibbsWithGradients(core.GibbsWithGradients):
         torch.Size([4, 50, 4])
     """
 
-    numeric: Any = _ADAPTED
+    numeric: Any = _MALA
 
     def init(self, potential: Potential, position: Tensor) -> dynamics.ChainState:
         self.check_bound()

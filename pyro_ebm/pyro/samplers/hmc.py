@@ -16,8 +16,8 @@ class HMC(settings.HMC):
     :class:`pyro.infer.HMC`.
 
     Example:
-        >>> HMC(0.1, num_steps=5)
-        HMC(step_size=0.1, num_steps=5, target_accept_prob=0.8, adapt_mass_matrix=False)
+        >>> HMC(0.1, num_steps=5).step_size_jitter
+        0.5
     """
 
     def init(self, potential: Potential, position: Tensor) -> ChainState:
@@ -26,11 +26,17 @@ class HMC(settings.HMC):
             state = state._replace(step_size=(2.0 * state.step_size).sqrt())
         return state
 
+    def _units(self, state: ChainState) -> tuple[Tensor, Tensor]:
+        if not self.step_size_jitter:
+            return state.units()
+        uniform = torch.rand_like(state.potential)
+        return state.jittered(uniform, self.step_size_jitter).units()
+
     def step(self, potential: Potential, state: ChainState) -> Transition:
-        velocity = torch.randn_like(state.position)
+        velocity, units = torch.randn_like(state.position), self._units(state)
         moving = (*state[:3], velocity)
         for _ in range(self.num_steps):
-            moving = _leapfrog(potential, *moving, *state.units())
+            moving = _leapfrog(potential, *moving, *units)
         *proposal, end = moving
         log_ratio = hmc_log_acceptance(state.potential, velocity, proposal[1], end)
         return decide(state, tuple(proposal), log_ratio, torch.rand_like(log_ratio))

@@ -15,7 +15,7 @@ class MALA(settings.MALA):
     step size needs no setting.
 
     Example:
-        >>> MALA(adapt_mass_matrix=True)
+        >>> MALA()
         MALA(step_size=None, target_accept_prob=0.574, adapt_mass_matrix=True)
     """
 

@@ -25,7 +25,8 @@ def mala(step_size, *, target=None, adapts=False):
 
 
 def hmc(step_size, *, num_leapfrog, target=None, adapts=False):
-    return ebm.HMC(step_size, num_leapfrog, target_accept_prob=target, adapt_mass_matrix=adapts)
+    options = {"target_accept_prob": target, "adapt_mass_matrix": adapts}
+    return ebm.HMC(step_size, num_leapfrog, **options, step_size_jitter=0.0)
 
 
 def run_chains(kernel, distribution, *, num_chains, num_samples, num_warmup, thinning):

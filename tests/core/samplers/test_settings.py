@@ -27,6 +27,7 @@ class Kernel(MALA):
         (lambda: KineticLangevin(0.0), "`step_size` to be a positive number, got 0.0"),
         (lambda: MALA(-1.0), "`step_size` to be a positive number, got -1.0"),
         (lambda: HMC(-1.0), "`step_size` to be a positive number, got -1.0"),
+        (lambda: HMC(step_size_jitter=1.0), "`step_size_jitter` to be .* got 1.0"),
         (lambda: HMC(0.1, 0), "`num_steps` to be an integer of at least 1, got 0"),
         (lambda: MALA(target_accept_prob=1.0), "`target_accept_prob` to be .* got 1.0"),
         (lambda: HMC(target_accept_prob=0.0), "`target_accept_prob` to be .* got 0.0"),
