@@ -9,7 +9,10 @@ def to_numpy(array: Any) -> np.ndarray:
     """Return an array as a NumPy array, without gradients."""
     if is_from(array, "torch"):
         array = array.detach().cpu()
-    return np.asarray(array)
+        # NumPy has no such numbers.
+        array = array.float() if str(getattr(array, "dtype", None)) == "torch.bfloat16" else array
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def is_from(value: Any, package: str) -> bool:

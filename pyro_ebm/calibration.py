@@ -36,7 +36,7 @@ class CalibrationSettings:
 
     Raises:
         ValueError: If a number is out of range, the prior cannot be sampled, the posterior gives
-            too few draws, or shapes disagree.
+            too few draws, draws or data are NaN, or shapes disagree.
 
     References:
         | Validating Bayesian inference algorithms with simulation-based calibration (Talts,
@@ -66,7 +66,7 @@ class Calibration:
 
     Attributes:
         ranks: Number of draws below the truth, from 0 to `num_draws`, shape
-            `(num_simulations, *event)`.
+            `(num_simulations, *event)`; of draws that are the same, a random part.
         num_draws: Draws of each posterior.
         names: Names of the parameters, if the prior is a ``Joint``.
     """
@@ -105,8 +105,13 @@ def rank(
     settings: CalibrationSettings,
     names: tuple[str, ...] = (),
 ) -> Calibration:
-    """Rank parameters, shape `(N, *event)`, among draws, shape `(num_draws, N, *event)`."""
-    return Calibration(np.sum(draws < truth, axis=0), settings.num_draws, names)
+    """Rank parameters, shape `(N, *event)`, among draws, shape `(num_draws, N, *event)`.
+
+    A parameter with ties, one of codes for example, has a random place among them.
+    """
+    num_ties = np.sum(draws == truth, axis=0)
+    places = np.random.default_rng(0).integers(num_ties, endpoint=True)
+    return Calibration(np.sum(draws < truth, axis=0) + places, settings.num_draws, names)
 
 
 def collect(found: Any, shape: tuple[int, ...], num_draws: int) -> np.ndarray:
@@ -124,7 +129,9 @@ def collect(found: Any, shape: tuple[int, ...], num_draws: int) -> np.ndarray:
             f"{tuple(shape)}, got an array of shape {draws.shape}."
         )
     stride = len(draws) // num_draws
-    return draws[stride - 1 :: stride][:num_draws]
+    draws = draws[stride - 1 :: stride][:num_draws]
+    _check_numbers("`posterior` to give draws", draws, axis=1)
+    return draws
 
 
 def given_data(joint: Any, x: Any) -> Any:
@@ -152,4 +159,15 @@ def check_simulated(x: Any, num_simulations: int) -> None:
         raise ValueError(
             f"Expected `simulator` to map ({num_simulations}, *event_shape) to as many rows of "
             f"data, got {got}."
+        )
+    _check_numbers("`simulator` to give data", to_numpy(x), axis=0)
+
+
+def _check_numbers(what: str, x: np.ndarray, axis: int) -> None:
+    """Raise for NaN, by the simulations along an axis: no rank among them means anything."""
+    is_bad = np.isnan(x).any(tuple(i for i in range(x.ndim) if i != axis))
+    if is_bad.any():
+        raise ValueError(
+            f"Expected {what} that are numbers, got NaN in {is_bad.sum()} of {is_bad.size} "
+            "simulations."
         )

@@ -1,5 +1,6 @@
 """Real numbers, numerically safe sums of exponentials, and logarithms, for any array library."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -47,12 +48,17 @@ def log_mean_exp(x: Any, axis: int = 0) -> Any:
 def effective_sample_size(log_weights: Any) -> Any:
     r"""Compute Kish's effective sample size, :math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from 1 to K.
 
-    Log-weights have shape ``(K, *batch)``, the result ``(*batch,)``.
+    Log-weights have shape ``(K, *batch)``, the result ``(*batch,)``; 0 where no weight is positive.
     """
     xp = array_namespace(log_weights)
+    highest = xp.max(log_weights, axis=0)
+    finite = xp.where(highest > -math.inf, highest, xp.zeros_like(highest))
     # Logarithms of large sums would differ by rounding alone. A floor has no derivative.
-    weights = xp.exp(log_weights - xp.floor(xp.max(log_weights, axis=0)))
-    return xp.sum(weights, axis=0) ** 2 / xp.sum(weights**2, axis=0)
+    weights = xp.exp(log_weights - xp.floor(finite))
+    # Means, as sums of half-precision numbers overflow.
+    squares = xp.mean(weights**2, axis=0)
+    positive = xp.where(squares == 0, xp.ones_like(squares), squares)
+    return log_weights.shape[0] * (xp.mean(weights, axis=0) ** 2 / positive)
 
 
 def log_positive(x: Any) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pyro_ebm.calibration import CalibrationSettings, collect, rank
+from pyro_ebm.calibration import CalibrationSettings, check_simulated, collect, rank
 from pyro_ebm.diagnostics import Chains
 
 rng = np.random.default_rng(0)
@@ -41,6 +41,22 @@ def test_posteriors_that_are_right_or_wrong():
     wrong = ranked(500, 99, shift=0.3)
     assert wrong.p_values.max() < 1e-4
     assert str(wrong).startswith("ranks in 500 simulations, among 99 draws each: smallest p-value")
+
+
+def test_ties_have_a_random_place():
+    settings = CalibrationSettings(num_simulations=1000, num_draws=99)
+    truth, draws = (rng.binomial(2, 0.3, size=shape) for shape in (1000, (99, 1000)))
+    assert rank(truth, draws, settings).p_values > 1e-3
+    assert rank(truth, np.maximum(draws, 1), settings).p_values < 1e-10
+
+
+def test_numbers_that_are_none():
+    x = np.zeros((10, 4, 2))
+    x[3, 1, 0] = x[5, 1, 1] = np.nan
+    with pytest.raises(ValueError, match="`posterior` to give .* got NaN in 1 of 4 simulations"):
+        collect(x, (4, 2), 10)
+    with pytest.raises(ValueError, match="`simulator` to give .* got NaN in 2 of 10 simulations"):
+        check_simulated(x, 10)
 
 
 def test_draws_are_evenly_spaced():

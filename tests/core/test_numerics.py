@@ -48,6 +48,18 @@ def test_summary_of_equal_weights():
     assert equal.effective_sample_size == pytest.approx(7)
 
 
+def test_effective_sample_size_of_half_precision():
+    log_weights = rng.normal(size=20_000).astype(np.float16)
+    exact = effective_sample_size(log_weights.astype(float))
+    assert effective_sample_size(log_weights) == pytest.approx(exact, rel=0.01)
+
+
+def test_no_weight_is_no_sample():
+    assert effective_sample_size(np.array([-np.inf, -np.inf])) == 0.0
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(effective_sample_size(np.array([np.nan, 0.0])))
+
+
 def test_effective_sample_size_of_a_linear_energy():
     """About M exp(-|w|^2) of M draws from a standard normal, for a slope w."""
     size = effective_sample_size(rng.normal(size=(1_000_000, 2)) @ np.array([0.6, 0.8]))

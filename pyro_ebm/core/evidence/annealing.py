@@ -20,6 +20,8 @@ from pyro_ebm.core.samplers.smc import own_numbers, take_rows
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _LARGEST_PILOT, _PILOT_POWER = 200, 4
+# A likelihood of many observations changes fastest near the prior: most temperatures belong there.
+_POWER = 4
 # Share of the temperatures that is spread evenly whatever the pilot run measured.
 _EVEN_SHARE = 0.1
 # Paths are resampled where a smaller share of them is effective.
@@ -113,6 +115,18 @@ def equidistant_schedule(
     return Schedule(xp.concat((ends[0], inside, ends[1])), step_sizes)
 
 
+def power_inverse_temperatures(num_temperatures: int) -> list[float]:
+    r"""Return :math:`\beta_k = (k / K)^4` for :math:`k = 0, \dots, K`."""
+    return [(k / num_temperatures) ** _POWER for k in range(num_temperatures + 1)]
+
+
+def schedule_of_pilot(inverse_temperatures: Any, log_step_sizes: Any) -> Schedule:
+    """Return the schedule of a pilot run, where each step size was tuned one temperature before."""
+    xp = array_namespace(log_step_sizes)
+    used = xp.concat((log_step_sizes[:1], log_step_sizes[:-1]))
+    return Schedule(inverse_temperatures, xp.exp(used))
+
+
 def tune_log_step_size(log_step_size: Any, acceptance_rate: Any, target: float) -> Any:
     """Return the log of the next step size of a pilot run."""
     return log_step_size + (acceptance_rate - target)
@@ -167,7 +181,8 @@ def reweight(sampler: Any, potential: Any, paths: Paths, step_size: Any) -> tupl
 
 def are_uneven(log_weights: Any) -> Any:
     """Find where less than half of the paths is effective, shape ``(*batch,)``."""
-    return effective_sample_size(log_weights) < _UNEVEN * log_weights.shape[0]
+    size = effective_sample_size(log_weights)
+    return (size > 0) & (size < _UNEVEN * log_weights.shape[0])
 
 
 def resample_uneven(paths: Paths, chosen: Any) -> Paths:

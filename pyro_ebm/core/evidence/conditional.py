@@ -1,6 +1,7 @@
 """Check of a declared constant: the spread of log Z between conditionals of a joint energy."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -183,7 +184,9 @@ def check_spread(
     except NotImplementedError as error:
         raise ValueError(f"Expected parts with `sample`, got {joint.base}.") from error
     kept = {name: _thin(x, settings.num_draws) for name, x in draws.items()}
-    result = _compare(kept, estimate(kept), _summarize(estimate(of_prior)), settings)
+    found = estimate(kept)
+    _check_numbers(draws, found.log_z)
+    result = _compare(kept, found, _summarize(estimate(of_prior)), settings)
     worst = max(result.certain_shift, result.posterior.largest_spread)
     if result.is_known and not worst <= _WRONG:
         raise ValueError(
@@ -213,6 +216,17 @@ def _check_draws(joint: Any, draws: Mapping[str, Any]) -> None:
     numbers = {shape[:1] for shape in shapes.values()}
     if len(numbers) != 1 or min(numbers) < (2,):
         raise ValueError(f"Expected draws of shape (num_draws, ...), two or more, got {shapes}.")
+
+
+def _check_numbers(names: Iterable[str], log_z: Any) -> None:
+    xp = array_namespace(log_z)
+    num_bad = int(xp.sum(xp.astype(~xp.isfinite(log_z), xp.int32)))
+    if num_bad:
+        raise ValueError(
+            f"Expected draws of {[*names]} with finite log Z, got NaN or infinity at {num_bad} of "
+            f"{math.prod(log_z.shape)}: a draw is no number, or the energy there is none or "
+            "infinite."
+        )
 
 
 def _thin(x: Any, number: int) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_positive_integer
-from pyro_ebm.core.evidence.annealing import Schedule
 from pyro_ebm.core.evidence.log_normalizer import FEW, LogNormalizer
 from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.core.samplers.settings import check_exact, check_sampler
@@ -17,8 +16,6 @@ from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, is_inside, log_of
 # Logs of numbers, by site, with their standard errors.
 Constants = dict[str, tuple[Any, Any]]
 
-# A likelihood of many observations changes fastest near the prior: most temperatures belong there.
-_POWER = 4
 # Chains of the pilot run.
 NUM_PILOTS = 8
 # So large that draws of a base are inside of a support after the tries that a start has.
@@ -274,26 +271,22 @@ def _check_start(site: str, share: Any) -> None:
 
 
 def describe_doubts(result: LogMarginal) -> Iterator[str]:
-    """Yield a warning if data points have few effective samples."""
+    """Yield warnings of data points with few effective samples, and of those without a number."""
     xp = array_namespace(result.effective_sample_size)
     sizes = xp.reshape(result.effective_sample_size, (-1,))
-    num_few = int(xp.sum(xp.astype(sizes < FEW, xp.int32)))
+    num_bad = int(xp.sum(xp.astype(xp.isnan(result.estimate), xp.int32)))
+    if num_bad:
+        yield (
+            f"log p(x) is NaN at {num_bad} of {sizes.shape[0]} data points: at some draws an "
+            "energy or a density of the model or of the guide is NaN or infinite."
+        )
+    is_few = sizes < FEW
+    num_few = int(xp.sum(xp.astype(is_few, xp.int32)))
     if num_few:
+        smallest = float(xp.min(xp.where(is_few, sizes, xp.full_like(sizes, FEW))))
         yield (
             f"The effective sample size of log p(x) is below {FEW:.0f} at {num_few} of "
-            f"{sizes.shape[0]} data points, down to {float(xp.min(sizes)):.1f}: their estimates "
+            f"{sizes.shape[0]} data points, down to {smallest:.1f}: their estimates "
             "are low, by more than the standard errors show. Use more samples or temperatures, or "
             "a better guide or kernel."
         )
-
-
-def power_inverse_temperatures(num_temperatures: int) -> list[float]:
-    r"""Return :math:`\beta_k = (k / K)^4` for :math:`k = 0, \dots, K`."""
-    return [(k / num_temperatures) ** _POWER for k in range(num_temperatures + 1)]
-
-
-def schedule_of_pilot(inverse_temperatures: Any, log_step_sizes: Any) -> Schedule:
-    """Return the schedule of a pilot run, where each step size was tuned one temperature before."""
-    xp = array_namespace(log_step_sizes)
-    used = xp.concat((log_step_sizes[:1], log_step_sizes[:-1]))
-    return Schedule(inverse_temperatures, xp.exp(used))

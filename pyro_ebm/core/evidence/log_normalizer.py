@@ -19,7 +19,7 @@ FEW = 10.0
 _WIDE = 1.0
 # Chains of the pilot run, or those that search for the bulk of a density.
 NUM_PILOTS = 100
-# Elements of a batch that a result prints.
+# Elements of a batch that a result or a warning shows.
 _MAX_LINES = 10
 
 
@@ -263,4 +263,12 @@ def describe_doubts(distribution: Any, result: LogNormalizer) -> Iterator[str]:
 def _show(x: Any) -> str:
     if x.ndim == 0:
         return f"{float(x):.2f}"
-    return "[" + ", ".join(_show(x[index, ...]) for index in range(x.shape[0])) + "]"
+    shown = [_show(x[index, ...]) for index in _ends(x.shape[0])]
+    if x.shape[0] > _MAX_LINES:
+        shown.insert(len(shown) // 2, "...")
+    return "[" + ", ".join(shown) + "]"
+
+
+def _ends(size: int) -> list[int]:
+    """Return all indices, or the first and last few of many."""
+    return [*range(size)] if size <= _MAX_LINES else [0, 1, 2, size - 3, size - 2, size - 1]

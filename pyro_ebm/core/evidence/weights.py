@@ -43,7 +43,7 @@ def summarize_log_weights(
     size = effective_sample_size(log_weights) if size is None else size
     # Rounding may leave 1/ESS - 1/K a hair below zero when all weights are equal.
     variance = 1.0 / size - 1.0 / num_weights
-    error = xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance)))
+    error = xp.sqrt(xp.where(variance <= 0, xp.zeros_like(variance), variance))
     upper = xp.full_like(estimate, math.inf)
     lower = estimate - MARGIN * error
     return LogNormalizer(estimate, lower, upper, error, size, log_weights, None)

@@ -21,6 +21,17 @@ def model_of(
     return model
 
 
+def check_no_subsampling(plates: Iterable[tuple[str, int, int | None]]) -> None:
+    """Raise if a plate, of a name, a size and a size of its subsample, has not all elements."""
+    for name, size, subsample_size in plates:
+        if subsample_size not in (None, size):
+            raise ValueError(
+                f"Expected all data for `log_likelihood=True`, got {subsample_size} of {size} "
+                f"elements of plate {name!r}: run the model without subsampling, or give the "
+                "group, log_likelihood={...}."
+            )
+
+
 def pointwise_sites(
     sites: Iterable[Site], draws: Collection[str], is_unnormalized: Callable[[Any], bool]
 ) -> list[str]:

@@ -14,7 +14,12 @@ from numpyro.handlers import block, seed, trace
 from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.evidence import log_marginal as core
-from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
+from pyro_ebm.core.evidence.annealing import (
+    Schedule,
+    TemperedPosterior,
+    power_inverse_temperatures,
+    schedule_of_pilot,
+)
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.sites import shared_plates
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS
@@ -183,13 +188,13 @@ def _weight_of_chain(
     """Return a function that weighs an annealed chain."""
     _check_random("model", lambda key: posterior.starts(key, 1))
     path, dtype = TemperedPosterior(posterior), posterior.start.dtype
-    inverse_temperatures = jnp.array(core.power_inverse_temperatures(num_temperatures), dtype)
+    inverse_temperatures = jnp.array(power_inverse_temperatures(num_temperatures), dtype)
     schedule = Schedule(inverse_temperatures, None)
     if sampler.target_accept_prob is not None:
         start_key, step_key = random.split(rng_key)
         pilots = posterior.starts(start_key, core.NUM_PILOTS)
         _, log_step_sizes = pilot_run(step_key, sampler, path, inverse_temperatures, pilots)
-        schedule = core.schedule_of_pilot(inverse_temperatures, log_step_sizes)
+        schedule = schedule_of_pilot(inverse_temperatures, log_step_sizes)
 
     def log_weight(rng_key: Array) -> Array:
         start_key, step_key = random.split(rng_key)

@@ -10,7 +10,7 @@ from numpyro.handlers import block, seed, substitute, trace
 from numpyro.infer import MCMC
 
 from pyro_ebm import diagnostics
-from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
+from pyro_ebm.core.infer.log_likelihood import check_no_subsampling, model_of, pointwise_sites
 from pyro_ebm.numpyro.model.sites import lacks_constant
 
 
@@ -29,6 +29,9 @@ def _log_likelihood(mcmc: MCMC) -> dict[str, Array]:
     first = jax.tree.map(lambda values: values[0, 0], samples)
     with block(), trace() as met, substitute(data=first):
         model(*mcmc._args, **mcmc._kwargs)
+    check_no_subsampling(
+        (site["name"], *site["args"]) for site in met.values() if site["type"] == "plate"
+    )
     sites = [site for site in met.values() if site["type"] == "sample"]
     names = pointwise_sites(sites, samples, lacks_constant)
     densities = infer.log_likelihood(model, samples, *mcmc._args, batch_ndims=2, **mcmc._kwargs)

@@ -14,7 +14,12 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_ebm.core.evidence import log_marginal as core
-from pyro_ebm.core.evidence.annealing import Schedule, TemperedPosterior
+from pyro_ebm.core.evidence.annealing import (
+    Schedule,
+    TemperedPosterior,
+    power_inverse_temperatures,
+    schedule_of_pilot,
+)
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.model.sites import shared_plates
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS
@@ -137,12 +142,12 @@ def _weigh_chains(
 ) -> tuple[Tensor, list[int]]:
     """Return log-weights of annealed chains, and the plates of the data points."""
     sampler, path = settings.sampler, TemperedPosterior(posterior)
-    temperatures = core.power_inverse_temperatures(settings.num_temperatures)
+    temperatures = power_inverse_temperatures(settings.num_temperatures)
     schedule = Schedule(posterior.start.new_tensor(temperatures), None)
     if sampler.target_accept_prob is not None:
         pilots = posterior.starts(core.NUM_PILOTS)
         _, log_step_sizes = pilot_run(sampler, path, schedule.inverse_temperatures, pilots)
-        schedule = core.schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
+        schedule = schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
     runs = [anneal(sampler, path, schedule, posterior.starts(size)) for size in _batches(settings)]
     log_weights = torch.cat([run.log_weights for run in runs])
     layout, plate_dims = posterior.layout, posterior.plate_dims

@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_ebm import diagnostics
-from pyro_ebm.core.infer.log_likelihood import model_of, pointwise_sites
+from pyro_ebm.core.infer.log_likelihood import check_no_subsampling, model_of, pointwise_sites
 from pyro_ebm.core.model.sites import Site
 from pyro_ebm.pyro.model.sites import lacks_constant, log_density
 
@@ -32,8 +32,14 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
         draw = {name: values[index] for name, values in samples.items()}
         with poutine.block(), poutine.trace() as met, poutine.condition(data=draw):
             model(*mcmc._args, **mcmc._kwargs)
-        sites = {name: site for name, site in met.trace.nodes.items() if is_random(site)}
+        nodes = met.trace.nodes
+        sites = {name: site for name, site in nodes.items() if is_random(site)}
         if not densities:
+            check_no_subsampling(
+                (name, site["fn"].size, site["fn"].subsample_size)
+                for name, site in nodes.items()
+                if site["type"] == "sample" and site_is_subsample(site)
+            )
             names = pointwise_sites(sites.values(), samples, lacks_constant)
             densities = {name: [] for name in names}
         for name, values in densities.items():

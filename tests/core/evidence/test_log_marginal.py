@@ -4,13 +4,12 @@ import array_api_strict
 import numpy as np
 import pytest
 
+from pyro_ebm.core.evidence.annealing import power_inverse_temperatures, schedule_of_pilot
 from pyro_ebm.core.evidence.log_marginal import (
     LogMarginal,
     LogMarginalSettings,
     check_log_normalizers,
     describe_doubts,
-    power_inverse_temperatures,
-    schedule_of_pilot,
     summarize_log_marginal,
 )
 from pyro_ebm.core.samplers.settings import KineticLangevin
@@ -30,6 +29,20 @@ def test_log_normalizers_and_their_errors_are_subtracted():
     np.testing.assert_array_equal(result.log_normalizer_error, common)
     strict = summarize_log_marginal(*map(array_api_strict.asarray, (log_weights, common, common)))
     np.testing.assert_allclose(np.asarray(strict.standard_error), result.standard_error)
+
+
+def test_data_points_without_a_number():
+    log_weights = rng.normal(size=(50, 3))
+    log_weights[:, 1], log_weights[7, 2] = -math.inf, math.nan
+    with np.errstate(all="ignore"):
+        result = summarize_log_marginal(log_weights, 0.0, 0.0)
+    assert result.estimate[1] == -math.inf
+    assert result.standard_error[1] == math.inf
+    assert result.effective_sample_size[1] == 0
+    assert math.isnan(result.standard_error[2])
+    bad, few = describe_doubts(result)
+    assert "NaN at 1 of 3 data points" in bad
+    assert "below 10 at 1 of 3 data points, down to 0.0" in few
 
 
 def test_results_are_sentences():

@@ -51,6 +51,8 @@ def test_doubts_name_what_and_how_much():
     assert "between [-0.50, 0.50] and [2.50, 3.50], up to 3.00 nats apart" in doubt
     (doubt,) = describe_doubts("prior", result(1.0, width=3.0, num_weights=None))
     assert "The grid is too coarse" in doubt
+    (doubt,) = describe_doubts("prior", result([1.0] * 5000, width=3.0))
+    assert "[-0.50, -0.50, -0.50, ..., -0.50, -0.50, -0.50] and [2.50" in doubt
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,13 @@ def test_a_spread_that_cannot_be_estimated(host):
         host.check_conditional(tilted(host, 0.0, prior=improper), theta=THETA)
 
 
+def test_draws_that_are_no_numbers(host):
+    theta = np.where(np.arange(len(THETA)) % 50, THETA, np.nan)
+    message = r"draws of \['theta'\] with finite log Z, got NaN or infinity at \d+ of \d+"
+    with pytest.raises(ValueError, match=message):
+        host.check_conditional(tilted(host, 0.0), theta=theta, num_draws=len(THETA))
+
+
 def test_draws_that_do_not_fit(host):
     with pytest.raises(ValueError, match="two or more, got"):
         host.check_conditional(tilted(host, 0.0), theta=THETA[:1])

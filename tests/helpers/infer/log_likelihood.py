@@ -147,3 +147,14 @@ def test_what_has_no_log_likelihood(host, model, message):
     mcmc = finished(host, model(host), {"z": np.zeros((1, 2))}, X)
     with pytest.raises(ValueError, match=message):
         host.ebm.to_arviz(mcmc, log_likelihood=True)
+
+
+def test_subsampled_data(host):
+    def model(x):
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+        with host.ppl.plate("data", len(x), subsample_size=2) as index:
+            host.ppl.sample("x", host.dist.Normal(z, 2.0), obs=x[index])
+
+    mcmc = finished(host, model, {"z": np.zeros((NUM_CHAINS, 3))}, X)
+    with pytest.raises(ValueError, match="all data .* got 2 of 5 elements of plate 'data'"):
+        log_likelihood(mcmc, host)

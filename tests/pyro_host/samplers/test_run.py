@@ -84,3 +84,10 @@ def test_compiled_steps(host):
         return host.run_chains(ebm.MALA(0.5), target, **options).samples
 
     torch.testing.assert_close(run(compile_steps=True), run())
+
+
+def test_draws_of_half_precision():
+    half = torch.zeros((), dtype=torch.bfloat16)
+    density = ebm.EnergyBased(lambda x: 1.5 * x**2, dist.Normal(half, half + 1))
+    chains = ebm.run_chains(ebm.MALA(), density, num_samples=250, progress_bar=False)
+    assert chains.to_arviz().posterior["x"].dtype == "float32"
