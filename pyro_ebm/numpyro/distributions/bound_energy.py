@@ -12,12 +12,12 @@ import numpy as np
 from jax import Array, lax, tree_util
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import jaxpr_as_fun
-from numpyro.distributions import Delta
 from numpyro.handlers import trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from pyro_ebm.core.distributions.checks import REMEDY
+from pyro_ebm.core.distributions.checks import REMEDY, depends_on_latent
 from pyro_ebm.numpyro.distributions.closures import capture, innermost, release
+from pyro_ebm.numpyro.distributions.latents import Latents
 
 Function = Callable[..., Array]
 
@@ -47,25 +47,16 @@ class TrainedByObjective(Messenger):
     """Effect handler that marks code in which objectives train the energies, and does nothing."""
 
 
-def latents_so_far() -> tuple[str, ...]:
-    """Names of the latent variables that the present run of a model, if it is traced, has drawn."""
-    traces = (handler.trace for handler in _PYRO_STACK if isinstance(handler, trace))
-    sites: list[Any] = [site for run in traces for site in run.values()]
-    latents = (
-        site["name"]
-        for site in sites
-        if site["type"] == "sample" and not (site["is_observed"] or isinstance(site["fn"], Delta))
-    )
-    return tuple(dict.fromkeys(latents))
+def warn_if_untrained(potential: Array, held: list[Array], latents: Latents) -> Array:
+    """Warn of a latent behind a potential, and of gradients in what ``log_prob`` holds constant.
 
-
-def warn_if_untrained(potential: Array, held: list[Array], latents: tuple[str, ...]) -> Array:
-    """Watch a potential, and warn if a gradient in what ``log_prob`` holds constant is taken.
-
-    ``latents`` are names of variables that may be a part of it.
+    Kernels without gradients need the former; a value computed from a latent they do not show.
     """
-    trained = any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK)
-    return potential if trained else _watch(potential, held, latents)
+    if any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK):
+        return potential
+    for name in latents.behind:
+        warnings.warn(depends_on_latent(name), stacklevel=3)
+    return potential if latents.behind else _watch(potential, held, latents.before)
 
 
 def noted_in_a_trace(draw: Array) -> Array | None:

@@ -44,7 +44,6 @@ from pyro_ebm.numpyro.distributions.bound_energy import (
     bind,
     frozen_in_parameters,
     held,
-    latents_so_far,
     noted_in_a_trace,
     warn_if_drawn,
     warn_if_untrained,
@@ -52,6 +51,7 @@ from pyro_ebm.numpyro.distributions.bound_energy import (
 from pyro_ebm.numpyro.distributions.draws import draw_values
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.distributions.joint import Joint
+from pyro_ebm.numpyro.distributions.latents import Latents
 from pyro_ebm.numpyro.distributions.pushforward import as_pushforward, latent_energy
 from pyro_ebm.numpyro.distributions.scanned import promote_energy_based, vmap_over_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
@@ -94,7 +94,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
     has_rsample = False
     # The value that a site of a trace has drawn.
     _drawn: Any = None
-    _latents_before: tuple[str, ...] = ()
+    _latents = Latents()
     _target_class = Target
 
     def __init__(
@@ -134,7 +134,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
-        self._latents_before = latents_so_far()
+        self._latents = Latents.of(self.energy, base, self.context)
         self._set_support(support, len(event_shape or ()))
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
@@ -201,7 +201,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         new = EnergyBased(energy, base, **settings)
         new._is_held, new._is_conditional = True, True
         new._lacks_constant = self.log_normalizer is None
-        new._latents_before = self._latents_before
+        new._latents = self._latents
         return new
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -225,7 +225,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
 
         free = (value, self.context) if self._is_conditional else (value,)
         found, constants = frozen_in_parameters(potential, *free)
-        log_prob = -warn_if_untrained(found, constants, self._latents_before)
+        log_prob = -warn_if_untrained(found, constants, self._latents)
         if self.log_normalizer is not None:
             return log_prob - self.log_normalizer()
         warn_if_drawn(value, self._drawn)

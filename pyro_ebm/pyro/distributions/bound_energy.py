@@ -1,25 +1,24 @@
 """Energies bound to their parameters, which can be held constant."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pyro
 import torch
-from pyro.infer.inspect import is_sample_site
 from pyro.nn import PyroModule
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_ebm.core.distributions.checks import REMEDY, depends_on_latent
+from pyro_ebm.core.distributions.checks import REMEDY
 from pyro_ebm.pyro.distributions.closures import capture
-from pyro_ebm.pyro.samplers.target import ANCHOR
+from pyro_ebm.pyro.distributions.graph import graph_leaves
+from pyro_ebm.pyro.distributions.latents import evaluate_without
 
 Function = Callable[..., Tensor]
 Weights = Mapping[Any, Mapping[str, Tensor]]
@@ -121,17 +120,6 @@ def kept_buffers(energy: Function) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
-def latents_so_far() -> dict[str, Tensor]:
-    """Unobserved values that the present run of a model, if it is traced, has drawn so far."""
-    handlers = (it for it in _PYRO_STACK if isinstance(it, TraceMessenger) and not it.param_only)
-    sites: list[tuple[str, Any]] = [site for it in handlers for site in it.trace.nodes.items()]
-    return {
-        name: site["value"]
-        for name, site in sites
-        if is_sample_site(site) and not site["is_observed"]
-    }
-
-
 def frozen_in_parameters(
     function: Function, *values: Tensor, latents: Mapping[str, Tensor] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
@@ -151,8 +139,7 @@ def frozen_in_parameters(
         return function(*values), []
     # A node of its own marks where the graph leaves the function and enters a value's past.
     inside = [value.view_as(value) if value.requires_grad else value for value in values]
-    result = function(*inside)
-    _check_latents(result, inside, latents or {})
+    result = evaluate_without(latents or {}, function, inside)
     leaves = list(graph_leaves(result, inside))
     if not leaves:
         return result, []
@@ -164,28 +151,6 @@ def frozen_in_parameters(
     # TraceGraph_ELBO tracks which latents a term depends on; the operation alone would lose it.
     plain = _Frozen.apply(function, *map(detach_provenance, (constant, *values)))
     return track_provenance(plain, get_provenance(constant)), leaves
-
-
-def graph_leaves(result: Tensor, until: Iterable[Tensor] = ()) -> Iterator[Tensor]:
-    """Tensors that a backward pass from ``result`` reaches, without those behind ``until``."""
-    until = list(until)
-    for node in graph_nodes(result, until):
-        variable = getattr(node, "variable", None)
-        if variable is not None and not any(variable is value for value in (*until, ANCHOR)):
-            yield variable
-
-
-def graph_nodes(result: Tensor, until: Iterable[Tensor] = ()) -> Iterator[Node]:
-    """Nodes of the autograd graph of ``result``, without those behind ``until``."""
-    seen = {value.grad_fn for value in until}
-    waiting = [result.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting.extend(parent for parent, _ in node.next_functions)
 
 
 class KnownLogProb:
@@ -277,15 +242,6 @@ def _vjp(
     with torch.no_grad():
         product = vjp(gradient, *inputs).detach()
     return _Frozen.apply(vjp, product, gradient, *inputs)
-
-
-def _check_latents(result: Tensor, inside: Iterable[Tensor], latents: Mapping[str, Tensor]) -> None:
-    behind = {value.grad_fn: name for name, value in latents.items() if value.grad_fn is not None}
-    if not behind:
-        return
-    for node in graph_nodes(result, inside):
-        if node in behind:
-            raise ValueError(depends_on_latent(behind[node]))
 
 
 def _check_is_parameter(leaf: Tensor) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import Any
 
+from torch import nn
+
 from pyro_ebm.core.distributions.closures import assigned, is_empty
 
 Function = Callable[..., Any]
@@ -52,3 +54,21 @@ def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[in
     for new, old in zip(cells, closure, strict=True):
         if new is not old:
             new.cell_contents = _capture(old.cell_contents, copies)
+
+
+def numbers_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Numbers of modules and of code: of a function, and of those that it closes over."""
+    function = getattr(function, "__func__", function)
+    if isinstance(function, nn.Module):
+        return (*seen, id(function))
+    if isinstance(function, functools.partial):
+        used = [function.func, *function.args, *function.keywords.values()]
+    else:
+        number = id(getattr(function, "__code__", type(function)))
+        if number in seen:
+            return seen
+        seen, cells = (*seen, number), getattr(function, "__closure__", None) or ()
+        used = [cell.cell_contents for cell in cells if not is_empty(cell)]
+    for it in filter(callable, used):
+        seen = numbers_of(it, seen)
+    return seen

@@ -38,7 +38,6 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     frozen_in_parameters,
     held,
     kept_buffers,
-    latents_so_far,
     shadowed,
     trainable_parameters,
     warn_if_untrained,
@@ -46,6 +45,7 @@ from pyro_ebm.pyro.distributions.bound_energy import (
 from pyro_ebm.pyro.distributions.draws import draw_values
 from pyro_ebm.pyro.distributions.flows import as_distribution, real_space, support_of
 from pyro_ebm.pyro.distributions.joint import ConditionalEnergy, Joint
+from pyro_ebm.pyro.distributions.latents import evaluate_watching, latents_so_far
 from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, as_pushforward
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import SMC
@@ -232,21 +232,23 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     @torch.no_grad()
     def _check_rows(self, value: Tensor, site: str | None = None) -> None:
         with kept_buffers(self.energy), shadowed(self._drawn):
-            check_rows(self, value, site)
+            check = lambda value, *_: check_rows(self, value, site)  # noqa: E731
+            evaluate_watching(self._latents, check, self._free(value))
 
     def _normalized(self, value: Tensor, log_normalizer: Callable[[], Any]) -> Tensor:
         with shadowed(self._drawn):
             return -self._broadcast(self._potential(self.energy, value)) - log_normalizer()
 
     def _frozen(self, value: Tensor) -> Tensor:
-        free = [value, *(self.context.values() if self._is_conditional else ())]
-        potential, found = frozen_in_parameters(
-            self._frozen_potential, *free, latents=self._latents
-        )
+        free, latents = self._free(value), self._latents
+        potential, found = frozen_in_parameters(self._frozen_potential, *free, latents=latents)
         if self.log_normalizer is not None:
             return -potential - self.log_normalizer()
         warn_if_untrained(self, found + trainable_parameters(self.energy))
         return -potential
+
+    def _free(self, value: Tensor) -> list[Tensor]:
+        return [value, *(self.context.values() if self._is_conditional else ())]
 
     def _frozen_potential(self, value: Tensor, *given: Tensor) -> Tensor:
         new = self

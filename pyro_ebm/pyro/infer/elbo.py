@@ -133,11 +133,12 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """Estimate the negative ELBO, and add gradients of stock ELBO and objectives."""
         recorder, emitter = self._handlers()
-        model, guide = recorder.model(emitter(model)), recorder.guide(guide)
+        handled, guide = recorder.model(emitter(model)), recorder.guide(guide)
         with TrainedByObjective(), poutine.trace(param_only=True) as params:
             try:
                 with failing_together():
-                    loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+                    loss = self.elbo.loss_and_grads(handled, guide, *args, **kwargs)
+                    emitter.check_hidden_latents(model, *args, **kwargs)
                     if recorder.sites and is_validation_enabled():
                         _check_gradients(_unconstrained(params.trace))
             except Exception:
@@ -154,9 +155,10 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
         """Estimate the negative ELBO as a tensor with a ``backward``."""
         self._check_differentiable()
         recorder, emitter = self._handlers()
-        model, guide = recorder.model(emitter(model)), recorder.guide(guide)
+        handled, guide = recorder.model(emitter(model)), recorder.guide(guide)
         with failing_together(), TrainedByObjective():
-            loss = self.elbo.differentiable_loss(model, guide, *args, **kwargs)
+            loss = self.elbo.differentiable_loss(handled, guide, *args, **kwargs)
+            emitter.check_hidden_latents(model, *args, **kwargs)
         self._checked_sites.update(site.key for site in recorder.sites.values())
         return self._report(loss, recorder)
 

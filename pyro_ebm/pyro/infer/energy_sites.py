@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,20 +11,22 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_ebm.core.distributions.closures import is_empty
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.pyro.distributions.bound_energy import (
     KnownLogProb,
-    graph_leaves,
     trainable_parameters,
 )
+from pyro_ebm.pyro.distributions.closures import numbers_of
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
+from pyro_ebm.pyro.distributions.graph import graph_leaves
 from pyro_ebm.pyro.distributions.importance import importance_log_weights
 from pyro_ebm.pyro.infer.persistent_chains import ChainStore
+from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.model.sites import (
     find_energy,
     find_mixture,
@@ -51,10 +52,12 @@ class EnergySite(core.EnergySite):
 
     Attributes:
         mask: Batch elements that count; None for all.
+        first_enumerated: First (negative) dimension of enumerated variables; None without.
         chains: Moves persistent chains among the attached parts.
     """
 
     mask: Any
+    first_enumerated: int | None
     chains: ChainStore
 
     _gradient = staticmethod(torch.func.grad)
@@ -63,14 +66,16 @@ class EnergySite(core.EnergySite):
     @property
     def key(self) -> SiteKey:
         """Name, and what stays of the energy when the same model is run again."""
-        return self.name, _numbers_of(self.energy.energy)
+        return self.name, numbers_of(self.energy.energy)
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""
         if self.energy.base is None:
             return self.total(self.value.new_zeros(()))
         estimate = log_mean_exp(self._log_weights(num_samples))
-        return self.total(self._map(lambda energy, value: estimate))
+        # A transform that depends on an enumerated variable leaves one log-normalizer.
+        copies = prod(self.fn.batch_shape) // prod(self._shape_of_laws())
+        return self.total(self._map(lambda energy, value: estimate)) / copies
 
     def _log_weights(self, num_samples: int) -> Tensor:
         return importance_log_weights(self.energy, num_samples)
@@ -96,6 +101,16 @@ class EnergySite(core.EnergySite):
         if self.energy.base is None:
             warnings.warn(core.without_base(self.name), stacklevel=5)
 
+    def _shape_of_laws(self) -> tuple[int, ...]:
+        shape = tuple(self.fn.batch_shape)
+        if self.first_enumerated is None:
+            return shape
+        own = tuple(own_shape(self.energy))
+        own = own[: len(own) - len(self.energy.batch_shape) + len(shape)]
+        own = (1,) * (len(shape) - len(own)) + own
+        start = max(len(shape) + self.first_enumerated + 1, 0)
+        return own[:start] + shape[start:]
+
     def total(self, per_element: Tensor) -> Tensor:
         """Sum numbers over batch elements; a mean over particles."""
         num_particles = prod(plate.size for plate in self.plates if plate.name in _PARTICLE_PLATES)
@@ -107,24 +122,6 @@ class EnergySite(core.EnergySite):
 
     def _parts(self) -> Mapping[str, Any]:
         return self.chains.resolve(self.name, self.attached, self.energy)
-
-
-def _numbers_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Numbers of modules and of code: of a function, and of those that it closes over."""
-    function = getattr(function, "__func__", function)
-    if isinstance(function, nn.Module):
-        return (*seen, id(function))
-    if isinstance(function, partial):
-        used = [function.func, *function.args, *function.keywords.values()]
-    else:
-        number = id(getattr(function, "__code__", type(function)))
-        if number in seen:
-            return seen
-        seen, cells = (*seen, number), getattr(function, "__closure__", None) or ()
-        used = [cell.cell_contents for cell in cells if not is_empty(cell)]
-    for it in filter(callable, used):
-        seen = _numbers_of(it, seen)
-    return seen
 
 
 class SiteRecorder(Messenger):
@@ -143,6 +140,7 @@ class SiteRecorder(Messenger):
         self.objective = objective
         self.sites: dict[str, EnergySite] = {}
         self.latents: dict[str, Tensor] = {}
+        self.enumerated: list[int] = []
         self.attached: dict[str, dict[str, Any]] = {}
         self.chains = ChainStore(keeps=moves_chains, values=chains)
 
@@ -158,6 +156,7 @@ class SiteRecorder(Messenger):
             # Particles are runs of their own; only the last is kept, they report the same.
             self.sites.clear()
             self.latents.clear()
+            self.enumerated.clear()
             with self:
                 result = model(*args, **kwargs)
             core.check_names(self.objective, self.sites, self.attached)
@@ -187,6 +186,7 @@ class SiteRecorder(Messenger):
             self._record(msg, energy)
         if not msg["is_observed"]:
             self.latents[msg["name"]] = msg["value"]
+            self.enumerated += filter(None, [msg["infer"].get("_enumerate_dim")])
 
     def _record(self, msg: Any, energy: EnergyBased) -> None:
         name = msg["name"]
@@ -197,6 +197,7 @@ class SiteRecorder(Messenger):
             value=_constant(name, msg["value"], energy),
             scale=msg["scale"],
             mask=msg["mask"],
+            first_enumerated=max(self.enumerated, default=None),
             plates=msg["cond_indep_stack"],
             objective=core.objective_of(name, self.objective),
             attached=self.attached.get(name, {}),
@@ -231,6 +232,7 @@ class FactorEmitter(Messenger):
         self.recorder = recorder
         self.checked = checked
         self.leaves: dict[str, list[Tensor]] = {}
+        self._has_hidden_latents = False
 
     def _pyro_sample(self, msg: Any) -> None:
         # What is known of a value is known to this run alone: the user may keep the distribution.
@@ -255,10 +257,18 @@ class FactorEmitter(Messenger):
             site.energy._known = KnownLogProb.of(msg["value"], evaluated.potential)
         pyro.factor(f"{site.name}$energy", loss.detach() - loss)
 
+    def check_hidden_latents(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        """Raise if an energy depends on a latent without a gradient, which no graph shows."""
+        issues = check_model(model)(*args, **kwargs) if self._has_hidden_latents else ()
+        for issue in issues:
+            if issue.kind in ("doubly_intractable", "mixture"):
+                raise ValueError(issue.message)
+
     def _inspect(self, name: str, loss: Tensor) -> None:
         self.leaves[name] = list(graph_leaves(loss))
         latents = self.recorder.latents
         others = {latent: latents[latent] for latent in latents if latent != name}
+        self._has_hidden_latents |= not all(it.requires_grad for it in others.values())
         for issue in issues_of_graph(name, loss, others):
             raise ValueError(issue.message)
 

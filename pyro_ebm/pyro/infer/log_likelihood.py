@@ -32,7 +32,7 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
         draw = {name: values[index] for name, values in samples.items()}
         with poutine.block(), poutine.trace() as met, poutine.condition(data=draw):
             model(*mcmc._args, **mcmc._kwargs)
-        nodes = met.trace.nodes
+        nodes: Any = met.trace.nodes
         sites = {name: site for name, site in nodes.items() if is_random(site)}
         if not densities:
             check_no_subsampling(

@@ -24,8 +24,9 @@ from pyro_ebm.core.model.issues import (
     issues_of_rows,
     issues_of_site,
 )
-from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, kept_buffers
+from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.graph import graph_leaves
 from pyro_ebm.pyro.model.sites import (
     find_energy,
     find_mixture,

@@ -20,8 +20,9 @@ from torch.distributions import biject_to
 from pyro_ebm.core.model import posterior as core
 from pyro_ebm.core.model.posterior import with_sample
 from pyro_ebm.core.model.sites import Site, check_sites
-from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective, graph_leaves
+from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.graph import graph_leaves
 from pyro_ebm.pyro.model.sites import (
     find_energy,
     find_mixture,

@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.sites import Site
-from pyro_ebm.pyro.distributions.bound_energy import graph_leaves, graph_nodes
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.graph import graph_leaves, graph_nodes
 
 WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
 
@@ -137,7 +137,7 @@ def issues_of_leaves(
 ) -> Iterator[issues.ModelIssue]:
     """Yield the issue that leaves of a loss or potential are missing in a trace of parameters."""
     # Names cannot be trusted: one that the store holds already stands for other tensors.
-    seen = {id(node["value"].unconstrained()) for node in params.nodes.values()}
+    seen = {id(_unconstrained(node["value"])) for node in params.nodes.values()}
     reason = (
         "they are not registered, or another module is registered under their name: use "
         "pyro.module with a name of its own, or make the energy a child of a PyroModule "
@@ -145,6 +145,12 @@ def issues_of_leaves(
     )
     unseen = [leaf for leaf in leaves if id(leaf) not in seen]
     return issues_of_untrained(site, energy, unseen, reason)
+
+
+def _unconstrained(parameter: Any) -> Tensor:
+    # The module form of an ELBO has parameters of its own, without transforms.
+    is_stored = hasattr(parameter, "unconstrained")
+    return cast(Tensor, parameter.unconstrained() if is_stored else parameter)
 
 
 def issues_of_untrained(

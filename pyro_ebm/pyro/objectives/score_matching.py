@@ -10,8 +10,9 @@ from torch._C._functorch import peek_interpreter_stack
 
 from pyro_ebm.core.objectives import score_matching as core
 from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
-from pyro_ebm.pyro.distributions.bound_energy import graph_nodes, kept_buffers, shadowed
+from pyro_ebm.pyro.distributions.bound_energy import kept_buffers, shadowed
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
+from pyro_ebm.pyro.distributions.graph import graph_nodes
 from pyro_ebm.pyro.samplers.target import Position, Potential, Target
 
 

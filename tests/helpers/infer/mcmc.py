@@ -103,7 +103,7 @@ def test_replica_exchange_finds_both_modes_of_a_posterior(host):
         host.ppl.sample("square", host.dist.Normal(z**2, 1 / 3), obs=host.array(4.0))
 
     sampler = host.ebm.ReplicaExchange(host.ebm.MALA(), temperatures=(36, 6, 1))
-    mcmc = run(host, sampler, model=model, num_samples=800, num_warmup=100)
+    mcmc = run(host, sampler, model=model, num_samples=800, num_warmup=300)
     data = to_arviz(mcmc)
     z = data.posterior["z"].values
     assert 0.1 < (z > 0).mean() < 0.9

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from jax import random
-from numpyro.infer import MCMC, NUTS, SVI, TraceGraph_ELBO
+from numpyro.infer import HMC, MCMC, NUTS, SA, SVI, DiscreteHMCGibbs, MixedHMC, TraceGraph_ELBO
 
 import pyro_ebm.numpyro as ebm
 
@@ -85,3 +85,36 @@ def test_nuts_refuses():
     mcmc = MCMC(NUTS(model), num_samples=1, num_warmup=1, progress_bar=False)
     with pytest.raises(RuntimeError, match="EnergyBased distribution at site z"):
         mcmc.run(random.key(0), jnp.zeros((2, 4)))
+
+
+# --- kernels without gradients in what they move ---
+
+
+def behind(x, where):
+    loc = numpyro.sample("loc", dist.Normal(0.0, 1.0))
+    k = numpyro.sample("k", dist.Bernoulli(0.5))
+    energy = {"energy": lambda v: 4.0 * k * v**2, "context": lambda v, c: c * v**2}[where]
+    options = {} if where == "energy" else {"context": k, "context_batch_ndims": 0}
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", ebm.EnergyBased(energy, dist.Normal(0.0, 1.0), **options), obs=x - loc)
+
+
+def scale(x, _):
+    k = numpyro.sample("k", dist.Gamma(2.0, 0.5))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", ebm.EnergyBased(lambda v: k * v**2, dist.Normal(0.0, 1.0)), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "where"),
+    [
+        (DiscreteHMCGibbs(NUTS(behind)), "energy"),
+        (MixedHMC(HMC(behind)), "context"),
+        (SA(scale), "energy"),
+    ],
+    ids=["Gibbs", "MixedHMC", "SA"],
+)
+def test_kernels_without_gradients_warn(kernel, where):
+    mcmc = MCMC(kernel, num_warmup=1, num_samples=1, progress_bar=False)
+    with pytest.warns(UserWarning, match="latent variable 'k': .* doubly intractable"):
+        mcmc.run(random.key(0), random.normal(random.key(1), (5,)), where)

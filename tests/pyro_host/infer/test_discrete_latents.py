@@ -1,5 +1,7 @@
 """A prior over bits in a latent-variable model, whose guide learns by score functions."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -83,3 +85,63 @@ def test_nuts_refuses():
     mcmc = MCMC(NUTS(model), num_samples=1, warmup_steps=1, disable_progbar=True)
     with pytest.raises(ValueError, match="discrete sample site 'z'"):
         mcmc.run(torch.zeros(2, 4))
+
+
+# --- a class that shifts the variable of an energy ---
+
+PLACES, X = torch.tensor([-1.0, 2.0]), torch.tensor([0.5, -1.0, 2.0, 0.3, 2.5, -1.2])
+
+
+def shifted(energy_of=lambda k, x, a: 0.5 * a * x**2, is_global=False):
+    a = pyro.param("a", torch.tensor(0.5))
+    shares = pyro.param("shares", torch.tensor([0.3, 0.7]), constraint=dist.constraints.simplex)
+
+    def draw():
+        return pyro.sample("k", dist.Categorical(shares), infer={"enumerate": "parallel"})
+
+    k = draw() if is_global else None
+    with pyro.plate("data", len(X)):
+        k = draw() if k is None else k
+        noise = ebm.EnergyBased(lambda x: energy_of(k, x, a), dist.Normal(0.0, 1.0))
+        shift = dist.transforms.AffineTransform(PLACES[k], 1.0)
+        pyro.sample("x", dist.TransformedDistribution(noise, [shift]), obs=X)
+
+
+def enumerated(objective):
+    return ebm.EnergyELBO(objective, TraceEnum_ELBO(max_plate_nesting=1), num_normalizer_samples=20)
+
+
+@pytest.mark.parametrize("is_global", [False, True])
+def test_an_enumerated_shift(is_global):
+    """x | k ~ N(c_k, 1 / (1 + a)): responsibilities weigh the gradients of score matching."""
+    a, shares = torch.tensor(0.5), torch.tensor([0.3, 0.7], requires_grad=True)
+    error = X - PLACES[:, None]
+    log_joint = dist.Normal(0.0, (1 + a) ** -0.5).log_prob(error)
+    log_joint = log_joint.sum(1, keepdim=True) if is_global else log_joint
+    log_joint = log_joint + shares.log()[:, None]
+    (-log_joint.logsumexp(0).sum()).backward()
+
+    loss = enumerated(ebm.ScoreMatching())
+    losses = [loss.loss_and_grads(lambda: shifted(is_global=is_global), lambda: None)]
+    expected = (log_joint.softmax(0) * ((1 + a) * error**2 - 1)).sum()
+    torch.testing.assert_close(pyro.param("a").grad, expected)
+    raw = pyro.param("shares").unconstrained().grad
+    jacobian = torch.diag(shares) - torch.outer(shares, shares)
+    torch.testing.assert_close(raw, (jacobian @ shares.grad).detach(), atol=1e-4, rtol=1e-4)
+    for _ in range(200):
+        losses.append(loss.loss(lambda: shifted(is_global=is_global), lambda: None))
+    mean, error = torch.tensor(losses).mean(), torch.tensor(losses).std() / math.sqrt(len(losses))
+    assert abs(mean + log_joint.logsumexp(0).sum()) < 4 * error + 0.1  # log Z has 20 draws.
+
+
+def test_a_class_inside_of_the_energy_is_refused():
+    def model():
+        shifted(lambda k, x, a: a * (x - PLACES[k]) ** 2)
+
+    with pytest.raises(ValueError, match="latent variable 'k': .* doubly intractable"):
+        enumerated(ebm.ScoreMatching()).loss_and_grads(model, lambda: None)
+
+
+def test_an_objective_that_compares_values():
+    with pytest.raises(ValueError, match="one value at a time .* got PseudoSpherical"):
+        enumerated(ebm.PseudoSpherical(1.0)).loss_and_grads(shifted, lambda: None)

@@ -1,4 +1,4 @@
-"""Stock ELBOs refuse an energy whose log-normalizer depends on a latent variable."""
+"""Losses refuse an energy whose log-normalizer depends on a latent variable."""
 
 import copy
 import math
@@ -9,6 +9,7 @@ import pytest
 import torch
 from pyro.infer import (
     SVI,
+    Importance,
     RenyiELBO,
     Trace_ELBO,
     TraceGraph_ELBO,
@@ -64,6 +65,60 @@ def test_stock_elbos_refuse(model, elbo):
 def test_a_precision_is_refused(guide):
     with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
         step(precision_of_energy, Trace_ELBO(), guide)
+
+
+def hidden(x, where):
+    """A latent without a gradient behind an energy, or the number that it makes."""
+    k = pyro.sample("k", dist.Bernoulli(0.5))
+    rate, base, options = 4.0 * k, dist.Normal(0.0, 1.0), {}
+    energy = {
+        "energy": lambda v: 4.0 * k * v**2,
+        "number": lambda v: rate * v**2,
+        "context": lambda v, c: c * v**2,
+        "base": lambda v: v**2,
+        "nowhere": lambda v: v**2,
+    }[where]
+    if where == "context":
+        options = {"context": k, "context_batch_ndims": 0}
+    if where == "base":
+        base = dist.Normal(0.0, 1.0 + k)
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", ebm.EnergyBased(energy, base, **options), obs=x)
+
+
+def score_guide(x, where):
+    q = pyro.param("q", torch.tensor(0.5), constraint=dist.constraints.unit_interval)
+    pyro.sample("k", dist.Bernoulli(q))
+
+
+TRAINING = ebm.EnergyDiscrepancy(variance=1.0)
+REFUSED = [
+    *((ebm.EnergyELBO(TRAINING), where) for where in ("energy", "number", "context", "base")),
+    *((TraceGraph_ELBO(), where) for where in ("energy", "number", "context", "base")),
+    *((Trace_ELBO(), where) for where in ("energy", "context")),
+]
+
+
+@pytest.mark.parametrize(("loss", "where"), REFUSED, ids=lambda it: getattr(it, "__class__", it))
+def test_latents_without_gradients(loss, where):
+    svi = SVI(hidden, score_guide, Adam({"lr": 1e-3}), loss)
+    with pytest.raises(ValueError, match="latent variable 'k': .* doubly intractable"):
+        svi.step(X, where)
+    assert math.isfinite(svi.step(X, "nowhere"))
+
+
+def test_importance_sampling_refuses():
+    with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
+        Importance(precision_of_energy, num_samples=2).run(X)
+
+
+def test_a_value_is_no_other_latent():
+    def model():
+        k = pyro.sample("k", dist.Bernoulli(0.5))
+        pyro.factor("weight", ebm.EnergyBased(lambda v: v**2, event_shape=()).log_prob(k))
+
+    loss = Trace_ELBO().loss(model, lambda: pyro.sample("k", dist.Bernoulli(0.5)))
+    assert math.isfinite(loss)
 
 
 def test_what_is_sound_passes():

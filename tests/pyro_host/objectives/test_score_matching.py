@@ -10,7 +10,7 @@ from pyro.optim import Adam
 from torch import nn
 
 import pyro_ebm.pyro as ebm
-from pyro_ebm.pyro.distributions.bound_energy import graph_leaves
+from pyro_ebm.pyro.distributions.graph import graph_leaves
 from pyro_ebm.pyro.samplers.target import ANCHOR
 
 EXACT, SLICED, DENOISING = (make(ebm) for make in METHODS.values())
