@@ -9,12 +9,13 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import evaluate, own_shape
+from pyro_ebm.core.distributions.enumerable import Enumerable
 from pyro_ebm.core.distributions.joint import check_given, context_of
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
 
 
-class AbstractEnergyBased:
+class AbstractEnergyBased(Enumerable):
     r"""A distribution given by an energy, known up to its normalizing constant.
 
     .. math:: p(x) = \frac1Z e^{-\beta E(x)} p_0(x), \qquad Z = \int e^{-\beta E(x)} p_0(x)\, dx

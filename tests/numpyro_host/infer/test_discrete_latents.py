@@ -87,6 +87,22 @@ def test_nuts_refuses():
         mcmc.run(random.key(0), jnp.zeros((2, 4)))
 
 
+def test_gibbs_of_the_host_moves_one_code():
+    """k has energies 0, 1, 2; x | k ~ N(k, 2)."""
+
+    def model(x):
+        loc = numpyro.sample("loc", dist.Normal(0.0, 1.0))
+        prior = ebm.EnergyBased(lambda k: jnp.arange(3.0)[k], dist.Categorical(jnp.ones(3) / 3))
+        k = numpyro.sample("k", prior)
+        numpyro.sample("x", dist.Normal(loc + k, 1.0), obs=x)
+
+    mcmc = MCMC(DiscreteHMCGibbs(NUTS(model)), num_warmup=200, num_samples=2000, progress_bar=False)
+    mcmc.run(random.key(0), 1.5)
+    expected = jax.nn.softmax(-jnp.arange(3.0) - (1.5 - jnp.arange(3.0)) ** 2 / 4)
+    shares = jnp.bincount(mcmc.get_samples()["k"], length=3) / 2000
+    assert shares.tolist() == pytest.approx(expected.tolist(), abs=0.06)
+
+
 # --- kernels without gradients in what they move ---
 
 

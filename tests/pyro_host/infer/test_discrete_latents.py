@@ -52,8 +52,9 @@ CENTERS = torch.tensor([-2.0, 0.0, 2.0])
     [
         (TraceEnum_ELBO(max_plate_nesting=1), {"enumerate": "parallel"}),
         (TraceGraph_ELBO(), {}),
+        (TraceEnum_ELBO(max_plate_nesting=1), None),
     ],
-    ids=["enumeration", "score function"],
+    ids=["enumeration", "score function", "enumeration in the model"],
 )
 def test_a_prior_over_one_code(elbo, infer):
     share = torch.tensor([0.6, 0.3, 0.1])
@@ -64,10 +65,13 @@ def test_a_prior_over_one_code(elbo, infer):
         weights = pyro.param("weights", torch.zeros(3))
         prior = ebm.EnergyBased(lambda k: -weights[k], dist.Categorical(torch.ones(3) / 3))
         with pyro.plate("data", len(x)):
-            k = pyro.sample("k", prior)
+            of_model = {"enumerate": "parallel"} if infer is None else {}
+            k = pyro.sample("k", prior, infer=of_model)
             pyro.sample("x", dist.Normal(CENTERS[k], 0.5), obs=x)
 
     def guide(x):
+        if infer is None:
+            return
         slope = pyro.param("slope", torch.tensor(1.0))
         logits = -slope * (x[:, None] - CENTERS) ** 2
         with pyro.plate("data", len(x)):
@@ -78,7 +82,49 @@ def test_a_prior_over_one_code(elbo, infer):
     for _ in range(150):
         svi.step(x)
     assert pyro.param("weights").softmax(0).tolist() == pytest.approx(share.tolist(), abs=0.06)
-    assert pyro.param("slope") > 1.5
+    assert infer is None or pyro.param("slope") > 1.5
+
+
+LEVELS = torch.tensor([0.0, 1.0, 2.0])
+
+
+def one_code(x):
+    """Energies 0, 1, 2 of three codes."""
+    prior = ebm.EnergyBased(lambda k: LEVELS[k], dist.Categorical(torch.ones(3) / 3))
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", prior, infer={"enumerate": "parallel"})
+        pyro.sample("x", dist.Normal(loc + CENTERS[k], 0.5), obs=x)
+
+
+def log_joint(x, loc):
+    return (-LEVELS).log_softmax(0) + dist.Normal(loc + CENTERS, 0.5).log_prob(x[:, None])
+
+
+def test_sums_in_the_model():
+    x, loc = torch.tensor([-1.0, 0.3, 1.0]), torch.tensor(0.2)
+    model, nothing = pyro.poutine.condition(one_code, {"loc": loc}), lambda x: None
+    elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    log_z = (-LEVELS).exp().mean().log()
+    exact = log_joint(x, loc)
+    expected = -exact.logsumexp(1).sum() - dist.Normal(0.0, 1.0).log_prob(loc)
+    assert elbo.loss(model, nothing, x) + 3 * log_z == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_nuts_sums_over_one_code():
+    x = torch.tensor([-1.0, 0.3, 1.0])
+    mcmc = MCMC(NUTS(one_code), num_samples=1000, warmup_steps=200, disable_progbar=True)
+    mcmc.run(x)
+    grid = torch.linspace(-4, 4, 801)
+    log_posterior = torch.stack([log_joint(x, loc).logsumexp(1).sum() for loc in grid])
+    weights = (log_posterior - grid**2 / 2).softmax(0)
+    assert mcmc.get_samples()["loc"].mean() == pytest.approx((weights @ grid).item(), abs=0.12)
+
+
+def test_events_are_not_enumerated():
+    prior = ebm.EnergyBased(lambda z: z.sum(-1), dist.Bernoulli(torch.ones(3) / 2).to_event(1))
+    with pytest.raises(NotImplementedError, match="base over one code .* TraceGraph_ELBO"):
+        prior.enumerate_support()
 
 
 def test_nuts_refuses():
