@@ -105,7 +105,7 @@ def show(records: list[Record], figure: str) -> str:
     mark = " †" if is_carried_over(runs[0]) else ""
     if isinstance(values[0], list):
         return "; ".join(f"{number(mean)} ({number(error)})" for mean, error in values) + mark
-    if len(values) == 1:
+    if len(set(values)) == 1 and (len(values) == 1 or np.isinf(values[0])):
         return number(values[0]) + mark
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     return f"{number(np.mean(values))} ({number(error)}){mark}"
