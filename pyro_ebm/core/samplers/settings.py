@@ -150,6 +150,10 @@ class MALA(Kernel):
     def __post_init__(self) -> None:
         _check_adjusted(self.step_size, self.target_accept_prob)
 
+    def own_step_size(self, step_size: Any) -> Any:
+        """Return the step size of Langevin dynamics."""
+        return step_size
+
 
 @dataclass(frozen=True)
 class HMC(Kernel):
@@ -190,6 +194,10 @@ class HMC(Kernel):
                 "Expected `step_size_jitter` to be a number from 0 to below 1, got "
                 f"{self.step_size_jitter}."
             )
+
+    def own_step_size(self, step_size: Any) -> Any:
+        """Return the leapfrog step of which one is a Langevin step."""
+        return (2.0 * step_size) ** 0.5
 
 
 class Source:

@@ -5,7 +5,7 @@ batch are separate targets and share nothing.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from array_api_compat import array_namespace
 
@@ -36,6 +36,29 @@ def initial_step_size(potential: Any, gradient: Any) -> Any:
     step_size = num_coordinates ** (2 / 3) * num_chains / xp.sum(gradient**2)
     usable = xp.isfinite(step_size) & (step_size > 0)
     return xp.where(usable, step_size, xp.ones_like(step_size))
+
+
+def step_size_in_scales(gradient: Any, scale: Any, num_chain_dims: int) -> Any:
+    r"""Compute a Langevin step size for coordinates measured in scales, shape ``(*batch,)``.
+
+    The rule of thumb, of :math:`s \nabla U`, but at most :math:`d^{-1/3}`, that of a Gaussian: few
+    chains near its mode would make it too large.
+    """
+    xp, num_coordinates = array_namespace(gradient), math.prod(gradient.shape[num_chain_dims:])
+    squares = xp.where(scale == 0, xp.zeros_like(gradient), scale * gradient) ** 2
+    axes = (0, *range(num_chain_dims, gradient.ndim))
+    step_size = num_coordinates ** (2 / 3) * gradient.shape[0] / xp.sum(squares, axis=axes)
+    most = xp.full_like(step_size, num_coordinates ** (-1 / 3))
+    return xp.where((step_size > 0) & (step_size < most), step_size, most)
+
+
+@runtime_checkable
+class Adjusted(Protocol):
+    """Kernel whose step size follows from that of Langevin dynamics."""
+
+    def own_step_size(self, step_size: Any) -> Any:
+        """Return the kernel's step size."""
+        ...
 
 
 class DualAveraging(NamedTuple):
@@ -84,6 +107,16 @@ def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> Dual
     weight = count**-_DECAY
     log_average = weight * log_step_size + (1.0 - weight) * state.log_average
     return DualAveraging(log_step_size, log_average, error, count, state.anchor)
+
+
+def restart_dual_averaging(sampler: Any, state: Any, averaging: DualAveraging) -> DualAveraging:
+    """Search again in the units of new scales; the step size of the old ones may be far off."""
+    step_size, kernel = average_step_size(averaging), getattr(sampler, "kernel", sampler)
+    kernel = getattr(kernel, "numeric", kernel)
+    if isinstance(kernel, Adjusted):
+        found = step_size_in_scales(state.gradient, state.scale, state.potential.ndim)
+        step_size = kernel.own_step_size(found) + array_namespace(step_size).zeros_like(step_size)
+    return begin_dual_averaging(step_size)
 
 
 def average_step_size(state: DualAveraging) -> Any:

@@ -134,7 +134,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
-        self._latents = Latents.of(self.energy, base, self.context)
+        self._latents = Latents.of(self.energy, base, self.context, support)
         self._set_support(support, len(event_shape or ()))
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array, lax, random
 
 from pyro_ebm.core.samplers import settings
@@ -24,7 +23,7 @@ class HMC(settings.HMC):
     def init(self, potential: Potential, position: Array) -> ChainState:
         state = initial_state(potential, position, self.step_size)
         if self.step_size is None:
-            state = state._replace(step_size=jnp.sqrt(2.0 * state.step_size))
+            state = state._replace(step_size=self.own_step_size(state.step_size))
         return state
 
     def _units(self, rng_key: Array, state: ChainState) -> tuple[Array, Array]:

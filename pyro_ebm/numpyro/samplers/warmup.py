@@ -91,8 +91,10 @@ def adapt(
         moments = _where(at.learns, core.update_moments(moments, state.position), moments)
         state = state._replace(scale=_where(at.ends, core.regularized_scale(moments), state.scale))
         moments = _where(at.ends, core.begin_moments(state.position), moments)
-        restarted = core.begin_dual_averaging(core.average_step_size(averaging))
+        restarted = core.restart_dual_averaging(sampler, state, averaging)
         averaging = _where(at.ends, restarted, averaging)
+        if sampler.target_accept_prob is not None:
+            state = state._replace(step_size=jnp.exp(averaging.log_step_size))
     levels = zip(state.hotter, info.hotter, warmup.hotter, strict=True)
     pairs = [adapt(sampler, *level, at) for level in levels]
     state = state._replace(hotter=tuple(level for level, _ in pairs))

@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import broadcast_shape
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_ebm.core.checks import check_positive_integer
@@ -30,7 +30,6 @@ from pyro_ebm.core.samplers.smc_draws import (
     check_draws,
     number_of_draws,
 )
-from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 from pyro_ebm.pyro.distributions.bound_energy import (
     KnownLogProb,
     bind,
@@ -43,10 +42,15 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     warn_if_untrained,
 )
 from pyro_ebm.pyro.distributions.draws import draw_values
-from pyro_ebm.pyro.distributions.flows import as_distribution, real_space, support_of
+from pyro_ebm.pyro.distributions.flows import (
+    as_distribution,
+    real_space,
+    support_of,
+    tolerant_log_prob,
+)
 from pyro_ebm.pyro.distributions.joint import ConditionalEnergy, Joint
 from pyro_ebm.pyro.distributions.latents import evaluate_watching, latents_so_far
-from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, as_pushforward
+from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, Restricted, as_pushforward
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import SMC
 from pyro_ebm.pyro.samplers.target import Target
@@ -215,7 +219,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     @property
     def latent(self) -> "EnergyBased":
         source = as_pushforward(self.base)
-        energy = _Restricted(self) if self._is_truncated else self.energy
+        energy = Restricted(self) if self._is_truncated else self.energy
         new = EnergyBased(LatentEnergy(energy, source), source.latent, **self._settings())
         return new.expand(self.batch_shape)
 
@@ -225,7 +229,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     def _base_log_prob(self, value: Tensor) -> Tensor:
         try:
-            return super()._base_log_prob(value)
+            return tolerant_log_prob(super()._base_log_prob, value, self.base)
         except KeyError as error:  # Planar and others look up their latent value in a cache.
             raise no_inverse(self.base) from error
 
@@ -268,18 +272,6 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
             "log-normalizer is unknown, and the gradient of its draws too. Use it in the model, "
             "with an ELBO other than TraceTMC_ELBO, which cannot tell a model from a guide."
         )
-
-
-class _Restricted(nn.Module):
-    """Energy of a distribution, infinite outside of its support."""
-
-    def __init__(self, distribution: EnergyBased) -> None:
-        super().__init__()
-        self.energy, self.distribution = distribution.energy, distribution
-
-    def forward(self, value: Tensor, *context: Any) -> Tensor:
-        inside, value = move_inside(self.distribution, value)
-        return cast(Tensor, infinite_outside(inside, self.energy(value, *context)))
 
 
 def without_plates(distribution: EnergyBased) -> EnergyBased:

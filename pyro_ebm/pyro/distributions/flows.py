@@ -1,5 +1,6 @@
 """Normalizing flows of zuko as bases."""
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -7,7 +8,7 @@ import torch
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import Independent, constraints
 from torch import Tensor
-from torch.distributions import ComposeTransform, Transform, TransformedDistribution
+from torch.distributions import ComposeTransform, Distribution, Transform, TransformedDistribution
 
 from pyro_ebm.core.distributions.checks import no_latent_space
 
@@ -24,6 +25,26 @@ def support_of(base: Any) -> Any:
         return base.support
     except NotImplementedError:
         return real_space(len(base.event_shape))
+
+
+def tolerant_log_prob(log_prob: Callable[[Tensor], Tensor], value: Tensor, base: Any) -> Tensor:
+    """Log-density of a base, NaN at rows that are not finite where the host's validation is off.
+
+    A base that was expanded keeps its own validation: torch sets it on the instance.
+    """
+    try:
+        return log_prob(value)
+    except ValueError:
+        num_dims = len(base.event_shape)
+        rows = value.reshape((*value.shape[: value.ndim - num_dims], -1))
+        usable = rows.isfinite().all(-1)
+        if Distribution._validate_args or usable.all():
+            raise
+        unknown = math.nan * rows.sum(-1)
+        if not usable.any():
+            return unknown
+        where = usable.reshape((*usable.shape, *(1,) * num_dims))
+        return torch.where(usable, log_prob(torch.where(where, value, value[usable][0])), unknown)
 
 
 def real_space(num_dims: int) -> Any:

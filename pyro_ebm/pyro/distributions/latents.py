@@ -53,8 +53,9 @@ def evaluate_watching(
 ) -> T:
     """Evaluate a function; raise if it uses a latent without a gradient, which no graph shows."""
     hidden = {id(it): name for name, it in latents.items() if not it.requires_grad}
-    for value in values:
+    for value in values:  # The variables of the energy, perhaps views of a latent.
         hidden.pop(id(value), None)
+        hidden.pop(id(value._base), None)
     if not hidden:
         return function(*values)
     with _Uses(hidden) as uses:
@@ -78,7 +79,9 @@ class _Uses(TorchFunctionMode):
         self.found: str | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
+        # Shapes and the like are attributes.
+        is_attribute = getattr(func, "__name__", "") == "__get__"
+        for leaf in () if is_attribute else tree_leaves((args, kwargs)):
             if isinstance(leaf, Tensor):
                 whole = getattr(leaf, "_base", None)
                 self.found = self.names.get(id(leaf)) or self.names.get(id(whole)) or self.found

@@ -16,6 +16,7 @@ from torch.distributions import (
 
 from pyro_ebm.core.distributions import checks
 from pyro_ebm.core.distributions import pushforward as core
+from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside
 from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.distributions.flows import latent_and_generator
 from pyro_ebm.pyro.samplers.target import Target
@@ -208,3 +209,15 @@ def _event_shape(latent: Any, generator: Callable[[Tensor], Tensor]) -> tuple[in
     with torch.no_grad(), kept_buffers(generator):
         shape = generator(zeros).shape
     return checks.check_generated_shape(shape, zeros.shape)
+
+
+class Restricted(nn.Module):
+    """Energy of a distribution, infinite outside of its support."""
+
+    def __init__(self, distribution: Any) -> None:
+        super().__init__()
+        self.energy, self.distribution = distribution.energy, distribution
+
+    def forward(self, value: Tensor, *context: Any) -> Tensor:
+        inside, value = move_inside(self.distribution, value)
+        return cast(Tensor, infinite_outside(inside, self.energy(value, *context)))

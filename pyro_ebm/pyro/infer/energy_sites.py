@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.inspect import is_sample_site
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -184,7 +185,7 @@ class SiteRecorder(Messenger):
         # With a known log-normalizer it is a distribution like any other.
         if energy is not None and energy.log_normalizer is None:
             self._record(msg, energy)
-        if not msg["is_observed"]:
+        if is_sample_site(msg) and not msg["is_observed"]:
             self.latents[msg["name"]] = msg["value"]
             self.enumerated += filter(None, [msg["infer"].get("_enumerate_dim")])
 

@@ -108,12 +108,20 @@ class _GuideSites(Messenger):
                 bijection = biject_to(fn.support)
             except NotImplementedError:  # A mixture's, for example: drawn as usual.
                 return
-            like = fn.sample() if energy is None else initial_values(energy, torch.Size())
+            like = _example(fn) if energy is None else initial_values(energy, torch.Size())
             zeros = detach_provenance(like).new_zeros(bijection.inverse_shape(fn.shape()))
             msg["value"], msg["done"] = bijection(zeros), True
 
     def _inspect(self, msg: Any) -> None:
         self.issues += [in_guide(msg["name"])] if has_energy(msg["fn"]) else []
+
+
+def _example(fn: Any) -> Tensor:
+    """Tensor of the type of values."""
+    try:
+        return fn.sample()
+    except NotImplementedError:  # An improper prior.
+        return torch.zeros(())
 
 
 class ModelSites(_GuideSites):

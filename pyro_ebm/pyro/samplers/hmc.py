@@ -23,7 +23,7 @@ class HMC(settings.HMC):
     def init(self, potential: Potential, position: Tensor) -> ChainState:
         state = initial_state(potential, position, self.step_size)
         if self.step_size is None:
-            state = state._replace(step_size=(2.0 * state.step_size).sqrt())
+            state = state._replace(step_size=self.own_step_size(state.step_size))
         return state
 
     def _units(self, state: ChainState) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,10 @@ class Warmup:
             if index + 1 == self.windows[0][1]:
                 state = state._replace(scale=core.regularized_scale(self.moments))
                 self.moments = core.begin_moments(state.position)
-                self.averaging = core.begin_dual_averaging(core.average_step_size(self.averaging))
+                self.averaging = core.restart_dual_averaging(self.sampler, state, self.averaging)
                 self.windows = self.windows[1:]
+                if target is not None:
+                    state = state._replace(step_size=self.averaging.log_step_size.exp())
         if target is not None and index + 1 == self.num_warmup:
             state = state._replace(step_size=core.average_step_size(self.averaging))
         levels = zip(self.hotter, state.hotter, info.hotter, strict=True)

@@ -11,6 +11,7 @@ from pyro_ebm.core.samplers.warmup import (
     initial_step_size,
     num_braked,
     regularized_scale,
+    step_size_in_scales,
     update_moments,
     warmup_windows,
 )
@@ -105,3 +106,19 @@ def test_strict_arrays():
     moments = update_moments(begin_moments(position), position)
     assert regularized_scale(moments).shape == (2,)
     assert brake(ones, 0 * ones)[0] == 0.5
+
+
+def test_step_size_where_scales_are_known():
+    """Of a normal in units of its scales, for each of two elements of a batch."""
+    scale = np.array([[1e-3, 1.0, 50.0], [1.0, 2.0, 3.0]])
+    gradient = rng.normal(size=(5000, 2, 3)) / scale
+    expected = 3 ** (-1 / 3)
+    np.testing.assert_allclose(step_size_in_scales(gradient, scale, 2), expected, rtol=0.05)
+    np.testing.assert_allclose(step_size_in_scales(3 * gradient, scale, 2), expected / 9, rtol=0.05)
+    # No more where gradients vanish or are not finite, and without what a scale of 0 holds.
+    for factor in (0.0, np.inf):
+        with np.errstate(all="ignore"):
+            steps = step_size_in_scales(factor * gradient, scale, 2)
+        np.testing.assert_allclose(steps, expected)
+    held = np.where(np.arange(3) == 0, 0.0, scale)
+    assert np.all(step_size_in_scales(gradient, held, 2) <= expected)

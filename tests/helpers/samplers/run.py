@@ -181,6 +181,19 @@ def test_default_step_size_at_any_scale(host, make, scale):
     assert normal_p_value(chains.samples / scale - 5) > 1e-3
 
 
+@pytest.mark.parametrize("make", [lambda ebm: ebm.MALA(), lambda ebm: ebm.HMC()])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_short_warmup_at_any_scale(host, make, scale):
+    """The window of scales ends a few steps before the draws begin."""
+    init = host.array(scale * rng.normal(size=(4, 1)))
+    target = host.dist.Normal(host.array([0.0]), scale).to_event(1)
+    for num_warmup in (20, 50):
+        options = {"num_samples": 100, "num_warmup": num_warmup, "init": init}
+        chains = host.run_chains(make(host.ebm), target, **options)
+        assert chains.statistics["acceptance_rate"].mean().item() > 0.2
+        assert 0.6 < np.asarray(chains.samples).std() / scale < 1.5
+
+
 def test_default_step_size_before_warmup(host):
     draws = host.array(1e-3 * rng.normal(size=(2000, 8)))
 

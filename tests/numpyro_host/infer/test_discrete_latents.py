@@ -121,14 +121,22 @@ def scale(x, _):
         numpyro.sample("x", ebm.EnergyBased(lambda v: k * v**2, dist.Normal(0.0, 1.0)), obs=x)
 
 
+def support(x, _):
+    k = numpyro.sample("k", dist.Gamma(2.0, 0.5))
+    base, options = dist.Normal(0.0, 1.0), {"support": dist.constraints.interval(-10.0, k)}
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", ebm.EnergyBased(lambda v: v**2, base, **options), obs=x - 9.0)
+
+
 @pytest.mark.parametrize(
     ("kernel", "where"),
     [
         (DiscreteHMCGibbs(NUTS(behind)), "energy"),
         (MixedHMC(HMC(behind)), "context"),
         (SA(scale), "energy"),
+        (SA(support), "support"),
     ],
-    ids=["Gibbs", "MixedHMC", "SA"],
+    ids=["Gibbs", "MixedHMC", "SA", "SA, support"],
 )
 def test_kernels_without_gradients_warn(kernel, where):
     mcmc = MCMC(kernel, num_warmup=1, num_samples=1, progress_bar=False)

@@ -112,6 +112,39 @@ def test_importance_sampling_refuses():
         Importance(precision_of_energy, num_samples=2).run(X)
 
 
+def test_what_depends_on_no_latent_can_be_weighed():
+    def conditional():
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        parts = {"theta": dist.Normal(0.0, 1.0), "x": dist.Normal(0.0, 1.0)}
+        joint = ebm.EnergyBased(lambda theta, x: (x - theta) ** 2 / 2, ebm.Joint(**parts))
+        with pyro.plate("data", len(X)):
+            pyro.sample("x", joint.conditional(theta=theta), obs=X)
+
+    def views():
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        energy = ebm.EnergyBased(lambda v: z.ndim * v**4, event_shape=())
+        pyro.factor("weight", energy.log_prob(z[0]))
+        pyro.sample("x", energy, obs=z[1])
+
+    for model in (conditional, views):
+        run = Importance(model, num_samples=2).run()
+        assert math.isfinite(run.get_log_normalizer())
+
+
+def test_a_prior_that_cannot_be_sampled():
+    def model(x):
+        pyro.sample("loc", dist.ImproperUniform(dist.constraints.real, (), ()))
+        weight = pyro.param("weight", torch.tensor(1.0))
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(0.0, 1.0)
+            pyro.sample("x", ebm.EnergyBased(lambda v: weight * v**4, base), obs=x)
+
+    def guide(_):
+        pyro.sample("loc", dist.Normal(0.0, 1.0))
+
+    assert math.isfinite(SVI(model, guide, Adam({"lr": 1e-3}), ebm.EnergyELBO(TRAINING)).step(X))
+
+
 def test_a_value_is_no_other_latent():
     def model():
         k = pyro.sample("k", dist.Bernoulli(0.5))

@@ -1,3 +1,5 @@
+import warnings
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -91,3 +93,14 @@ def test_draws_of_half_precision():
     density = ebm.EnergyBased(lambda x: 1.5 * x**2, dist.Normal(half, half + 1))
     chains = ebm.run_chains(ebm.MALA(), density, num_samples=250, progress_bar=False)
     assert chains.to_arviz().posterior["x"].dtype == "float32"
+
+
+@pytest.mark.parametrize("context", [None, torch.ones(3)])
+def test_trajectories_that_overflow(context):
+    """The base was expanded, by the user or for a context, and has a validation of its own."""
+    base = dist.Normal(0.0, 1.0).expand([2]).to_event(1)
+    density = ebm.EnergyBased(lambda x, *_: 1e4 * (x**4).sum(-1), base, context=context)
+    options = {"num_samples": 20, "num_warmup": 50, "num_chains": 20, "progress_bar": False}
+    with warnings.catch_warnings(action="ignore"):
+        chains = ebm.run_chains(ebm.HMC(), density, **options)
+    assert chains.samples.isfinite().all()
