@@ -190,7 +190,9 @@ def check_real_latent(latent: Any, *, is_real: bool) -> None:
     """Raise unless the support of a latent that noise is joined to is all real numbers."""
     if not is_real:
         raise ValueError(
-            f"Expected a latent over all real numbers where a Pushforward has noise, got {latent}."
+            "Expected a latent over all real numbers where a Pushforward has noise, got "
+            f"{type(latent).__name__}: draw a normal latent and transform it "
+            "in the generator (log_normalizer(method='importance') needs none)."
         )
 
 

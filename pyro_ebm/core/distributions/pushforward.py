@@ -22,7 +22,8 @@ class AbstractPushforward:
     estimates it.)
 
     Args:
-        latent: :math:`\eta`, any distribution.
+        latent: :math:`\eta`, any distribution; with noise, draws of energies on it need one over
+            all real numbers.
         generator: :math:`G`, from ``(N, *latent.event_shape)`` to ``(N, *event_shape)``: a module,
             a function, or a ``Transform``.
         noise_scale: :math:`\sigma \ge 0`, a *standard deviation*; a number, or a positive array of

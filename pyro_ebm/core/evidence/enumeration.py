@@ -51,7 +51,8 @@ def sum_over_values(log_density: Callable[[Any], Any], values: Iterator[Any]) ->
 
 def _check_columns(columns: Columns | None) -> Columns:
     if columns is None or num_states(columns) > _MOST:
-        got = "a continuous one" if columns is None else f"{num_states(columns):.3g} values"
+        number = math.inf if columns is None else num_states(columns)
+        got = "one with numbers" if number == math.inf else f"{number:.3g} values"
         raise ValueError(
             f"Expected a discrete support of at most {_MOST} values for method 'enumeration', got "
             f"{got}: use 'annealed'."

@@ -74,8 +74,8 @@ def event_shape_of(distribution: Any, position: Any) -> tuple[int, ...]:
     """Return the event shape of positions ``(N, *batch, *event)``; raise if it is too large."""
     if distribution.support.is_discrete:
         raise ValueError(
-            "Expected a continuous support for method 'grid', got a discrete one: use "
-            "'enumeration' or 'annealed'."
+            "Expected a continuous support for method 'grid', got one with codes: use 'annealed' "
+            "or, without numbers, 'enumeration'."
         )
     event_shape = tuple(position.shape[1 + len(own_shape(distribution)) :])
     check_num_dims(math.prod(event_shape))

@@ -51,6 +51,8 @@ class EnergySite(ABC):
     objective: Any
     attached: Mapping[str, Any]
 
+    # Of persistent chains, after their move; None without.
+    acceptance_rate = None
     # The host's gradient of a function of one array.
     _gradient: ClassVar[Callable[..., Any]]
     # Whether the host knows the number in an array, which it does not inside of `jit`.
@@ -103,7 +105,10 @@ class EnergySite(ABC):
             potential = getattr(loss, "potential", None)
             return loss.value
 
-        return EvaluatedLoss(self._map(value_of), metrics, potential)
+        value, rate = self._map(value_of), self.acceptance_rate
+        if rate is not None:
+            metrics.setdefault("acceptance_rate", lambda: rate)
+        return EvaluatedLoss(value, metrics, potential)
 
     def metrics(self, *rng_key: Any, num_normalizer_samples: int = 0) -> dict[str, Any]:
         """Mean of the objective over batch elements, and its metrics; warns if they are bad.

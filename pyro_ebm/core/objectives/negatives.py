@@ -68,12 +68,18 @@ def sampler_and_steps(
     return settings.sampler or own, settings.num_steps or num_steps
 
 
-def moved(sampler: Any, run: Any) -> ShortRun:
+def with_acceptance(sampler: Any, run: Any) -> ShortRun:
     """Return the draws of a run, and their acceptance if there is a target of it."""
     xp = array_namespace(run.samples)
     has_target = getattr(sampler, "target_accept_prob", None) is not None
     rate = xp.min(run.acceptance_rate) if has_target or isinstance(sampler, Source) else None
     return ShortRun(run.samples, rate)
+
+
+def lowest(rates: list[Any]) -> Any:
+    """Return the smallest of the acceptance rates that there are, or None."""
+    known = [rate for rate in rates if rate is not None]
+    return array_namespace(*known).min(array_namespace(*known).stack(known)) if known else None
 
 
 def acceptance_metrics(draws: ShortRun) -> dict[str, Callable[[], Any]]:

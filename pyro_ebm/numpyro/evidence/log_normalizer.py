@@ -80,7 +80,7 @@ def log_normalizer(
         num_samples=num_samples,
         num_temperatures=num_temperatures,
         num_moves=num_moves,
-        sampler=sampler or default_kernel(_with_density(distribution), MALA(0.1)),
+        sampler=sampler or _default_kernel(distribution, method),
         draws=core.as_values(distribution, draws),
     )
     result, doubts = _METHODS[method](rng_key, distribution, settings)
@@ -89,6 +89,12 @@ def log_normalizer(
         for doubt in (*core.describe_doubts(distribution, result), *doubts):
             warnings.warn(doubt, stacklevel=2)
     return result
+
+
+def _default_kernel(distribution: EnergyBased, method: str) -> Sampler | None:
+    if method == "importance":
+        return None
+    return default_kernel(_with_density(distribution), MALA(0.1))
 
 
 def _importance(

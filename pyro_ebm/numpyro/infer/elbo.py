@@ -19,6 +19,8 @@ from numpyro.infer import ELBO, Trace_ELBO
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from pyro_ebm.core.infer import elbo as settings
+from pyro_ebm.core.objectives.negatives import lowest
+from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.infer.energy_sites import EnergySite, FactorEmitter, SiteRecorder
 from pyro_ebm.numpyro.infer.meshes import with_automatic_axes
@@ -190,15 +192,18 @@ class EnergyELBO(settings.EnergyELBO, ELBO):
 
 def _advance_chains(
     rng_key: Array, recorder: SiteRecorder
-) -> tuple[dict[str, Array], dict[str, Array]]:
+) -> tuple[dict[str, Array], dict[str, ShortRun]]:
     """Move the persistent chains of all sites: all of them thereafter, and those that moved."""
     states: dict[str, Array] = {}
-    values: dict[str, Array] = {}
+    values: dict[str, ShortRun] = {}
     for site in recorder.sites.values():
+        rates = []
         for part in site.attached.values():
             if isinstance(part, AttachedChains):
                 key, name = random.fold_in(rng_key, len(states)), part.name
                 states[name], values[name] = part.advance(key, site.energy)
+                rates.append(values[name].acceptance_rate)
+        site.acceptance_rate = lowest(rates)
         site.attached = with_values(site.attached, values)
     return states, values
 

@@ -16,6 +16,7 @@ from numpyro.util import not_jax_tracer
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_latents, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
+from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.numpyro.distributions.bound_energy import is_trainable
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.numpyro.distributions.importance import importance_log_weights
@@ -215,7 +216,7 @@ class FactorEmitter(Messenger):
             which the guide then hides.
     """
 
-    def __init__(self, objective: Any, chains: Mapping[str, Array]) -> None:
+    def __init__(self, objective: Any, chains: Mapping[str, ShortRun]) -> None:
         super().__init__()
         self.objective = objective
         self.chains = chains
@@ -247,7 +248,9 @@ class FactorEmitter(Messenger):
 class _GuideSites(Messenger):
     """Handler that collects what a guide attaches, and hides chains that have moved already."""
 
-    def __init__(self, attached: Attached, mutables: set[str], chains: Mapping[str, Array]) -> None:
+    def __init__(
+        self, attached: Attached, mutables: set[str], chains: Mapping[str, ShortRun]
+    ) -> None:
         super().__init__()
         self.attached = attached
         self.mutables = mutables

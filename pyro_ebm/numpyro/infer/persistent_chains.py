@@ -1,7 +1,7 @@
 """Persistent chains as ``mutable`` sites of NumPyro guides."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ from jax import Array, lax, random
 from numpyro.primitives import apply_stack
 
 from pyro_ebm.core.infer import persistent_chains as settings
+from pyro_ebm.core.objectives.negatives import with_acceptance
+from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.numpyro.samplers.mala import MALA
 from pyro_ebm.numpyro.samplers.run import move_levels, move_values
@@ -36,7 +38,7 @@ class PersistentChains(settings.PersistentChains):
 
     def advance(
         self, rng_key: Array, distribution: EnergyBased, values: Array
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, ShortRun]:
         """Move some of all chains, ``values``, on a distribution without batch dimensions.
 
         Returns all chains thereafter, and those that moved, as constants.
@@ -67,16 +69,18 @@ class AttachedChains(NamedTuple):
         message = apply_stack(message | {"args": (start,), "kwargs": {}})
         return cls(message["name"], chains, message["value"])
 
-    def advance(self, rng_key: Array, distribution: EnergyBased) -> tuple[Array, Array]:
+    def advance(self, rng_key: Array, distribution: EnergyBased) -> tuple[Array, ShortRun]:
         """Move some of them on a site's distribution, of any batch shape."""
         self.chains.check(self.name, self.values, distribution)
         return self.chains.advance(rng_key, without_plates(distribution), self.values)
 
 
-def with_values(attached: Mapping[str, Any], values: Mapping[str, Array]) -> dict[str, Any]:
+def with_values(attached: Mapping[str, Any], values: Mapping[str, ShortRun]) -> dict[str, Any]:
     """Replace chains among attached parts by values, given by the name of their ``mutable``."""
     return {
-        key: values.get(part.name, part) if isinstance(part, AttachedChains) else part
+        key: values[part.name].samples
+        if isinstance(part, AttachedChains) and part.name in values
+        else part
         for key, part in attached.items()
     }
 
@@ -84,7 +88,7 @@ def with_values(attached: Mapping[str, Any], values: Mapping[str, Array]) -> dic
 @partial(jax.jit, static_argnames="chains")
 def _advance(
     rng_key: Array, chains: PersistentChains, distribution: EnergyBased, values: Array
-) -> tuple[Array, Array]:
+) -> tuple[Array, ShortRun]:
     take_key, start_key, restart_key, move_key = random.split(rng_key, 4)
     taken = random.permutation(take_key, len(values))[: chains.num_chains]
     fresh = initial_values(start_key, distribution, (chains.num_chains, *chains.levels))
@@ -93,6 +97,7 @@ def _advance(
     again = (restarts | diverged).reshape(-1, *(1 for _ in chains.shape[1:]))
     start = jnp.where(again, fresh.astype(values.dtype), values[taken])
     run = move_key, chains.sampler, distribution, start, chains.num_steps
-    moved = move_levels(*run) if chains.levels else move_values(*run).samples
-    moved = moved.astype(values.dtype)
-    return values.at[taken].set(moved), chains.draws(moved)
+    moved = move_levels(*run) if chains.levels else move_values(*run)
+    samples = moved.samples.astype(values.dtype)
+    drawn = replace(moved, samples=chains.draws(samples))
+    return values.at[taken].set(samples), with_acceptance(chains.sampler, drawn)

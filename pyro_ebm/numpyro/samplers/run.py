@@ -61,14 +61,15 @@ def short_run(
 
 def move_levels(
     rng_key: Array, sampler: ReplicaExchange, distribution: Any, values: Array, num_steps: int
-) -> Array:
+) -> core.ShortRun:
     distribution, values = lax.stop_gradient((distribution, values))
     target = Target.of_any(distribution)
     sampler = kernel_for(sampler, target)
     positions = promoted(target.potential, jnp.moveaxis(target.position(values), 1, 0))
     start = sampler.init_levels(target.potential, positions)
-    state, _ = _steps(rng_key, sampler, target.potential, start, num_steps)
-    return target.value(jnp.stack([level.position for level in state.levels()], 1))
+    state, rate = _steps(rng_key, sampler, target.potential, start, num_steps)
+    positions = jnp.stack([level.position for level in state.levels()], 1)
+    return core.ShortRun(target.value(positions), rate)
 
 
 def move_values(

@@ -122,7 +122,8 @@ class EnergySite(core.EnergySite):
         return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
 
     def _parts(self) -> Mapping[str, Any]:
-        return self.chains.resolve(self.name, self.attached, self.energy)
+        parts, self.acceptance_rate = self.chains.resolve(self.name, self.attached, self.energy)
+        return parts
 
 
 class SiteRecorder(Messenger):

@@ -1,7 +1,7 @@
 """Persistent chains in Pyro's parameter store, or in a module."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import pyro
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ebm.core.infer import persistent_chains as settings
+from pyro_ebm.core.objectives.negatives import lowest, with_acceptance
+from pyro_ebm.core.samplers.run import ShortRun
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.pyro.samplers.mala import MALA
 from pyro_ebm.pyro.samplers.run import move_levels, move_values
@@ -33,7 +35,7 @@ class PersistentChains(settings.PersistentChains):
     _: KW_ONLY
     sampler: Any = MALA()
 
-    def advance(self, distribution: EnergyBased, values: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, distribution: EnergyBased, values: Tensor) -> tuple[Tensor, ShortRun]:
         """Move some of all chains, ``values``, on a distribution without batch dimensions.
 
         Returns all chains thereafter, and those that moved.
@@ -45,8 +47,9 @@ class PersistentChains(settings.PersistentChains):
         diverged = ~torch.isfinite(values[taken]).reshape(self.num_chains, -1).all(dim=1)
         again = (restarts | diverged).reshape(-1, *(1 for _ in self.shape[1:]))
         run = self.sampler, distribution, torch.where(again, fresh, values[taken]), self.num_steps
-        moved = move_levels(*run) if self.levels else move_values(*run).samples
-        return values.index_copy(0, taken, moved), self.draws(moved)
+        moved = move_levels(*run) if self.levels else move_values(*run)
+        drawn = replace(moved, samples=self.draws(moved.samples))
+        return values.index_copy(0, taken, moved.samples), with_acceptance(self.sampler, drawn)
 
 
 class ModuleChains(nn.Module):
@@ -82,20 +85,21 @@ class ChainStore:
     def __init__(self, *, keeps: bool, values: dict[str, Tensor] | None = None) -> None:
         self.keeps = keeps
         self.kept: Any = pyro.get_param_store() if values is None else values
-        self.moved: dict[str, Tensor] = {}
+        self.moved: dict[str, ShortRun] = {}
 
     def resolve(
         self, site: str, attached: Mapping[str, Any], distribution: EnergyBased
-    ) -> dict[str, Any]:
-        """Replace chains among the attached parts of a site by their moved values."""
-        return {
+    ) -> tuple[dict[str, Any], Any]:
+        """Replace chains among the attached parts of a site; return their acceptance too."""
+        runs = {
             key: self._values(f"{site}${key}", part, distribution)
-            if isinstance(part, PersistentChains)
-            else part
             for key, part in attached.items()
+            if isinstance(part, PersistentChains)
         }
+        rates = [run.acceptance_rate for run in runs.values()]
+        return {**attached, **{k: run.samples for k, run in runs.items()}}, lowest(rates)
 
-    def _values(self, name: str, chains: PersistentChains, distribution: EnergyBased) -> Tensor:
+    def _values(self, name: str, chains: PersistentChains, distribution: EnergyBased) -> ShortRun:
         if name not in self.moved:
             with torch.no_grad():
                 values = self.kept[name] if name in self.kept else None

@@ -23,7 +23,7 @@ def draw_negatives(
     model = without_plates(distribution)
     sampler, num_steps = core.sampler_and_steps(settings, model, default_kernel(model))
     number = core.number_of_draws(settings, value, model)
-    return core.moved(sampler, draw_values(model, sampler, number, num_steps))
+    return core.with_acceptance(sampler, draw_values(model, sampler, number, num_steps))
 
 
 def move_data(settings: core.Negatives, distribution: EnergyBased, value: Tensor) -> ShortRun:
@@ -33,4 +33,4 @@ def move_data(settings: core.Negatives, distribution: EnergyBased, value: Tensor
     )
     num_laws = len(own_shape(distribution))
     run = move_values(sampler, distribution, value, num_steps, num_laws)
-    return core.moved(sampler, replace(run, samples=run.samples[None]))
+    return core.with_acceptance(sampler, replace(run, samples=run.samples[None]))

@@ -50,15 +50,16 @@ def short_run(
 @torch.no_grad()
 def move_levels(
     sampler: ReplicaExchange, distribution: Any, values: Tensor, num_steps: int
-) -> Tensor:
+) -> core.ShortRun:
     """Run replica exchange from values of its levels, ``(num_chains, num_levels, *event)``."""
     target = Target.of_any(distribution)
     sampler = kernel_for(sampler, target)
     with pyro.validation_enabled(is_validate=False):
         positions = target.position(values).unbind(1)
         state = sampler.init_levels(target.potential, positions)
-        state, _ = _steps(sampler, target.potential, state, num_steps)
-    return target.value(torch.stack([level.position for level in state.levels()], 1))
+        state, rate = _steps(sampler, target.potential, state, num_steps)
+    positions = torch.stack([level.position for level in state.levels()], 1)
+    return core.ShortRun(target.value(positions), rate)
 
 
 @torch.no_grad()

@@ -115,6 +115,16 @@ def test_bad_arguments(host):
         _ = pushforward(positive, stretch, noise_scale=NOISE_SCALE).noiseless
 
 
+def test_importance_needs_no_latent_space(host):
+    flat = host.dist.Uniform(-1.0, host.array([1.0, 1.0])).to_event(1)
+    base = host.ebm.Pushforward(flat, lambda z: z, noise_scale=0.3)
+    density = host.ebm.EnergyBased(lambda x: x[:, 0] ** 2, base)
+    result = host.log_normalizer(density, method="importance")
+    x = np.random.default_rng(0).uniform(-1, 1, 100_000)
+    x += 0.3 * np.random.default_rng(1).normal(size=100_000)
+    assert abs(float(result.estimate) - np.log(np.exp(-(x**2)).mean())) < 0.06
+
+
 # --- with an energy ---
 
 

@@ -264,8 +264,8 @@ class ChainsInParts:
 
 def advance(chains, distribution, values, seed=0):
     """All chains and those that moved."""
-    moved = chains.advance(random.key(seed), distribution, array(values))
-    return [np.asarray(x) for x in moved]
+    after, moved = chains.advance(random.key(seed), distribution, array(values))
+    return np.asarray(after), np.asarray(moved.samples)
 
 
 # --- MCMC ---

@@ -258,7 +258,8 @@ def advance(chains, distribution, values, seed=0):
     """All chains and those that moved."""
     ppl.set_rng_seed(seed)
     with xp.no_grad():
-        return [to_numpy(x) for x in chains.advance(distribution, array(values))]
+        after, moved = chains.advance(distribution, array(values))
+        return to_numpy(after), to_numpy(moved.samples)
 
 
 # --- MCMC ---
