@@ -27,7 +27,7 @@ from pyro_ebm.pyro.samplers.target import (
     real_array,
     value_and_gradient,
 )
-from pyro_ebm.pyro.samplers.warmup import Warmup
+from pyro_ebm.pyro.samplers.warmup import Warmup, prepare_state
 
 
 @torch.no_grad()
@@ -147,7 +147,7 @@ def _start(
         init = initial_values(distribution, (num_chains,))
 
     def begin(position: Tensor) -> Any:
-        state = sampler.init(target.potential, position)
+        state = prepare_state(sampler, sampler.init(target.potential, position))
         known = state.potential is not None
         return state, state[1:3] if known else value_and_gradient(target.potential, position)
 

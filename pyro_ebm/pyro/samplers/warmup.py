@@ -9,6 +9,13 @@ from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.pyro.samplers.base import Sampler
 
 
+def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
+    """Broadcast scales to the shape that warm-up gives them."""
+    if sampler.adapt_mass_matrix:
+        state = state._replace(scale=state.scale.expand(state.position.shape[1:]).clone())
+    return state._replace(hotter=tuple(prepare_state(sampler, level) for level in state.hotter))
+
+
 class Warmup:
     """Tunes step size and scales during warm-up, without synchronizing the device."""
 
