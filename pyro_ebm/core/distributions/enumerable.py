@@ -14,7 +14,7 @@ class Enumerable:
 
     @property
     def has_enumerate_support(self) -> bool:
-        """Whether the base is over one code, and the host enumerates it."""
+        """Enumeration by the host: of a base over one code."""
         return not self.event_shape and bool(getattr(self.base, "has_enumerate_support", False))
 
     def enumerate_support(self, expand: bool = True) -> Any:  # noqa: FBT001, FBT002

@@ -40,7 +40,7 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
 
 
 def is_unnormalized(fn: Any) -> bool:
-    """Whether this is an energy-based site without a known log-normalizer."""
+    """Return whether an energy-based site has no known log-normalizer."""
     energy = find_energy(fn)
     return energy is not None and energy.log_normalizer is None
 

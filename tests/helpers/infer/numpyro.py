@@ -170,6 +170,10 @@ def draws_of_loss(guide, *args):
     return value, [log_prob]
 
 
+# Whether metrics are read outside of `jit`.
+METRICS_ARE_KNOWN = False
+
+
 class Training:
     """A training run, step by step."""
 

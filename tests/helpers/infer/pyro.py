@@ -184,6 +184,10 @@ def draws_of_loss(guide, *args):
     return to_numpy(site_trace.nodes["z"]["value"]), [to_numpy(log) for log in logs]
 
 
+# Whether metrics are read outside of `jit`.
+METRICS_ARE_KNOWN = True
+
+
 class Training:
     """A training run, step by step."""
 
