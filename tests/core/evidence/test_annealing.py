@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pyro_ebm.core.evidence.annealing import (
+    are_uneven,
     begin_paths,
     describe_stuck_draws,
     equidistant_schedule,
@@ -118,3 +119,10 @@ def test_paths_that_start_from_copies():
     assert found.num_starts == pytest.approx(2.0)
     assert found.effective_sample_size == pytest.approx(1.0)
     assert found.is_resampled
+
+
+def test_paths_are_resampled_where_few_are_effective():
+    """Paths that are all dead have nothing to be resampled by."""
+    dead, even, few = np.full(10, -math.inf), np.zeros(10), 5.0 * np.arange(10)
+    log_weights = np.stack([dead, even, few], axis=1)
+    assert are_uneven(log_weights).tolist() == [False, False, True]
