@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from pyro_ebm.core.infer.persistent_chains import PersistentChains
+from pyro_ebm.core.objectives.negatives import lowest
 from pyro_ebm.core.samplers.settings import MALA
 
 
@@ -32,3 +34,8 @@ def test_wrong_settings(arguments, options, message):
 def test_shape_of_all_chains():
     assert PersistentChains(4, (2,), sampler=Kernel(0.1)).shape == (4, 2)
     assert PersistentChains(4, (2,), sampler=Kernel(0.1), buffer_size=9).shape == (9, 2)
+
+
+def test_lowest_acceptance_of_several_chains():
+    assert lowest([None, np.asarray(0.3), np.asarray(0.1)]) == 0.1
+    assert lowest([None]) is None

@@ -104,3 +104,16 @@ def test_trajectories_that_overflow(context):
     with warnings.catch_warnings(action="ignore"):
         chains = ebm.run_chains(ebm.HMC(), density, **options)
     assert chains.samples.isfinite().all()
+
+
+def test_rows_that_overflow_beside_others():
+    base = dist.Normal(0.0, 1.0).expand([2]).to_event(1)
+    density = ebm.EnergyBased(lambda x: (x**4).sum(-1), base)
+    x = torch.tensor([[0.5, -1.0], [float("nan"), 0.0], [2.0, 0.0], [float("inf"), 1.0]])
+    expected = (x**4).sum(-1) - torch.distributions.Normal(0.0, 1.0, False).log_prob(x).sum(-1)
+    with pyro.validation_enabled(is_validate=False):
+        potential = density.potential(x)
+    torch.testing.assert_close(potential[::2], expected[::2])
+    assert potential[1::2].isnan().all()
+    with pytest.raises(ValueError, match="to be within the support"):
+        density.potential(x)
