@@ -10,7 +10,8 @@ the estimate, `predicted` the mean of its standard error, `evaluations` the grad
 - three: 2-d, radius 3, sd .3, .5, .3 and .2; base N(0, 2);
 - two, 16-d: 8 standard deviations of 1 apart, .9 and .1; base N(0, 2);
 - moons: two half circles of radius .2, sd .02, .7 and .3; base N(0, 1);
-- grid of 25: spacing 2, sd .05, equal weights; base N(0, 4);
+- grid of 25: spacing 2, sd .05, equal weights; base N(0, 4), of whose 1,024 draws four begin near
+  a corner, or N(0, 16), of which 15 do: nothing but more draws helps;
 - narrow: one normal of sd .15 or .02 in 2 or 32 dimensions; base N(0, 1);
 - wide and narrow: 16-d, 8 apart, sd .3 and .9, equal weights; base N(0, 2). A path from the base
   misses the narrow one, and nothing shows it: log Z is low by log 2;
@@ -91,6 +92,7 @@ TARGETS = {
     "two, 16-d": _two_16([0.9, 0.1], 1.0),
     "moons": _moons(),
     "grid of 25": _mixture(_PLANE, [0.04] * 25, 0.05, 4.0),
+    "grid of 25, wide base": _mixture(_PLANE, [0.04] * 25, 0.05, 16.0),
     **{
         f"narrow, {dims}-d, {scale}": _mixture(np.zeros((1, dims)), [1.0], scale, 1.0)
         for dims in (2, 32)
