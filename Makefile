@@ -16,7 +16,7 @@ suites doctest: XLA = --xla_cpu_use_fusion_emitters=false \
 	--xla_cpu_parallel_codegen_split_count=1 $(ISA)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test suites doctest isa demo tutorials pages benchmark
+.PHONY: help setup lint format test suites doctest isa seeds demo tutorials pages benchmark
 .PHONY: evidence-report docs build test-wheel clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test                       lint, then every test and every example"
 	@echo "make suites | doctest           the tests alone, the examples in docstrings alone"
 	@echo "make isa                        the tests with the vector widths of older processors"
+	@echo "make seeds [SHIFT='1 2 3']      the tests with other seeds, for thin margins"
 	@echo "make benchmark [QUICK=1]        training steps, samplers and log Z timed beside other libraries"
 	@echo "make evidence-report            tests/evidence/RESULTS.md, from the results"
 	@echo "make docs                       docs/_build/html; changed tutorials are run"
@@ -79,6 +80,13 @@ isa: $(STAMP)
 		$(MAKE) suites ISA=--xla_cpu_max_isa=AVX2
 	@ATEN_CPU_CAPABILITY=default TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.pytest_cache/default \
 		$(MAKE) suites ISA=--xla_cpu_max_isa=SSE4_2
+
+# A margin that holds for one seed alone proves nothing.
+SHIFT ?= 1 2 3
+seeds: $(STAMP)
+	@failed=0; for shift in $(SHIFT); do echo "seeds shifted by $$shift"; \
+		SEED_SHIFT=$$shift $(MAKE) --no-print-directory suites || failed=1; \
+	done; exit $$failed
 
 demo: $(STAMP)
 	@$(ONE_THREAD) $(BIN)/python tutorials/digits_$(HOST).py --output demo_output

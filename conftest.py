@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ os.environ |= {
 gc.set_threshold(100_000, 50, 1000)
 
 pytest.register_assert_rewrite("helpers")
+
+
+def pytest_configure() -> None:
+    """Shift the seeds of all tests, for `make seeds`."""
+    if shift := int(os.environ.get("SEED_SHIFT", "0")):
+        import_module("helpers.seeds").shift_seeds(shift)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 # Matrix of a linear generator -> its entropy, and with every singular value the smallest one (T1).
-SQUARE = np.random.default_rng(0).normal(size=(4, 4))
+SQUARE = np.random.Generator(np.random.PCG64(0)).normal(size=(4, 4))
 SMALL = np.array([[2.0, 1.0], [0.0, 0.5]])
 ENTROPIES = [(SQUARE, 6.309556, 1.096360), (SMALL, 2.837877, 1.218081)]
 

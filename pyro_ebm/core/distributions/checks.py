@@ -1,7 +1,7 @@
 """Checks of energies, bases and generators."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -57,10 +57,10 @@ def check_ingredients(
     if base is None and event_shape is None:
         raise ValueError("Expected a `base` or an `event_shape`, got neither.")
     check_instance("base", base)
-    if base is not None and getattr(base, "log_normalizer", base) is None:
+    if _has_unknown_constant(base):
         raise ValueError(
             f"Expected a `base` with a normalized density, got {base}, whose log Z is unknown: add "
-            "the energies, or give `base.normalized(log_normalizer(base))`."
+            "the energies, or give the energy in the base as `it.normalized(log_normalizer(it))`."
         )
     check_event_shape("event_shape", event_shape)
     shape = tuple(getattr(base, "event_shape", ()))
@@ -70,6 +70,18 @@ def check_ingredients(
         )
     if log_normalizer is not None:
         check_callable("log_normalizer", log_normalizer)
+
+
+def _has_unknown_constant(distribution: Any) -> bool:
+    """Whether it is an energy whose log Z is unknown, or has one inside."""
+    if hasattr(distribution, "log_normalizer"):
+        return distribution.log_normalizer is None
+    # NumPyro's joints and generators have theirs packed.
+    of_ours = (getattr(distribution, name, None) for name in ("parts", "latent"))
+    inside = (*getattr(distribution, "__dict__", {}).values(), *of_ours)
+    groups = (it.values() if isinstance(it, Mapping) else (it,) for it in inside)
+    parts = (part for group in groups for part in group if hasattr(part, "log_prob"))
+    return any(map(_has_unknown_constant, parts))
 
 
 def _check_arguments(energy: Any, parts: Iterable[str], *, has_context: bool) -> None:
@@ -183,6 +195,16 @@ def depends_on_latent(latent: str, site: str | None = None, *, is_discrete: bool
         f"dependence on the latent variable {latent!r}{itself}: the log-normalizer depends on it "
         f"too (the model is doubly intractable), and {wrong} would be silently wrong under MCMC "
         f"and with every guide. {REMEDY}"
+    )
+
+
+def learned_scale(site: str | None = None) -> str:
+    """Describe a weight of an unknown log-normalizer that has a gradient."""
+    of = f"site {site!r}" if site else "an energy-based site"
+    return (
+        f"Expected a constant scale of {of}, got one that is learned or depends on a latent "
+        "variable: the log-normalizer, which it multiplies, is unknown, and its gradient would be "
+        "silently wrong. Give `log_normalizer` if it is known."
     )
 
 

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_instance
 from pyro_ebm.core.distributions.checks import check_value_shape
-from pyro_ebm.core.infer.site_values import check_values
+from pyro_ebm.core.infer.site_values import check_values, with_counted_rows
 from pyro_ebm.core.numerics import as_real, effective_sample_size
 from pyro_ebm.core.objectives.doubts import INSPECTED, doubts
 from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
@@ -95,9 +95,15 @@ class EnergySite(ABC):
     def loss(self, *rng_key: Any) -> Loss:
         """Loss of each batch element, and metrics."""
         metrics: dict[str, Callable[..., Any]] = {}
-        parts, potential = {**self._parts(), **self._weights()}, None
+        parts, potential = dict(self._parts()), None
+        compares = WEIGHTS in keywords_of(self.objective.loss)
+        counts = self._counts() if compares or self._is_masked else None
+        if compares:
+            parts[WEIGHTS] = counts
 
         def value_of(energy: Any, value: Any) -> Any:
+            if self._is_masked:
+                value = with_counted_rows(value, counts)
             result = self.objective.loss(*rng_key, energy, value, **parts)
             loss = as_loss(self.objective, result)
             metrics.update(loss.metrics)
@@ -139,6 +145,11 @@ class EnergySite(ABC):
     def _map(self, function: Callable[[Any, Any], Any]) -> Any:
         """Evaluate the log-density of ``fn`` with ``function(energy, value)`` in its place."""
 
+    @property
+    @abstractmethod
+    def _is_masked(self) -> bool:
+        """Whether some values may not count."""
+
     @abstractmethod
     def _log_weights(self, num_samples: int, *rng_key: Any) -> Any:
         """Log-weights of draws of the base, shape ``(num_samples, *batch)``."""
@@ -154,9 +165,6 @@ class EnergySite(ABC):
 
     def _parts(self) -> Mapping[str, Any]:
         return self.attached
-
-    def _weights(self) -> Mapping[str, Any]:
-        return {WEIGHTS: self._counts()} if WEIGHTS in keywords_of(self.objective.loss) else {}
 
     def _counts(self) -> Any:
         """Count how often the host takes each value, by masks and scales."""

@@ -88,6 +88,22 @@ def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
         )
 
 
+def with_counted_rows(value: Any, counts: Any) -> Any:
+    """Replace values that do not count by one that does: chains that start there tune step sizes.
+
+    Args:
+        value: Shape ``(*batch, *event)``.
+        counts: How often each counts, shape ``(*batch,)``.
+    """
+    xp, event_shape = array_namespace(value), value.shape[counts.ndim :]
+    if not math.prod(counts.shape):
+        return value
+    is_counted = counts > 0
+    first = xp.argmax(xp.astype(xp.reshape(is_counted, (-1,)), xp.int32))
+    row = xp.reshape(value, (-1, *event_shape))[first]
+    return xp.where(xp.reshape(is_counted, (*counts.shape, *(1,) * len(event_shape))), value, row)
+
+
 def _count(bad: Any, counts: Any, event_ndim: int) -> str:
     """Describe how many of the values that count are bad; empty if none is."""
     xp = array_namespace(bad)

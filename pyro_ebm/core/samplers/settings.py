@@ -20,7 +20,7 @@ _PROTOCOL = ("init", "step", "target_accept_prob", "adapt_mass_matrix")
 
 
 class Kernel:
-    """Base of the settings of all kernels. A kernel of your own need not derive from it."""
+    """Base of the settings of all kernels, from which a kernel of your own need not derive."""
 
     # Whether steps after `init` leave a density invariant.
     is_exact: ClassVar[bool] = True
@@ -252,7 +252,8 @@ def check_sampler(sampler: Any, name: str = "sampler") -> Any:
     missing = [attribute for attribute in _PROTOCOL if not hasattr(sampler, attribute)]
     if missing:
         raise TypeError(
-            f"Expected `{name}` to have init and step, as MALA() has, got "
+            f"Expected `{name}` to have init and step, and {_PROTOCOL[2]} and {_PROTOCOL[3]} "
+            "(None and False where a warm-up tunes nothing), as MALA() has, got "
             f"{type(sampler).__name__} without {', '.join(missing)}."
         )
     return sampler

@@ -29,6 +29,7 @@ from pyro_ebm.numpyro.model.sites import (
     find_energy,
     find_mixture,
     has_energy,
+    is_masked,
     is_unnormalized,
     issues_of_untrained,
     map_energy,
@@ -47,7 +48,7 @@ class EnergySite(core.EnergySite):
     _is_known = staticmethod(lambda x: x is not None and not_jax_tracer(x))
 
     @classmethod
-    def of(cls, msg: Any, objective: Any, attached: Attached, scanned: Set[str]) -> "EnergySite":
+    def of(cls, msg: Any, objective: Any, attached: Attached) -> "EnergySite":
         """Make it from the message of a sample site, and check it."""
         name = msg["name"]
         _check_array(name, msg["value"])
@@ -59,7 +60,7 @@ class EnergySite(core.EnergySite):
             energy=energy,
             value=_constant(msg["value"], energy),
             scale=msg["scale"],
-            plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape, scanned)),
+            plates=(*msg["cond_indep_stack"], *_frames(msg, fn.batch_shape)),
             objective=core.objective_of(name, objective),
             attached=attached.get(name, {}),
         )
@@ -97,7 +98,16 @@ class EnergySite(core.EnergySite):
         return jnp.sum(scale_and_mask(per_element, self.scale))
 
     def _map(self, function: Callable[[EnergyBased, Array], Array]) -> Array:
-        return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
+        # Constant after transforms too, which may have parameters.
+        return map_energy(
+            self.fn,
+            self.value,
+            lambda fn, x: function(without_plates(fn), lax.stop_gradient(x)),
+        )
+
+    @property
+    def _is_masked(self) -> bool:
+        return is_masked(self.fn)
 
 
 def _check_array(name: str, value: Any) -> None:
@@ -112,22 +122,21 @@ def _constant(value: Any, energy: EnergyBased) -> Array:
     return value if not_jax_tracer(value) and bool((codes != value).any()) else codes
 
 
-def _frames(
-    msg: Any, batch_shape: tuple[int, ...], scanned: Set[str]
-) -> Iterator[CondIndepStackFrame]:
+def _frames(msg: Any, batch_shape: tuple[int, ...]) -> Iterator[CondIndepStackFrame]:
     """Yield frames of independent dimensions without a plate: of observed values, of time."""
     name, own = msg["name"], msg["fn"].batch_shape
     for dim in range(-len(batch_shape), 0):
-        is_time = name in scanned and dim == -len(own)
+        is_time = msg.get("is_scanned", False) and dim == -len(own)
         if is_time or -dim > len(own) or own[dim] != batch_shape[dim]:
             yield CondIndepStackFrame(f"{name}${dim}", dim, batch_shape[dim])
 
 
-def _scanned_sites(msg: Any) -> Set[str]:
-    """Names of the sites of a ``scan``; they come after it, as those of a ``cond`` do."""
-    if msg["type"] != "control_flow" or msg["fn"].__name__ != "scan_wrapper":
-        return set()
-    return msg["value"][1][0].trace.keys()
+def _mark_inner_sites(msg: Any) -> None:
+    """Mark the sites of a ``scan`` or ``cond``: they come when what was around them is closed."""
+    if msg["type"] == "control_flow":
+        is_scan, inner = msg["fn"].__name__ == "scan_wrapper", msg["value"][1]
+        for site in (inner[0] if is_scan else inner).trace.values():
+            site["is_scanned"], site["inner_scale"] = is_scan, site["scale"]
 
 
 class SiteRecorder(Messenger):
@@ -145,7 +154,6 @@ class SiteRecorder(Messenger):
         self.latents: dict[str, bool] = {}
         self.attached: Attached = {}
         self.mutables: set[str] = set()
-        self.scanned: set[str] = set()
 
     @property
     def trained(self) -> list[EnergySite]:
@@ -174,7 +182,7 @@ class SiteRecorder(Messenger):
 
     def postprocess_message(self, msg: Any) -> None:
         """Record a site, a parameter or the name of a ``mutable``."""
-        self.scanned |= _scanned_sites(msg)
+        _mark_inner_sites(msg)
         if msg["type"] == "mutable":
             self.mutables.add(msg["name"])
         if msg["type"] in TRAINED:
@@ -189,7 +197,7 @@ class SiteRecorder(Messenger):
             raise ValueError(issue.message)
         # With a known log-normalizer it is a distribution like any other.
         if is_unnormalized(fn):
-            self.sites[name] = EnergySite.of(msg, self.objective, self.attached, self.scanned)
+            self.sites[name] = EnergySite.of(msg, self.objective, self.attached)
 
     def _check(self, model: Callable[[], Any]) -> None:
         core.check_names(self.objective, self.sites, self.attached)
@@ -221,7 +229,6 @@ class FactorEmitter(Messenger):
         self.objective = objective
         self.chains = chains
         self.attached: Attached = {}
-        self.scanned: set[str] = set()
 
     def guide(self, guide: Any) -> Callable[..., Any]:
         """Wrap a guide in a handler that collects what it attaches."""
@@ -229,12 +236,12 @@ class FactorEmitter(Messenger):
 
     def postprocess_message(self, msg: Any) -> None:
         """Add the factor after an energy-based site."""
-        self.scanned |= _scanned_sites(msg)
+        _mark_inner_sites(msg)
         if msg["type"] != "sample" or not is_unnormalized(msg["fn"]):
             return
-        site = EnergySite.of(msg, self.objective, self.attached, self.scanned)
+        site = EnergySite.of(msg, self.objective, self.attached)
         if site.objective is not None:
-            # NumPyro scales and masks the factor as it does the site itself.
+            # NumPyro masks the factor as it does the site, and scales it by what is open here.
             site.warn_of_parts(num_parts())
             loss = site.loss(numpyro.prng_key()).value
             constant = lax.stop_gradient(loss)
@@ -242,7 +249,9 @@ class FactorEmitter(Messenger):
             if site.energy._validate_args and not_jax_tracer(constant):
                 if not jnp.isfinite(constant).all():
                     raise core.not_finite(site.name)
-            numpyro.factor(f"{site.name}$energy", constant - loss)
+            inner = msg.get("inner_scale")
+            with numpyro.handlers.scale(scale=1.0 if inner is None else inner):
+                numpyro.factor(f"{site.name}$energy", constant - loss)
 
 
 class _GuideSites(Messenger):

@@ -18,6 +18,7 @@ from pyro_ebm.core.distributions.checks import (
     check_expansion,
     check_ingredients,
     check_inverse_temperature,
+    learned_scale,
     no_inverse,
 )
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
@@ -49,7 +50,7 @@ from pyro_ebm.pyro.distributions.flows import (
     tolerant_log_prob,
 )
 from pyro_ebm.pyro.distributions.joint import ConditionalEnergy, Joint
-from pyro_ebm.pyro.distributions.latents import evaluate_watching, latents_so_far
+from pyro_ebm.pyro.distributions.latents import evaluate_watching, is_scale_learned, latents_so_far
 from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, Restricted, as_pushforward
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import SMC
@@ -70,6 +71,7 @@ _SETTINGS = (
     "_lacks_constant",
     "_drawn",
     "_latents",
+    "_has_learned_scale",
 )
 
 
@@ -129,6 +131,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self.energy = bind(energy)
         self._drawn = drawn_weights(energy, log_normalizer)
         self._latents = {} if log_normalizer is not None else latents_so_far()
+        self._has_learned_scale = is_scale_learned()
         self.base: Any = base
         self.sampler = check_source(SMC() if sampler is None else sampler)
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
@@ -160,6 +163,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def _with_shape(self, batch_shape: torch.Size, new: Any) -> "EnergyBased":
         for name in ("energy", "base", *_SETTINGS):
             setattr(new, name, getattr(self, name))
+        new._has_learned_scale |= is_scale_learned()
         TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -248,6 +252,8 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         potential, found = frozen_in_parameters(self._frozen_potential, *free, latents=latents)
         if self.log_normalizer is not None:
             return -potential - self.log_normalizer()
+        if self._has_learned_scale:
+            raise ValueError(learned_scale())
         warn_if_untrained(self, found + trainable_parameters(self.energy))
         return -potential
 

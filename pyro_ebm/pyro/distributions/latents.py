@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pyro.infer.inspect import is_sample_site
 from pyro.ops.provenance import get_provenance
 from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -26,6 +27,12 @@ def latents_so_far() -> dict[str, Tensor]:
         for name, site in sites
         if is_sample_site(site) and not site["is_observed"]
     }
+
+
+def is_scale_learned() -> bool:
+    """Return whether the scale of a handler around the present site has a gradient."""
+    scales = (handler.scale for handler in _PYRO_STACK if isinstance(handler, ScaleMessenger))
+    return any(isinstance(scale, Tensor) and scale.requires_grad for scale in scales)
 
 
 def evaluate_without(

@@ -14,6 +14,7 @@ from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_ebm.core.distributions.checks import learned_scale
 from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
@@ -32,6 +33,7 @@ from pyro_ebm.pyro.model.sites import (
     find_energy,
     find_mixture,
     has_energy,
+    is_masked,
     issues_of_graph,
     issues_of_leaves,
     issues_of_untrained,
@@ -119,7 +121,14 @@ class EnergySite(core.EnergySite):
 
     def _map(self, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
         # Plates and particles are no contexts: an objective sees the distribution without them.
-        return map_energy(self.fn, self.value, lambda fn, x: function(without_plates(fn), x))
+        # Constant after transforms too, which may have parameters.
+        return map_energy(
+            self.fn, self.value, lambda fn, x: function(without_plates(fn), x.detach())
+        )
+
+    @property
+    def _is_masked(self) -> bool:
+        return isinstance(self.mask, Tensor) or is_masked(self.fn)
 
     def _parts(self) -> Mapping[str, Any]:
         parts, self.acceptance_rate = self.chains.resolve(self.name, self.attached, self.energy)
@@ -252,7 +261,7 @@ class FactorEmitter(Messenger):
         if site.energy._validate_args and not bool(torch.isfinite(loss.detach()).all()):
             raise core.not_finite(site.name)
         if site.key not in self.checked:
-            self._inspect(site.name, loss)
+            self._inspect(site, loss)
             site.warn_of_parts(num_processes())
         elif msg["is_observed"] and msg["fn"] is site.energy:
             # From the second step on: in the first, the log-density has checks of its own.
@@ -266,12 +275,15 @@ class FactorEmitter(Messenger):
             if issue.kind in ("doubly_intractable", "mixture"):
                 raise ValueError(issue.message)
 
-    def _inspect(self, name: str, loss: Tensor) -> None:
-        self.leaves[name] = list(graph_leaves(loss))
-        latents = self.recorder.latents
-        others = {latent: latents[latent] for latent in latents if latent != name}
-        self._has_hidden_latents |= not all(it.requires_grad for it in others.values())
-        for issue in issues_of_graph(name, loss, others):
+    def _inspect(self, site: EnergySite, loss: Tensor) -> None:
+        self.leaves[site.name] = list(graph_leaves(loss))
+        others = {name: it for name, it in self.recorder.latents.items() if name != site.name}
+        # Masks have no gradient.
+        is_seen = all(it.requires_grad for it in others.values()) and not site._is_masked
+        self._has_hidden_latents |= bool(others) and not is_seen
+        if isinstance(site.scale, Tensor) and site.scale.requires_grad:
+            raise ValueError(learned_scale(site.name))
+        for issue in issues_of_graph(site.name, loss, others):
             raise ValueError(issue.message)
 
 

@@ -106,7 +106,10 @@ def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, 
     with torch.enable_grad():
         inside = position.detach().requires_grad_()
         value = potential(inside)
-        (gradient,) = torch.autograd.grad(value, inside, torch.ones_like(value))
+        if not value.requires_grad:  # Steps, for example.
+            return value, torch.zeros_like(position)
+        ones = torch.ones_like(value)
+        (gradient,) = torch.autograd.grad(value, inside, ones, materialize_grads=True)
     return value.detach(), gradient
 
 

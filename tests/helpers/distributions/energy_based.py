@@ -191,11 +191,38 @@ def test_bad_arguments(host, arguments, error, message):
         host.ebm.EnergyBased(quartic, event_shape=(2,), sampler=host.ebm.MALA)
 
 
-def test_a_base_without_its_log_normalizer_is_refused(host):
+def twice(x):
+    return 2 * x
+
+
+BASES = {
+    "energy": lambda host, it: it,
+    "part": lambda host, it: host.ebm.Joint(theta=host.dist.Normal(0.0, 1.0), x=it),
+    "transform": lambda host, it: host.dist.TransformedDistribution(
+        it, [host.dist.transforms.AffineTransform(0.0, 2.0)]
+    ),
+    "plate": lambda host, it: it.expand((2,)).to_event(1),
+    "mask": lambda host, it: it.mask(host.array([1.0]) > 0),
+    "generator": lambda host, it: host.ebm.Pushforward(it, twice),
+    "mixture": lambda host, it: host.dist.MixtureSameFamily(
+        host.dist.Categorical(host.array([0.5, 0.5])), it.expand((2,))
+    ),
+}
+
+
+@pytest.mark.parametrize("where", BASES)
+def test_a_base_without_its_log_normalizer_is_refused(host, where):
     """Its log Z would be missing from every log-density."""
     inner = host.ebm.EnergyBased(lambda x: 0.5 * x**2, host.dist.Normal(0.0, 1.0))
+    energy = (lambda theta, x: x**2) if where == "part" else lambda x: x**2
     with pytest.raises(ValueError, match="whose log Z is unknown"):
-        host.ebm.EnergyBased(lambda x: x**2, inner)
+        host.ebm.EnergyBased(energy, BASES[where](host, inner))
+    known = BASES[where](host, inner.normalized(-0.5 * math.log(2)))
+    assert host.ebm.EnergyBased(energy, known).base is not None
+
+
+def test_a_base_with_its_log_normalizer(host):
+    inner = host.ebm.EnergyBased(lambda x: 0.5 * x**2, host.dist.Normal(0.0, 1.0))
     known = inner.normalized(-0.5 * math.log(2))
     x = host.array(1.0)
     outer = host.ebm.EnergyBased(lambda x: x**2, known)

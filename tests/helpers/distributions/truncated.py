@@ -146,17 +146,18 @@ def test_populations_start_inside(host):
 @pytest.mark.once
 def test_few_starts_inside_are_few_ancestors(host):
     """Of two coordinates one is in a tail, where copies start; the other has two modes."""
-    sides = host.array([3.5, -10.0]), host.array([10.0, 10.0])
+    sides = host.array([3.2, -10.0]), host.array([10.0, 10.0])
     box = host.constraints.independent(host.constraints.interval(*sides), 1)
     modes = lambda x: 20 * (x[:, 1] ** 2 - 1) ** 2  # noqa: E731
     far = host.ebm.EnergyBased(modes, host.normal((2,)), support=box)
+    # 9 of 12,800 draws of the base are inside.
     with pytest.warns(UserWarning, match="ancestors"):
-        draws = host.run_smc(host.ebm.SMC(), far, num_samples=256)
-    assert 1 <= float(draws.effective_ancestors) < 25
+        draws = host.run_smc(host.ebm.SMC(num_particles=64), far, num_samples=64)
+    assert 1 <= float(draws.effective_ancestors) < 20
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = host.log_normalizer(far, method="annealed", num_samples=256, num_temperatures=20)
-    assert float(found.effective_sample_size) < 25
+    assert float(found.effective_sample_size) < 20
 
 
 def test_populations_of_a_generator_start_inside(host):

@@ -179,3 +179,52 @@ def test_a_site_without_objective_is_named(host):
         found = step(host, model, host.mean_field_guide, {"x": discrepancy(host)})
     assert found.params["one.weight"] == 0.5
     assert found.params["two.weight"] != 0.5
+
+
+# --- values that an objective sees ---
+
+
+@pytest.mark.parametrize("how", ["distribution", "handler"])
+def test_masked_rows_do_not_tune_step_sizes(host, how):
+    """Whatever stands in them: start of chains for a contrastive divergence is another row."""
+    data = np.random.default_rng(0).normal(size=(200, 2)) + 1.0
+    is_counted = np.arange(200) % 10 != 0
+
+    def model(x):
+        law, mask = host.prior(host.register("energy", host.Bowl())), host.array(is_counted)
+        law = law.mask(mask) if how == "distribution" else law
+        with host.ppl.plate("data", 200), host.mask(mask=mask if how == "handler" else True):
+            host.ppl.sample("x", law, obs=x)
+
+    loss, weights = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence()), []
+    for fill in (1.0, -999.0, 1e6):
+        host.start_again()
+        x, options = np.where(is_counted[:, None], data, fill), {"optimizer": host.sgd(1e-3)}
+        found = fit(host, model, host.empty_guide, loss, x, **options)
+        weights.append(found.params["energy.weight"])
+    assert weights[0] != 0.5
+    assert weights[1:] == pytest.approx([weights[0]] * 2, rel=1e-6)
+
+
+class Plain:
+    """Objective whose loss is the energy at the value."""
+
+    def loss(self, *args):
+        *_, distribution, value = args
+        return Loss(distribution.energy(value), {})
+
+
+def test_values_are_constant_after_transforms(host):
+    """Of x = l + 2 u, with the parameter l: u is a constant for the objective."""
+
+    def model(x):
+        loc = host.ppl.param("loc", host.array(0.3))
+        energy = host.ebm.EnergyBased(lambda u: u**2, host.dist.Normal(0.0, 1.0))
+        affine = host.dist.transforms.AffineTransform(loc, 2.0)
+        host.ppl.sample("x", host.dist.TransformedDistribution(energy, [affine]), obs=x)
+
+    loss = host.ebm.EnergyELBO(Plain(), num_normalizer_samples=0)
+    options = {"optimizer": host.sgd(1.0)}
+    loc = fit(host, model, host.empty_guide, loss, 1.3, **options).params["loc"]
+    # u = .5; d/dl of u^2 + u^2 / 2, once.
+    assert loc == pytest.approx(0.3 + 3 * 0.5 / 2, rel=1e-5)

@@ -121,6 +121,63 @@ def test_a_branch_has_the_loss_of_its_base():
         assert losses[0].losses == pytest.approx(losses[1].losses, rel=1e-5)
 
 
+# --- scales inside of a scan or cond, against a loop ---
+
+ROWS = random.normal(random.key(1), (4, 3))
+AROUND = {
+    "nothing": nullcontext,
+    "scale": lambda: handlers.scale(scale=2.0),
+    "subsample": lambda: numpyro.plate("all", 6, subsample_size=3),
+}
+
+
+def scaled(form, how):
+    def model():
+        weight = numpyro.param("weight", 0.5)
+        prior = ebm.EnergyBased(lambda x: weight * x**2, dist.Normal(0.0, 1.0))
+
+        def step(carry, x):
+            plate = nullcontext() if how == "subsample" else numpyro.plate("data", 3)
+            with AROUND[how](), plate:
+                return carry, numpyro.sample("x", prior, obs=x)
+
+        with handlers.scope(prefix="outer"), handlers.scale(scale=3.0):
+            if form == "scan":
+                scan(step, 0.0, ROWS)
+            for number, row in enumerate(ROWS if form == "loop" else ()):
+                with handlers.scope(prefix=f"step {number}"):
+                    step(0.0, row)
+
+    return model
+
+
+def gradient(model):
+    loss = ebm.EnergyELBO(ebm.ScoreMatching())
+    arguments = model, lambda: None
+    return float(jax.grad(lambda w: loss.loss(random.key(0), {"weight": w}, *arguments))(0.5))
+
+
+@pytest.mark.parametrize("how", AROUND)
+def test_scales_inside_of_a_scan(how):
+    found, expected = (gradient(scaled(form, how)) for form in ("scan", "loop"))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_scales_inside_of_a_branch():
+    def model(is_branch):
+        weight = numpyro.param("weight", 0.5)
+        prior = ebm.EnergyBased(lambda x: weight * x**2, dist.Normal(0.0, 1.0))
+
+        def branch(x):
+            with handlers.scale(scale=2.0):
+                numpyro.sample("x", prior, obs=x)
+
+        return cond(True, branch, branch, 1.5) if is_branch else branch(1.5)
+
+    found, expected = (gradient(lambda it=it: model(it)) for it in (True, False))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 # --- contexts and plates inside of a scan, against closed forms ---
 
 WEIGHT, SCALE = 0.5, 2.0

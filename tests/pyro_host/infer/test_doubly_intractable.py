@@ -7,7 +7,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import (
+    MCMC,
+    NUTS,
     SVI,
     Importance,
     RenyiELBO,
@@ -105,6 +108,41 @@ def test_latents_without_gradients(loss, where):
     with pytest.raises(ValueError, match="latent variable 'k': .* doubly intractable"):
         svi.step(X, where)
     assert math.isfinite(svi.step(X, "nowhere"))
+
+
+def weighed(x, how, **options):
+    """A scale or mask of an energy that is learned, or depends on a latent."""
+    if how == "parameter":
+        weight = pyro.param("weight", torch.tensor(0.5))
+    else:
+        weight = pyro.sample("weight", dist.LogNormal(0.0, 1.0))
+    law = ebm.EnergyBased(lambda v: v**2, dist.Normal(0.0, 1.0), **options)
+    around = poutine.mask(mask=weight > 0.1) if how == "mask" else poutine.scale(scale=weight)
+    with around, pyro.plate("data", len(x)):
+        pyro.sample("x", law, obs=x)
+
+
+@pytest.mark.parametrize(
+    "loss", [*STOCK, ebm.EnergyELBO(TRAINING)], ids=lambda it: type(it).__name__
+)
+@pytest.mark.parametrize("how", ["parameter", "latent"])
+def test_weights_with_gradients(loss, how):
+    svi = SVI(weighed, AutoNormal(weighed), Adam({"lr": 1e-3}), loss)
+    with pytest.raises(ValueError, match="Expected a constant scale of"):
+        svi.step(X, how)
+    assert math.isfinite(svi.step(X, how, log_normalizer=lambda: -0.5 * math.log(3.0)))
+
+
+def test_masks_of_latents():
+    svi = SVI(weighed, AutoNormal(weighed), Adam({"lr": 1e-3}), ebm.EnergyELBO(TRAINING))
+    with pytest.raises(ValueError, match="latent variable 'weight': .* doubly intractable"):
+        svi.step(X, "mask")
+
+
+def test_nuts_refuses_weights_of_latents():
+    mcmc = MCMC(NUTS(weighed), num_samples=1, warmup_steps=0, disable_progbar=True)
+    with pytest.raises(ValueError, match="Expected a constant scale of"):
+        mcmc.run(X, "latent")
 
 
 def test_importance_sampling_refuses():

@@ -30,7 +30,7 @@ def test_diagnostics(host):
 @pytest.mark.parametrize(("target", "moves"), [(0.574, True), (None, False)])
 def test_only_warm_up_tunes_the_step_size(host, target, moves):
     seen = []
-    sampler = ebm.MALA(0.2, target_accept_prob=target)
+    sampler = ebm.MALA(0.02, target_accept_prob=target)
 
     def hook(kernel, *_):
         seen.append(kernel.logging()["step size"])
