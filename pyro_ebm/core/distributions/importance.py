@@ -14,7 +14,8 @@ def stratified(base: Any, draws: Any, uniform: Callable[[], Any]) -> Any:
     """
     if prod(base.event_shape) != 1 or array_namespace(draws).isdtype(draws.dtype, "integral"):
         return draws
-    while hasattr(base, "reinterpreted_batch_ndims"):
+    # Neither the host's independent nor its expanded distributions have quantiles of their own.
+    while hasattr(base, "reinterpreted_batch_ndims") or hasattr(base, "_expanded_sizes"):
         base = base.base_dist
     shares = uniform()
     xp, num_draws = array_namespace(shares), shares.shape[0]

@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from helpers.infer.check import scaled
 from helpers.infer.elbo import (
@@ -228,3 +229,25 @@ def test_values_are_constant_after_transforms(host):
     loc = fit(host, model, host.empty_guide, loss, 1.3, **options).params["loc"]
     # u = .5; d/dl of u^2 + u^2 / 2, once.
     assert loc == pytest.approx(0.3 + 3 * 0.5 / 2, rel=1e-5)
+
+
+# --- the reported number ---
+
+
+@pytest.mark.parametrize("has_context", [False, True])
+def test_draws_of_a_base_in_one_dimension_are_in_strata(host, has_context):
+    """With contexts the base is expanded; 64 independent draws a row are wrong by .1."""
+    number = 50 if has_context else 1
+    context = host.array(np.linspace(-1, 1, number)) if has_context else None
+
+    def model(x):
+        energy = (lambda x, c: 2 * (x - c) ** 2 - x**2 / 2) if has_context else lambda x: 1.5 * x**2
+        with host.ppl.plate("data", number):
+            law = host.ebm.EnergyBased(energy, host.dist.Normal(0.0, 1.0), context=context)
+            host.ppl.sample("x", law, obs=x)
+
+    loss = host.ebm.EnergyELBO(discrepancy(host), num_normalizer_samples=64)
+    x = np.linspace(-1, 1, number) + 0.3
+    found = fit(host, model, host.empty_guide, loss, x).losses[0]
+    exact = -norm.logpdf(x, np.linspace(-1, 1, number) if has_context else 0.0, 0.5).sum()
+    assert found / number == pytest.approx(exact / number, abs=5e-3 if has_context else 0.04)
