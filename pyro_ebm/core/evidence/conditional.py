@@ -203,7 +203,9 @@ def describe_doubts(result: ConditionalCheck) -> Iterator[str]:
     if not result.is_known:
         yield f"{result}. Use more samples, or a base that is closer to the data."
     elif result.posterior.spread > _SUSPICIOUS or result.largest_shift > _SUSPICIOUS:
-        is_chance = result.certain_shift == 0.0
+        # With few effective samples the standard errors are rough themselves.
+        is_rough = result.posterior.effective_sample_size < 3 * FEW
+        is_chance = result.certain_shift == 0.0 or is_rough
         remedy = "It may be chance: use more samples." if is_chance else "Train for longer."
         yield f"{result}. {remedy}"
 
