@@ -62,3 +62,9 @@ _points = np.stack(np.meshgrid(_x, _x), axis=-1)
 _log_base = -(_points**2).sum(-1) / (2 * BASE_SCALE**2) - math.log(2 * math.pi * BASE_SCALE**2)
 LOG_Z_QUARTIC = _log_integral(-(_x**4) / 4 - _x**2 / 2 - 0.5 * math.log(2 * math.pi), _x, 1)
 LOG_Z_NETWORK = _log_integral(_log_base - np.tanh(_points @ W.T + B) @ V, _x, 2)
+
+
+def contains(result, truth):
+    """Return whether a truth is in a bracket with four standard errors a side; it has two."""
+    slack = 2 * result.standard_error
+    return bool(((result.lower - slack < truth) & (truth < result.upper + slack)).all())

@@ -97,7 +97,7 @@ def tilted(host, slope, scale=2.0, prior=None, **options):
 @pytest.mark.once
 def test_spread_and_shift_in_closed_form(host):
     result = host.check_conditional(tilted(host, 0.1), theta=THETA)
-    assert result.posterior.spread == pytest.approx(0.1 * THETA.std(), rel=1e-3)
+    assert result.posterior.spread == pytest.approx(0.1 * THETA.std(), rel=1e-2)
     assert result.prior.spread == pytest.approx(0.1, rel=0.25)
     weights = np.exp(0.1 * THETA) / np.exp(0.1 * THETA).sum()
     shift = (weights @ THETA - THETA.mean()) / THETA.std()

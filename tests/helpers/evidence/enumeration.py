@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from helpers.normalizers import contains
+
 rng = np.random.default_rng(0)
 
 
@@ -44,7 +46,7 @@ def test_two_rows_of_a_table(host):
 @pytest.mark.once
 def test_brackets_contain_the_sum(host):
     result = host.log_normalizer(ising(host), num_samples=200, num_temperatures=20, num_moves=10)
-    assert float(result.lower) < log_z_of_chain() < float(result.upper)
+    assert contains(result, log_z_of_chain())
     assert float(result.upper - result.lower) < 1.0
 
 
@@ -56,7 +58,7 @@ def test_pushforward_of_bits(host):
     exact = host.log_normalizer(model, method="enumeration")
     assert float(exact.estimate) == pytest.approx(log_z, abs=1e-5)
     found = host.log_normalizer(model, num_samples=200, num_temperatures=10, num_moves=5)
-    assert float(found.lower) < log_z < float(found.upper)
+    assert contains(found, log_z)
 
 
 @pytest.mark.once
@@ -67,7 +69,7 @@ def test_bracket_of_a_mixed_event(host):
     model = host.ebm.EnergyBased(lambda x: 0.5 * (x[:, 0] - x[:, 1]) ** 2, base)
     log_z = math.log(np.mean([math.exp(-(c**2) / 10) / math.sqrt(5) for c in range(3)]))
     result = host.log_normalizer(model, num_samples=400, num_temperatures=30, num_moves=20)
-    assert float(result.lower) < log_z < float(result.upper)
+    assert contains(result, log_z)
 
 
 def test_too_many_values(host):
