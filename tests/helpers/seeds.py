@@ -7,6 +7,7 @@ recorded numbers are drawn by ``Generator(PCG64(seed))``, which is not shifted.
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 SEEDED = {
@@ -18,7 +19,8 @@ SEEDED = {
 
 
 def shift_seeds(shift: int) -> None:
-    """Add a number to the seeds of NumPy and of the host, which is imported already."""
+    """Add a number to the seeds of NumPy, and of the host that is imported already."""
+    import_module("numpy.random")
     for module in SEEDED.keys() & sys.modules.keys():
         for name in SEEDED[module]:
             function = getattr(sys.modules[module], name)

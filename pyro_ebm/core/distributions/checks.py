@@ -1,7 +1,7 @@
 """Checks of energies, bases and generators."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, ValuesView
 from numbers import Integral, Real
 from typing import Any
 
@@ -74,14 +74,21 @@ def check_ingredients(
 
 def _has_unknown_constant(distribution: Any) -> bool:
     """Whether it is an energy whose log Z is unknown, or has one inside."""
-    if hasattr(distribution, "log_normalizer"):
-        return distribution.log_normalizer is None
-    # NumPyro's joints and generators have theirs packed.
-    of_ours = (getattr(distribution, name, None) for name in ("parts", "latent"))
-    inside = (*getattr(distribution, "__dict__", {}).values(), *of_ours)
-    groups = (it.values() if isinstance(it, Mapping) else (it,) for it in inside)
-    parts = (part for group in groups for part in group if hasattr(part, "log_prob"))
-    return any(map(_has_unknown_constant, parts))
+    if hasattr(distribution, "_is_unnormalized"):
+        return distribution._is_unnormalized
+    return any(map(_has_unknown_constant, _parts_of(distribution)))
+
+
+def _parts_of(distribution: Any) -> Iterator[Any]:
+    """Yield the distributions that one is made of."""
+    fields = getattr(distribution, "__dict__", {})
+    # NumPyro's generators have theirs packed.
+    packed = [getattr(distribution, "latent", None)] if "_latent" in fields else []
+    for field in (*fields.values(), *packed):
+        group = field.values() if isinstance(field, Mapping) else field
+        for part in group if isinstance(group, list | tuple | ValuesView) else [group]:
+            if hasattr(part, "log_prob") and part is not distribution:
+                yield part
 
 
 def _check_arguments(energy: Any, parts: Iterable[str], *, has_context: bool) -> None:

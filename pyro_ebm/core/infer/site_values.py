@@ -7,6 +7,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import is_implicit
+from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.distributions.joint import AbstractJoint
 from pyro_ebm.core.samplers.truncation import is_inside, move_inside
 
@@ -88,15 +89,18 @@ def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
         )
 
 
-def with_counted_rows(value: Any, counts: Any) -> Any:
+def with_counted_rows(energy: Any, value: Any, counts: Any) -> Any:
     """Replace values that do not count by one that does: chains that start there tune step sizes.
 
+    Where each row has a law of its own, with a step size of its own, values stay.
+
     Args:
+        energy: Distribution of the values.
         value: Shape ``(*batch, *event)``.
         counts: How often each counts, shape ``(*batch,)``.
     """
     xp, event_shape = array_namespace(value), value.shape[counts.ndim :]
-    if not math.prod(counts.shape):
+    if math.prod(own_shape(energy)) != 1 or not math.prod(counts.shape):
         return value
     is_counted = counts > 0
     first = xp.argmax(xp.astype(xp.reshape(is_counted, (-1,)), xp.int32))

@@ -250,10 +250,10 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def _frozen(self, value: Tensor) -> Tensor:
         free, latents = self._free(value), self._latents
         potential, found = frozen_in_parameters(self._frozen_potential, *free, latents=latents)
+        if self._has_learned_scale and self._is_unnormalized:
+            raise ValueError(learned_scale())
         if self.log_normalizer is not None:
             return -potential - self.log_normalizer()
-        if self._has_learned_scale:
-            raise ValueError(learned_scale())
         warn_if_untrained(self, found + trainable_parameters(self.energy))
         return -potential
 

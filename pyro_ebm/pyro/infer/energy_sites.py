@@ -263,7 +263,7 @@ class FactorEmitter(Messenger):
         if site.key not in self.checked:
             self._inspect(site, loss)
             site.warn_of_parts(num_processes())
-        elif msg["is_observed"] and msg["fn"] is site.energy:
+        elif msg["is_observed"] and msg["fn"] is site.energy and not site._is_masked:
             # From the second step on: in the first, the log-density has checks of its own.
             site.energy._known = KnownLogProb.of(msg["value"], evaluated.potential)
         pyro.factor(f"{site.name}$energy", loss.detach() - loss)
@@ -278,9 +278,7 @@ class FactorEmitter(Messenger):
     def _inspect(self, site: EnergySite, loss: Tensor) -> None:
         self.leaves[site.name] = list(graph_leaves(loss))
         others = {name: it for name, it in self.recorder.latents.items() if name != site.name}
-        # Masks have no gradient.
-        is_seen = all(it.requires_grad for it in others.values()) and not site._is_masked
-        self._has_hidden_latents |= bool(others) and not is_seen
+        self._has_hidden_latents |= not all(it.requires_grad for it in others.values())
         if isinstance(site.scale, Tensor) and site.scale.requires_grad:
             raise ValueError(learned_scale(site.name))
         for issue in issues_of_graph(site.name, loss, others):

@@ -107,5 +107,6 @@ def _move_by_kernel(
 def _evaluate(path: Path, position: Tensor, *, has_gradients: bool) -> core.Particles:
     if not has_gradients:
         return core.Particles(position, path.start(position), path.tilt(position), None, None)
-    (start, down), (tilt, up) = (value_and_gradient(x, position) for x in (path.start, path.tilt))
+    both = path.start, path.tilt
+    (start, down), (tilt, up) = (value_and_gradient(x, position, may_be_flat=True) for x in both)
     return core.Particles(position, start, tilt, down, up)

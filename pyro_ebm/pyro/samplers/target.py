@@ -96,8 +96,14 @@ def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Te
     return replace_outside(distribution, values, target.value(noise))
 
 
-def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Potentials, shape ``(*chains,)``, and their gradients, shape of ``position``; detached."""
+def value_and_gradient(
+    potential: Potential, position: Tensor, *, may_be_flat: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Potentials, shape ``(*chains,)``, and their gradients, shape of ``position``; detached.
+
+    Raises:
+        ValueError: If there is no gradient, unless the potential ``may_be_flat``.
+    """
     # In inference mode no other gradient is to be had.
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         gradient, value = torch.func.grad_and_value(_total, has_aux=True)(position, potential)
@@ -106,15 +112,24 @@ def value_and_gradient(potential: Potential, position: Tensor) -> tuple[Tensor, 
     with torch.enable_grad():
         inside = position.detach().requires_grad_()
         value = potential(inside)
-        if not value.requires_grad:  # Steps, for example.
-            return value, torch.zeros_like(position)
-        ones = torch.ones_like(value)
-        (gradient,) = torch.autograd.grad(value, inside, ones, materialize_grads=True)
+        gradient = None
+        if value.requires_grad:
+            ones = torch.ones_like(value)
+            (gradient,) = torch.autograd.grad(value, inside, ones, allow_unused=True)
+    if gradient is None:
+        if not may_be_flat:
+            raise ValueError(NO_GRADIENT)
+        gradient = torch.zeros_like(position)
     return value.detach(), gradient
 
 
 # The one leaf behind all positions.
 ANCHOR = torch.zeros((), requires_grad=True)
+
+NO_GRADIENT = (
+    "Expected an energy and a base with a gradient in the value, got none: what `no_grad` or "
+    "`detach` hides is no gradient, and steps have none. SMC and Grid draw without one."
+)
 
 
 class Position(torch.autograd.Function):

@@ -207,6 +207,22 @@ def test_masked_rows_do_not_tune_step_sizes(host, how):
     assert weights[1:] == pytest.approx([weights[0]] * 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ContrastiveDivergence", "ScoreMatching"])
+def test_masked_rows_of_other_laws_stay(host, name):
+    """Each has a base of its own, in whose support no other row lies."""
+    low, mask = 10 * np.arange(4.0), np.array([True, True, False, True])
+
+    def model(x):
+        base = host.dist.Uniform(host.array(low), host.array(low + 1))
+        registered = host.register("energy", host.Bowl(0.01))
+        with host.ppl.plate("data", 4), host.mask(mask=host.array(mask)):
+            host.ppl.sample("x", host.ebm.EnergyBased(registered, base), obs=x)
+
+    loss, options = host.ebm.EnergyELBO(getattr(host.ebm, name)()), {"optimizer": host.sgd(1e-4)}
+    found = fit(host, model, host.empty_guide, loss, low + 0.4, **options)
+    assert np.isfinite(found.params["energy.weight"])
+
+
 class Plain:
     """Objective whose loss is the energy at the value."""
 

@@ -133,10 +133,22 @@ def test_weights_with_gradients(loss, how):
     assert math.isfinite(svi.step(X, how, log_normalizer=lambda: -0.5 * math.log(3.0)))
 
 
-def test_masks_of_latents():
-    svi = SVI(weighed, AutoNormal(weighed), Adam({"lr": 1e-3}), ebm.EnergyELBO(TRAINING))
-    with pytest.raises(ValueError, match="latent variable 'weight': .* doubly intractable"):
-        svi.step(X, "mask")
+def test_masks_of_latents_are_listed():
+    (issue,) = ebm.check_model(weighed)(X, "mask")
+    assert issue.kind == "doubly_intractable"
+
+
+def test_a_conditional_without_its_constant_is_refused_under_a_scale():
+    parts = {"theta": dist.Normal(0.0, 1.0), "x": dist.Normal(0.0, 1.0)}
+    joint = ebm.EnergyBased(lambda theta, x: (x - theta) ** 2 / 2, ebm.Joint(**parts))
+
+    def model():
+        weight = pyro.sample("weight", dist.LogNormal(0.0, 1.0))
+        with poutine.scale(scale=weight), pyro.plate("data", len(X)):
+            pyro.sample("x", joint.conditional(theta=torch.tensor(0.5)), obs=X)
+
+    with pytest.raises(ValueError, match="Expected a constant scale of"):
+        SVI(model, AutoNormal(model), Adam({"lr": 1e-3}), Trace_ELBO()).step()
 
 
 def test_nuts_refuses_weights_of_latents():
