@@ -162,7 +162,10 @@ def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     posterior = {name: to_numpy(value) for name, value in samples.items()}
     if is_from(mcmc, "numpyro"):
         return posterior, _numpyro_statistics(mcmc.get_extra_fields(group_by_chain=True))
-    return posterior, _pyro_statistics(mcmc.diagnostics(), *_chain_and_draw(posterior))
+    chain, draw = _chain_and_draw(posterior)
+    # Pyro's R-hat, which comes with the statistics, needs four draws.
+    diagnostics = mcmc.diagnostics() if draw > 3 else {}
+    return posterior, _pyro_statistics(diagnostics, chain, draw)
 
 
 def _numpyro_statistics(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -60,6 +60,11 @@ def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
     scale = reference.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     reference, draws = reference / scale, draws / scale
+    # In a coordinate without spread another number is another mode.
+    is_constant = reference.std(0) == 0
+    draws = draws[np.isclose(draws, reference[:1])[:, is_constant].all(1)]
+    if not len(draws):
+        return 1.0
     most = len(np.unique(reference, axis=0))
     counts = [min(cells, most) for cells in _CELLS]
     return max(_missed(draws, reference, ancestors, cells) for cells in counts)

@@ -5,6 +5,7 @@ returns. Make a figure of several with ``layout="constrained"``: titles need the
 """
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,7 +184,7 @@ def plot_metric(recorder: Any, name: str = "energy_gap", *, ax: "Axes | None" = 
         known = sorted({metric for found in recorder.metrics.values() for metric in found})
         raise ValueError(f"Expected one of the metrics {known}, got {name!r}.")
     ax = _axes(ax)
-    for (site, values), color in zip(lines.items(), CHAIN_COLORS, strict=False):
+    for (site, values), color in zip(lines.items(), cycle(CHAIN_COLORS), strict=False):
         points = np.stack([recorder.steps, to_numpy(values)])
         # A line from one reading that has the site to the next.
         ax.plot(*points[:, ~np.isnan(points[1])], color=color, label=site)
@@ -260,8 +261,10 @@ def _draw_paths(ax: "Axes", chains: np.ndarray) -> None:
 
 def _element(log_weights: Array, element: tuple[int, ...]) -> np.ndarray:
     array = to_numpy(log_weights)
-    if array.ndim != 1 + len(element):
-        raise ValueError(f"Expected `element` to be an index of {array.shape[1:]}, got {element}.")
+    sizes = array.shape[1:]
+    is_inside = all(-n <= i < n for i, n in zip(element, sizes, strict=False))
+    if len(sizes) != len(element) or not is_inside:
+        raise ValueError(f"Expected `element` to be an index of {sizes}, got {element}.")
     return array[(slice(None), *element)]
 
 

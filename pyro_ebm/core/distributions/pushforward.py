@@ -27,7 +27,7 @@ class AbstractPushforward:
         generator: :math:`G`, from ``(N, *latent.event_shape)`` to ``(N, *event_shape)``: a module,
             a function, or a ``Transform``.
         noise_scale: :math:`\sigma \ge 0`, a *standard deviation*; a number, or a positive array of
-            one element, such as a ``param``.
+            shape ``()``, such as a ``param``.
         event_shape: Shape of one value. Default: that of the generator's output on zeros.
         validate_args: As in any distribution of the host.
 

@@ -103,7 +103,8 @@ class GeneratorBounds:
         penalty: :math:`R = \tfrac12 \mathbb E |\nabla_w f|^2`. Not a bound of anything: only
             :math:`R / \rho` with the log-Sobolev constant is.
         estimate: Estimate of :math:`\log Z`, the log of the mean of :math:`e^f`.
-        standard_error: Of ``estimate``; plus infinity with fewer than 10 effective samples.
+        standard_error: Of ``estimate``; plus infinity with fewer than 10 effective samples, and
+            where the entropy is an estimate, whose noise makes the mean of :math:`e^f` too large.
         effective_sample_size: Kish's, of the weights :math:`e^f`. It does not see modes that the
             generator misses, and neither does any other number here.
         log_weights: :math:`f`, shape ``(num_samples,)``.
@@ -144,7 +145,7 @@ def summarize_bounds(
         infinite if rho is None else _above(log_ratio + half_squared_norms / rho),
         xp.mean(half_squared_norms),
         weights.estimate,
-        weights.standard_error,
+        weights.standard_error if settings.is_lower_bound else infinite,
         weights.effective_sample_size,
         log_ratio,
     )

@@ -29,7 +29,8 @@ def summarize_log_weights(
         \log \hat Z = \log \frac1K \sum_k w_k, \qquad
         \mathrm{se} = \sqrt{\frac1{\mathrm{ESS}} - \frac1K}
 
-    The standard error is that of :math:`\hat Z` divided by :math:`\hat Z`. ``lower`` is two
+    The standard error is that of :math:`\hat Z` divided by :math:`\hat Z`, infinite with one
+    weight. ``lower`` is two
     standard errors below the estimate, ``upper`` is infinite. Where weights are not independent,
     ``size`` is their effective sample size, by families, and ``num_weights`` that of equal weights.
 
@@ -44,6 +45,8 @@ def summarize_log_weights(
     # Rounding may leave 1/ESS - 1/K a hair below zero when all weights are equal.
     variance = 1.0 / size - 1.0 / num_weights
     error = xp.sqrt(xp.where(variance <= 0, xp.zeros_like(variance), variance))
+    if log_weights.shape[0] == 1:
+        error = xp.full_like(error, math.inf)
     upper = xp.full_like(estimate, math.inf)
     lower = estimate - MARGIN * error
     return LogNormalizer(estimate, lower, upper, error, size, log_weights, None)

@@ -26,6 +26,10 @@ class LangevinGuide:
     particles by importance (``RenyiELBO``, ``ReweightedWakeSleep``) need the density of the guide,
     which is unknown: they would favor draws of high joint density.
 
+    Latents that another guide draws are given to the model: ``LangevinGuide(condition(model,
+    data=values))``, within the guide. Those that ``block`` hides it cannot know: they are drawn
+    anew, and the chains are those of no posterior.
+
     With ``init``, an amortized guide, the chains start at its draws, and it learns to imitate their
     final values: the guide's log-density is zero there, and its gradient that of
     :math:`-\log q(z)`. The reported number does not change.

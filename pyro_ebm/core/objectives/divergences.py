@@ -148,6 +148,11 @@ def check_function(divergence: Divergence, log_ratio: Any) -> None:
     terms = xp.abs(values["f"]) + xp.abs(u * values["f'"]) + xp.abs(curvature)
     is_convex = curvature >= -100.0 * float(xp.finfo(u.dtype).eps) * terms
     _check_at(u, is_convex, "f to be convex with u^2 f''(u) >= 0", curvature)
+    if not bool(xp.any(curvature > 0)):
+        raise ValueError(
+            "Expected f with u^2 f''(u) > 0 somewhere, got a function without curvature, as that "
+            "of total variation: its critic has no gradient."
+        )
 
 
 def _check_at(u: Any, holds: Any, claim: str, got: Any) -> None:

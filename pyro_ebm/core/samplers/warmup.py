@@ -168,7 +168,8 @@ def update_moments(moments: Moments, position: Any) -> Moments:
     squares = xp.sum((position - mean) ** 2, axis=0)
     count = moments.count + num_chains
     shift = mean - moments.mean
-    between = shift**2 * (moments.count * num_chains / count)
+    # A product of counts overflows in half precision.
+    between = shift**2 * (moments.count * (num_chains / count))
     return Moments(
         count, moments.mean + shift * (num_chains / count), moments.squares + squares + between
     )
@@ -186,7 +187,7 @@ def regularized_scale(moments: Moments) -> Any:
     count = moments.count
     at_least_one = xp.where(count > 1, count - 1.0, xp.ones_like(count))
     variance = moments.squares / at_least_one
-    return xp.sqrt((count * variance + 5e-3) / (count + 5.0))
+    return xp.sqrt(variance * (count / (count + 5.0)) + 5e-3 / (count + 5.0))
 
 
 def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:

@@ -67,6 +67,9 @@ def move_levels(
     sampler = kernel_for(sampler, target)
     positions = promoted(target.potential, jnp.moveaxis(target.position(values), 1, 0))
     start = sampler.init_levels(target.potential, positions)
+    # Even or odd pairs swap first, by chance: a run may be of one step.
+    parity = random.randint(random.fold_in(rng_key, 2), (), 0, 2, start.index.dtype)
+    start = start._replace(index=parity)
     state, rate = _steps(rng_key, sampler, target.potential, start, num_steps)
     positions = jnp.stack([level.position for level in state.levels()], 1)
     return core.ShortRun(target.value(positions), rate)

@@ -57,6 +57,8 @@ def move_levels(
     with pyro.validation_enabled(is_validate=False):
         positions = target.position(values).unbind(1)
         state = sampler.init_levels(target.potential, positions)
+        # Even or odd pairs swap first, by chance: a run may be of one step.
+        state = state._replace(index=int(torch.randint(2, ())))
         state, rate = _steps(sampler, target.potential, state, num_steps)
     positions = torch.stack([level.position for level in state.levels()], 1)
     return core.ShortRun(target.value(positions), rate)

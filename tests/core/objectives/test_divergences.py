@@ -197,8 +197,14 @@ def test_functions_that_make_no_divergence(wrong, message):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_linear_functions_count_as_convex(dtype):
-    """Their curvature is rounding."""
-    rounding = np.finfo(dtype).eps
-    linear = le_cam(lambda u: 3 * (u - 1), lambda u: 0 * u + 3, lambda u: -rounding / u)
-    check_function(linear, np.linspace(-3, 3, 25, dtype=dtype))
+def test_linear_pieces_count_as_convex(dtype):
+    """Their curvature is rounding; with nothing but such pieces no critic has a gradient."""
+    rounding, log_ratio = np.finfo(dtype).eps, np.linspace(-3, 3, 25, dtype=dtype)
+
+    def piecewise(curvature):
+        bend = lambda u: np.where(u > 1, curvature, -rounding / u).astype(dtype)  # noqa: E731
+        return le_cam(lambda u: 3 * (u - 1), lambda u: 0 * u + 3, bend)
+
+    check_function(piecewise(1.0), log_ratio)
+    with pytest.raises(ValueError, match="got a function without curvature, as that of total"):
+        check_function(piecewise(0.0), log_ratio)
