@@ -22,6 +22,15 @@ def test_missing_mass(dims):
     assert missing_mass(draws([0.5, 0.3, 0.2], dims=dims), reference) == 0.0
 
 
+def test_references_without_spread():
+    """In a coordinate where the reference is constant, another number is another mode."""
+    assert missing_mass(np.full((500, 1), 4.0), np.full((300, 1), -4.0)) == 1.0
+    assert missing_mass(np.full((500, 1), -4.0), np.full((300, 1), -4.0)) == 0.0
+    table = np.stack([rng.normal(size=500), np.ones(500)], axis=-1)
+    assert missing_mass(table + [0, 1], table) == 1.0
+    assert missing_mass(table, table) == 0.0
+
+
 def test_few_ancestors_find_no_mode():
     reference = draws([0.5, 0.5], 512)
     ancestors = np.where(reference[:, 0] > 1.5, 0, np.arange(512))

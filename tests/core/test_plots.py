@@ -256,6 +256,11 @@ def test_metric_over_training():
         plot_metric(recorder(), "clipped")
 
 
+def test_metric_of_many_sites():
+    sites = {f"x{index}": {"energy_gap": normal(3)} for index in range(9)}
+    assert len(plot_metric(SimpleNamespace(steps=[1, 2, 3], metrics=sites)).lines) == 9
+
+
 @pytest.mark.parametrize(
     "plot",
     [
@@ -294,6 +299,8 @@ def test_errors():
         plot_energy_histogram(normal(10), np.full(10, np.nan))
     with pytest.raises(ValueError, match=r"`element` to be an index of \(2, 3\), got \(\)"):
         plot_log_weights(weigh(batch=(2, 3)))
+    with pytest.raises(ValueError, match=r"an index of \(2, 3\), got \(5, 0\)"):
+        plot_log_weights(weigh(batch=(2, 3)), element=(5, 0))
     with pytest.raises(ValueError, match="a result with log-weights, got one of a method without"):
         plot_log_weights(SimpleNamespace(log_weights=None))
     with pytest.raises(ValueError, match=r"`kind` to be one of \['histogram', 'sorted'\]"):

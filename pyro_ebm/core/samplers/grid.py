@@ -90,11 +90,8 @@ def points_in_cells(box: Box, num_intervals: int, cells: Any, uniform: Any) -> A
     low, high = box
     xp, num_dims = array_namespace(low), num_dims_of(box)
     digits = [cells // num_intervals**axis for axis in reversed(range(num_dims))]
-    # Half precision has no numbers for so many cells.
-    dtype = low.dtype if xp.finfo(low.dtype).bits > 16 else xp.float32
-    corners = xp.astype(xp.stack(digits, axis=-1) % num_intervals, dtype)
-    shares = (corners + xp.astype(uniform, dtype)) / num_intervals
-    return xp.astype(low + shares * (high - low), low.dtype)
+    corners = xp.astype(xp.stack(digits, axis=-1) % num_intervals, low.dtype)
+    return low + (corners + uniform) / num_intervals * (high - low)
 
 
 def move_in_turn(log_weights: Any, uniform: Any) -> tuple[Any, Any]:

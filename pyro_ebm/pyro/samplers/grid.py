@@ -1,6 +1,7 @@
 """Draws from a density on a grid, on torch tensors."""
 
 import math
+from dataclasses import replace
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,12 @@ class Grid(core.Grid):
 @torch.no_grad()
 def draw_on_grid(grid: Grid, log_density: LogDensity, pilots: Tensor, number: int) -> ShortRun:
     """Draw ``(number, *batch, num_dims)`` from a density with some points near its bulk."""
+    dtype = pilots.dtype
+    if dtype.itemsize < 4:  # Half precision has no numbers for so many cells.
+        wide = draw_on_grid(
+            grid, lambda x: log_density(x.to(dtype)).float(), pilots.float(), number
+        )
+        return replace(wide, samples=wide.samples.to(dtype))
     num_dims = pilots.shape[-1]
     num_intervals = core.intervals_of(grid, num_dims)
     box = boxes.first_box(pilots, torch.zeros_like(pilots[..., 0]))

@@ -4,7 +4,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from pyro_ebm.core.evidence.weights import bracket
+from pyro_ebm.core.evidence.weights import bracket, summarize_log_weights
 
 TRUTH = 7.0
 NUM_RUNS = 400
@@ -80,6 +80,13 @@ def test_shifts_mirrors_and_other_array_libraries():
     mirrored = bracket(-reverse, -forward)
     np.testing.assert_allclose(mirrored.estimate, -result.estimate, atol=1e-6)
     np.testing.assert_allclose(mirrored.lower, -result.upper, atol=1e-6)
+
+
+def test_one_weight_has_an_unknown_error():
+    result = summarize_log_weights(np.array([[-2.0, 1.0]]))
+    np.testing.assert_array_equal(result.estimate, [-2.0, 1.0])
+    assert (result.standard_error == math.inf).all()
+    assert (result.lower == -math.inf).all()
 
 
 def test_dead_paths_have_no_weight():

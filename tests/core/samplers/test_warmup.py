@@ -77,6 +77,14 @@ def test_moments_of_blocks():
     np.testing.assert_allclose(regularized_scale(moments), expected)
 
 
+def test_moments_in_half_precision():
+    """Products of counts would overflow."""
+    moments = begin_moments(np.zeros((200, 1), np.float16))
+    for _ in range(40):
+        moments = update_moments(moments, rng.normal(size=(200, 1)).astype(np.float16))
+    np.testing.assert_allclose(regularized_scale(moments), 1.0, atol=0.05)
+
+
 def test_scale_without_draws():
     scale = regularized_scale(begin_moments(np.zeros((2, 3))))
     np.testing.assert_allclose(scale, np.sqrt(1e-3))

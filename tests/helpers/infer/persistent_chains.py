@@ -302,6 +302,18 @@ def test_all_levels_are_stored(host):
     assert between[-1] < 0.02
 
 
+def test_odd_pairs_swap_in_runs_of_one_step(host):
+    """The pair of the coldest level is one of them."""
+    fn = host.ebm.EnergyBased(lambda x: 2.0 * (x**2 - 4.0) ** 2, host.dist.Normal(0.0, 3.0))
+    sampler = host.ebm.ReplicaExchange(host.ebm.MALA(), temperatures=(64, 8, 1))
+    chains = host.ebm.PersistentChains(200, (), sampler=sampler, num_steps=1)
+    values = np.repeat([[-2.0, -2.0, 2.0]], 200, 0)
+    for seed in range(10):
+        values, _ = host.advance(chains, fn, values, seed=seed)
+    # Coldest levels move to the other mode by swaps alone.
+    assert (values[:, -1] < 0).mean() > 0.2
+
+
 @pytest.mark.parametrize("name", ["Gibbs", "GibbsWithGradients"])
 def test_levels_of_codes(host, name):
     """Chains that all start with all bits 0 find the bits that are all 1, as probable."""

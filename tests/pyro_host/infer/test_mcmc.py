@@ -11,6 +11,7 @@ from pyro.infer import MCMC, NUTS, config_enumerate
 from pyro.infer.autoguide import init_to_value
 
 import pyro_ebm.pyro as ebm
+from pyro_ebm.diagnostics import to_arviz
 
 
 def test_hmc_finds_the_posterior(host):
@@ -100,3 +101,10 @@ def test_a_frozen_energy_is_no_matter_of_warnings(kernel):
     mcmc = MCMC(kernel(latent_model(energy)), num_samples=2, warmup_steps=2, disable_progbar=True)
     mcmc.run(torch.zeros(3, 2))  # A warning is an error.
     assert mcmc.get_samples()["z"].shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_few_draws_have_no_diagnostics(host, num_samples):
+    mcmc = run(host, ebm.MALA(0.02), num_samples=num_samples, num_warmup=2)
+    data = to_arviz(mcmc)
+    assert data.posterior["z"].shape[:2] == (1, num_samples)
