@@ -1,8 +1,8 @@
 """Draws from a density on a grid, on torch tensors."""
 
 import math
-from dataclasses import replace
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
