@@ -61,13 +61,13 @@ def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
     scale = np.where(scale > 0, scale, 1.0)
     reference, draws = reference / scale, draws / scale
     # In a coordinate without spread another number is another mode.
-    is_constant = reference.std(0) == 0
+    is_constant, number = reference.std(0) == 0, len(draws)
     draws = draws[np.isclose(draws, reference[:1])[:, is_constant].all(1)]
     if not len(draws):
         return 1.0
     most = len(np.unique(reference, axis=0))
     counts = [min(cells, most) for cells in _CELLS]
-    return max(_missed(draws, reference, ancestors, cells) for cells in counts)
+    return max(_missed(draws, number, reference, ancestors, cells) for cells in counts)
 
 
 def describe_missing_modes(
@@ -184,11 +184,14 @@ def _find_reference(distribution: Any, samples: Any, check: Any, *rng_key: Any) 
     return _of_smc(draws)
 
 
-def _missed(draws: np.ndarray, reference: np.ndarray, ancestors: np.ndarray, cells: int) -> float:
+def _missed(
+    draws: np.ndarray, number: int, reference: np.ndarray, ancestors: np.ndarray, cells: int
+) -> float:
+    """Add the shares of cells of the reference that hardly any of a number of draws is in."""
     centers, labels = _cells(reference, cells)
     seen, _ = vq(draws, centers)
     shares = np.bincount(labels, minlength=cells) / len(labels)
-    visited = np.bincount(seen, minlength=cells) / len(seen)
+    visited = np.bincount(seen, minlength=cells) / number
     families = np.array([len(np.unique(ancestors[labels == cell])) for cell in range(cells)])
     return float(shares[(visited < _PART * shares) & (families >= _FEWEST_ANCESTORS)].sum())
 

@@ -28,6 +28,8 @@ def test_references_without_spread():
     assert missing_mass(np.full((500, 1), -4.0), np.full((300, 1), -4.0)) == 0.0
     table = np.stack([rng.normal(size=500), np.ones(500)], axis=-1)
     assert missing_mass(table + [0, 1], table) == 1.0
+    few_there = table + np.where(np.arange(500) < 10, 0, 1)[:, None] * [0, 1]
+    assert missing_mass(few_there, table) == 1.0
     assert missing_mass(table, table) == 0.0
 
 
