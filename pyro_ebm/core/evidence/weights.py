@@ -30,9 +30,9 @@ def summarize_log_weights(
         \mathrm{se} = \sqrt{\frac1{\mathrm{ESS}} - \frac1K}
 
     The standard error is that of :math:`\hat Z` divided by :math:`\hat Z`, infinite with one
-    weight. ``lower`` is two standard errors below the estimate, ``upper`` is infinite. Where weights
-    are not independent, ``size`` is their effective sample size, by families, and ``num_weights``
-    that of equal weights.
+    weight. ``lower`` is two standard errors below the estimate, ``upper`` is infinite. Where
+    weights are not independent, ``size`` is their effective sample size, by families, and
+    ``num_weights`` that of equal weights.
 
     References:
         | Annealed importance sampling (Neal, 2001)
