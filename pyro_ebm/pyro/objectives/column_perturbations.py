@@ -25,15 +25,21 @@ class _Walks:
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, len(self.tables))
         uniform = torch.rand(flat.shape, device=x.device)
-        column = torch.arange(len(self.tables), device=x.device)
-        codes = flat.long().clamp(0, self.tables.shape[-1] - 1)
-        rows = torch.as_tensor(self.tables).to(uniform)[column, codes]
-        moved = (uniform[..., None] > rows[..., :-1]).sum(-1).to(x)
-        if x.is_floating_point():
+        moved = self._walk(flat, uniform).to(x)
+        if x.is_floating_point() and self.deviations.any():
             deviations = torch.as_tensor(self.deviations).to(x)
             noisy = flat + deviations * torch.randn_like(flat)
             moved = torch.where(deviations > 0, noisy, moved)
         return moved.reshape(x.shape)
+
+    def _walk(self, flat: Tensor, uniform: Tensor) -> Tensor:
+        """Codes after the noise, from those before it and uniform numbers, ``(N, num_columns)``."""
+        tables, size = torch.as_tensor(self.tables).to(uniform), self.tables.shape[-1]
+        if size == 2:  # One threshold each.
+            return uniform > torch.where(flat >= 1, tables[:, 1, 0], tables[:, 0, 0])
+        codes = flat.long().clamp(0, size - 1)
+        rows = tables[torch.arange(len(tables), device=flat.device), codes]
+        return (uniform[..., None] > rows[..., :-1]).sum(-1)
 
     def backward(self, y: Tensor, num_samples: int) -> Tensor:
         return self.forward(y.expand((num_samples, *y.shape)))
