@@ -126,14 +126,15 @@ def test_standard_error_of_a_move(host):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = [
-            host.check_conditional(joint, theta=0.5 * THETA, seed=seed) for seed in range(30)
+            host.check_conditional(joint, theta=0.5 * THETA, seed=seed) for seed in range(60)
         ]
     moves = np.array([float(result.shift["theta"]) for result in results])
     errors = np.array([float(result.standard_error["theta"]) for result in results])
     weights = np.exp(0.15 * THETA) / np.exp(0.15 * THETA).sum()
     truth = (weights @ THETA - THETA.mean()) / THETA.std()
     assert np.mean(np.abs(moves - truth) < 2.3 * errors) > 0.8
-    assert np.sqrt(np.mean(errors**2)) == pytest.approx(np.std(moves), rel=0.35)
+    # A jackknife is too large on average, here by a tenth; the ratio of 60 runs scatters by .12.
+    assert 0.7 < np.sqrt(np.mean(errors**2)) / np.std(moves) < 1.6
     assert any(result.certain_shift == 0.0 for result in results)
 
 
