@@ -53,8 +53,8 @@ class Energy(eqx.Module):
 
     net: MLP
 
-    def __init__(self, num_dims, width):
-        self.net = MLP(num_dims, width, width, 1)
+    def __init__(self, num_dims, width, num_hidden=2):
+        self.net = MLP(num_dims, *num_hidden * [width], 1)
 
     def __call__(self, x):
         return self.net(x)[..., 0] + (x**2).sum(-1) / 8.0
@@ -139,11 +139,11 @@ def ours_alone(size, objective, x, base=None, **parts):
         given = {role: attached(role, net, size.num_dims) for role, net in others.items()}
         return objective.loss(key, prior, x, **given).value.mean()
 
-    return trainer(loss, (Energy(size.num_dims, size.width), parts))
+    return trainer(loss, (Energy(*size.layers), parts))
 
 
 def by_hand(size, loss, x, **parts):
-    networks = Energy(size.num_dims, size.width), *parts.values()
+    networks = Energy(*size.layers), *parts.values()
     one = len(networks) == 1
     return trainer(lambda key, networks: loss(key, networks[0] if one else networks, x), networks)
 
@@ -157,7 +157,7 @@ def persistent_by_hand(size, x):
         updates, state = ADAM.update(gradients, state, params)
         return key, optax.apply_updates(params, updates), state, stored, value
 
-    params = Energy(size.num_dims, size.width)
+    params = Energy(*size.layers)
     stored = random.normal(KEY, (8 * size.batch, size.num_dims))
     return going_on(update, [KEY, params, ADAM.init(params), stored])
 
@@ -172,7 +172,7 @@ def updates_of(svi, *args):
 
 
 def in_svi(size, objective, x, base=None, **parts):
-    network = Energy(size.num_dims, size.width)
+    network = Energy(*size.layers)
 
     def model(x):
         energy = eqx_module("energy", network)
@@ -205,15 +205,16 @@ def loss_jobs(size):
     yield bits_job(size)
 
 
-def bits_job(size):
-    name, bits = "energy discrepancy of bits, 16", jnp.asarray(at.bits(size.batch, size.num_dims))
-    objective = ebm.EnergyDiscrepancy(num_samples=16, perturbation=ebm.Uniform(1.0))
+def bits_job(size, num_samples=16):
+    bits = jnp.asarray(at.bits(size.batch, size.num_dims))
+    objective = ebm.EnergyDiscrepancy(num_samples=num_samples, perturbation=ebm.Uniform(1.0))
     settings = size, objective, bits, dist.Bernoulli(logits=jnp.zeros(size.num_dims)).to_event(1)
     columns = {
-        BY_HAND: partial(by_hand, size, LOSSES[name], bits),
+        BY_HAND: partial(by_hand, size, partial(LOSSES["bits"], num_samples=num_samples), bits),
         OURS: partial(ours_alone, *settings),
         IN_SVI: partial(in_svi, *settings),
     }
+    name = f"energy discrepancy of bits, {num_samples}"
     return Job("a training step", name, size.name, columns, quick=False)
 
 

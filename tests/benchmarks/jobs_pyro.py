@@ -58,9 +58,9 @@ def peak(run):
 class Energy(nn.Module):
     """Perceptron plus ``|x|^2 / 8``."""
 
-    def __init__(self, num_dims, width):
+    def __init__(self, num_dims, width, num_hidden=2):
         super().__init__()
-        self.net = mlp(num_dims, width, width, 1)
+        self.net = mlp(num_dims, *num_hidden * [width], 1)
 
     def forward(self, x):
         return self.net(x).squeeze(-1) + x.square().sum(-1) / 8.0
@@ -110,18 +110,18 @@ def trainer(loss, parameters):
 
 
 def by_hand(size, loss, x):
-    energy = Energy(size.num_dims, size.width)
+    energy = Energy(*size.layers)
     return trainer(partial(loss, energy, x), energy.parameters())
 
 
 def game_by_hand(size, loss, other, x):
-    energy, other = Energy(size.num_dims, size.width), other()
+    energy, other = Energy(*size.layers), other()
     other = getattr(other, "generator", other)
     return trainer(partial(loss, energy, other, x), [*energy.parameters(), *other.parameters()])
 
 
 def ours_alone(size, objective, x, base=None, **parts):
-    energy = Energy(size.num_dims, size.width)
+    energy = Energy(*size.layers)
     prior = ebm.EnergyBased(energy, base, event_shape=None if base else x.shape[1:])
     attached = {name: make() for name, make in parts.items()}
     modules = [energy, *(p.generator if name == "generator" else p for name, p in attached.items())]
@@ -131,7 +131,7 @@ def ours_alone(size, objective, x, base=None, **parts):
 
 def in_svi(size, objective, x, base=None, options=None, **parts):
     # The parameter store is one for all columns.
-    energy, site = Energy(size.num_dims, size.width), f"x{next(numbers)}"
+    energy, site = Energy(*size.layers), f"x{next(numbers)}"
     attached = {name: make() for name, make in parts.items()}
 
     def model(x):
@@ -152,13 +152,13 @@ def in_svi(size, objective, x, base=None, options=None, **parts):
 
 
 def of_ebmkit(size, make, x):
-    energy, loss = Energy(size.num_dims, size.width), make(ebmkit)
+    energy, loss = Energy(*size.layers), make(ebmkit)
     parameters = [*energy.parameters(), *loss.parameters()]
     return trainer(lambda: loss(energy, x).loss, parameters)
 
 
 def of_torchebm(size, make, x):
-    model = ForTorchebm(Energy(size.num_dims, size.width))
+    model = ForTorchebm(Energy(*size.layers))
     loss = make(torchebm.losses, model)
 
     def value():
@@ -248,13 +248,13 @@ def loss_jobs(size):
     yield bits_job(size)
 
 
-def bits_job(size):
+def bits_job(size, num_samples=16):
     x, objective = array(at.bits(size.batch, size.num_dims)), {"perturbation": ebm.Uniform(1.0)}
     base = dist.Bernoulli(logits=torch.zeros(size.num_dims)).to_event(1)
-    settings = size, ebm.EnergyDiscrepancy(num_samples=16, **objective), x, base
+    settings = size, ebm.EnergyDiscrepancy(num_samples=num_samples, **objective), x, base
     columns = {
-        BY_HAND: partial(by_hand, size, LOSSES["bits"], x),
+        BY_HAND: partial(by_hand, size, partial(LOSSES["bits"], num_samples=num_samples), x),
         OURS: partial(ours_alone, *settings),
         IN_SVI: partial(in_svi, *settings),
     }
-    return Job("a training step", "energy discrepancy of bits, 16", size.name, columns)
+    return Job("a training step", f"energy discrepancy of bits, {num_samples}", size.name, columns)

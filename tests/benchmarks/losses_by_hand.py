@@ -25,7 +25,7 @@ def energy_discrepancy(energy, x, num_samples, *, with_base=False):
     return _discrepancy(energy, rows, with_base=with_base)
 
 
-def energy_discrepancy_of_bits(energy, x):
+def energy_discrepancy_of_bits(energy, x, num_samples):
     """Every bit is drawn anew with probability 1 - 1/e, twice."""
     share = 1 - math.exp(-1)
 
@@ -33,7 +33,7 @@ def energy_discrepancy_of_bits(energy, x):
         coins = torch.rand(*shape, *x.shape)
         return torch.where(coins < share / 2, 1 - x, x)
 
-    return _discrepancy(energy, torch.cat([x[None], perturb(perturb(x), 16)]))
+    return _discrepancy(energy, torch.cat([x[None], perturb(perturb(x), num_samples)]))
 
 
 def _discrepancy(energy, rows, *, with_base=False):

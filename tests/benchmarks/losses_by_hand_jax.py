@@ -28,7 +28,7 @@ def energy_discrepancy(key, energy, x, num_samples, *, with_base=False):
     return _discrepancy(energy, jnp.concatenate([x[None], copies]), with_base=with_base)
 
 
-def energy_discrepancy_of_bits(key, energy, x):
+def energy_discrepancy_of_bits(key, energy, x, num_samples):
     """Every bit is drawn anew with probability 1 - 1/e, twice."""
     share, keys = 1 - math.exp(-1), random.split(key)
 
@@ -36,7 +36,7 @@ def energy_discrepancy_of_bits(key, energy, x):
         coins = random.uniform(key, (*shape, *x.shape))
         return jnp.where(coins < share / 2, 1 - x, x)
 
-    copies = perturb(keys[1], perturb(keys[0], x), 16)
+    copies = perturb(keys[1], perturb(keys[0], x), num_samples)
     return _discrepancy(energy, jnp.concatenate([x[None], copies]))
 
 
@@ -132,7 +132,7 @@ def bidirectional_bounds(key, networks, x):
 
 LOSSES = {
     **{f"energy discrepancy, {m}": partial(energy_discrepancy, num_samples=m) for m in (4, 16, 64)},
-    "energy discrepancy of bits, 16": energy_discrepancy_of_bits,
+    "bits": energy_discrepancy_of_bits,
     "CD-10": contrastive_divergence,
     "score matching, exact": exact_score_matching,
     "score matching, sliced": sliced_score_matching,

@@ -18,13 +18,18 @@ class Size:
     num_dims: int
     width: int
     batch: int
+    num_hidden: int = 2
+
+    @property
+    def layers(self):
+        return self.num_dims, self.width, self.num_hidden
 
     @property
     def name(self):
-        return f"{self.num_dims}-{self.width}-{self.width}-1"
+        return f"{self.num_dims}-{self.num_hidden * f'{self.width}-'}1"
 
 
-SMALL, LARGE = Size(2, 128, 1024), Size(64, 512, 256)
+SMALL, LARGE, CODES = Size(2, 128, 1024), Size(64, 512, 256), Size(32, 256, 256, 3)
 
 
 def layers(*sizes):

@@ -30,7 +30,7 @@ def steps(rank, num_ranks, folder):
     store = distributed.FileStore(f"{folder}/store", num_ranks)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks)
     x = torch.tensor(at.values(SIZE.batch, SIZE.num_dims))
-    energy = Energy(SIZE.num_dims, SIZE.width)
+    energy = Energy(*SIZE.layers)
 
     def model(x):
         pyro.module("energy", energy)

@@ -1,5 +1,6 @@
 """Samplers, log Z and growth on JAX, beside ``blackjax``."""
 
+from dataclasses import replace
 from functools import partial
 
 import blackjax
@@ -12,6 +13,7 @@ from jax import lax, random
 from jobs_numpyro import (
     KEY,
     Energy,
+    bits_job,
     digits_in_svi,
     digits_job,
     loss_jobs,
@@ -21,7 +23,7 @@ from jobs_numpyro import (
     waits,
 )
 from losses_by_hand_jax import langevin
-from problems import LARGE, SMALL, Size
+from problems import CODES, LARGE, SMALL, Size
 
 import pyro_ebm.numpyro as ebm
 
@@ -29,7 +31,7 @@ GROUP = "a run of chains"
 
 
 def sampler_jobs(size):
-    energy = Energy(size.num_dims, size.width)
+    energy = Energy(*size.layers)
     start = jnp.asarray(at.values(size.batch, size.num_dims))
     n, step, ones = at.NUM_LANGEVIN, at.LANGEVIN_STEP, jnp.ones(size.num_dims)
     columns = {
@@ -127,14 +129,17 @@ def other_jobs():
     options = {"num_samples": 64, "num_temperatures": n, "num_moves": 5}
     columns = {OURS: lambda: lambda: float(ebm.log_normalizer(KEY, prior, **options).estimate)}
     yield Job("log Z", f"annealed, {n} temperatures, 64 chains", SMALL.name, columns)
-    codes, few = Energy(64, 128), jnp.asarray(at.bits(256, 64))
-    fair = dist.Bernoulli(logits=jnp.zeros(64)).to_event(1)
-    for task, kernel, n in (
-        ("20 steps of Gibbs with gradients", ebm.GibbsWithGradients(), 20),
-        ("a Gibbs sweep of 64 bits", ebm.Gibbs(), 1),
-    ):
-        columns = {RUN_CHAINS: lambda k=kernel, n=n: partial(_run_chains, k, codes, few, n, fair)}
-        yield Job(GROUP, task, "64-128-128-1", columns)
+    size, of_codes = Size(64, 128, 256), ebm.GibbsWithGradients()
+    yield _codes_job("20 steps of Gibbs with gradients", of_codes, size, 20)
+    size = replace(CODES, batch=1024)
+    yield _codes_job("a Gibbs sweep of 32 bits, 1024 chains", ebm.Gibbs(), size, 1)
+
+
+def _codes_job(task, kernel, size, n):
+    energy, start = Energy(*size.layers), jnp.asarray(at.bits(size.batch, size.num_dims))
+    fair = dist.Bernoulli(logits=jnp.zeros(size.num_dims)).to_event(1)
+    columns = {RUN_CHAINS: lambda: partial(_run_chains, kernel, energy, start, n, fair)}
+    return Job(GROUP, task, size.name, columns)
 
 
 def growths():
@@ -180,4 +185,5 @@ def all_jobs():
     yield from other_jobs()
     if not QUICK:
         yield from loss_jobs(LARGE)
+        yield bits_job(CODES, 32)
         yield from sampler_jobs(LARGE)

@@ -25,6 +25,7 @@ from jobs_pyro import (
     Energy,
     ForTorchebm,
     array,
+    bits_job,
     by_hand,
     loss_jobs,
     normal,
@@ -33,7 +34,7 @@ from jobs_pyro import (
     trainer,
 )
 from losses_by_hand import LOSSES, langevin
-from problems import LARGE, SMALL, Size
+from problems import CODES, LARGE, SMALL, Size
 
 import pyro_ebm.pyro as ebm
 
@@ -41,7 +42,7 @@ GROUP = "a run of chains"
 
 
 def sampler_jobs(size):
-    energy = Energy(size.num_dims, size.width).requires_grad_(False)
+    energy = Energy(*size.layers).requires_grad_(False)
     start = array(at.values(size.batch, size.num_dims))
     job = partial(_job, energy, start, size.name)
     model, n, step = ForTorchebm(energy), at.NUM_LANGEVIN, at.LANGEVIN_STEP
@@ -148,8 +149,19 @@ def other_jobs():
         EBMKIT: lambda: lambda: theirs.sample(codes, few),
     }
     yield Job(GROUP, f"{n} steps of Gibbs with gradients", "64-128-128-1", columns)
-    sweep = {OURS: lambda: partial(_run_chains, ebm.Gibbs(), codes, few, 1, fair)}
-    yield Job(GROUP, "a Gibbs sweep of 64 bits", "64-128-128-1", sweep)
+    yield from _sweep()
+
+
+def _sweep():
+    """Every bit once; ebmkit flips as many as there are, by gradients: its Gibbs needs an RBM."""
+    codes, n = Energy(*CODES.layers).requires_grad_(False), CODES.num_dims
+    start, fair = array(at.bits(1024, n)), dist.Bernoulli(logits=torch.zeros(n)).to_event(1)
+    theirs = ebmkit.GibbsWithGradients(n)
+    columns = {
+        OURS: lambda: partial(_run_chains, ebm.Gibbs(), codes, start, 1, fair),
+        EBMKIT: lambda: lambda: theirs.sample(codes, start),
+    }
+    yield Job(GROUP, f"a Gibbs sweep of {n} bits, 1024 chains", CODES.name, columns)
 
 
 def _wide():
@@ -237,4 +249,5 @@ def all_jobs():
     yield from other_jobs()
     if not QUICK:
         yield from loss_jobs(LARGE)
+        yield bits_job(CODES, 32)
         yield from sampler_jobs(LARGE)
