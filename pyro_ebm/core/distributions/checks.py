@@ -73,7 +73,7 @@ def check_ingredients(
 
 
 def _has_unknown_constant(distribution: Any) -> bool:
-    """Whether it is an energy whose log Z is unknown, or has one inside."""
+    """Return whether this is an energy whose log Z is unknown, or has one inside."""
     if hasattr(distribution, "_is_unnormalized"):
         return distribution._is_unnormalized
     return any(map(_has_unknown_constant, _parts_of(distribution)))

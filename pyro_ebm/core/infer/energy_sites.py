@@ -146,9 +146,12 @@ class EnergySite(ABC):
         """Evaluate the log-density of ``fn`` with ``function(energy, value)`` in its place."""
 
     @property
-    @abstractmethod
     def _is_masked(self) -> bool:
-        """Whether some values may not count."""
+        """Presence of a mask: some values may not count."""
+        fn = self.fn
+        while hasattr(fn, "base_dist") and not hasattr(fn, "_mask"):
+            fn = fn.base_dist
+        return hasattr(fn, "_mask")
 
     @abstractmethod
     def _log_weights(self, num_samples: int, *rng_key: Any) -> Any:

@@ -29,7 +29,6 @@ from pyro_ebm.numpyro.model.sites import (
     find_energy,
     find_mixture,
     has_energy,
-    is_masked,
     is_unnormalized,
     issues_of_untrained,
     map_energy,
@@ -104,10 +103,6 @@ class EnergySite(core.EnergySite):
             self.value,
             lambda fn, x: function(without_plates(fn), lax.stop_gradient(x)),
         )
-
-    @property
-    def _is_masked(self) -> bool:
-        return is_masked(self.fn)
 
 
 def _check_array(name: str, value: Any) -> None:

@@ -33,7 +33,6 @@ from pyro_ebm.pyro.model.sites import (
     find_energy,
     find_mixture,
     has_energy,
-    is_masked,
     issues_of_graph,
     issues_of_leaves,
     issues_of_untrained,
@@ -128,7 +127,7 @@ class EnergySite(core.EnergySite):
 
     @property
     def _is_masked(self) -> bool:
-        return isinstance(self.mask, Tensor) or is_masked(self.fn)
+        return isinstance(self.mask, Tensor) or super()._is_masked
 
     def _parts(self) -> Mapping[str, Any]:
         parts, self.acceptance_rate = self.chains.resolve(self.name, self.attached, self.energy)

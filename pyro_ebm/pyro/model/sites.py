@@ -39,15 +39,6 @@ def find_plain_energy(fn: Any) -> EnergyBased | None:
     return fn if isinstance(fn, EnergyBased) else None
 
 
-def is_masked(fn: Any) -> bool:
-    """Return whether a distribution has a mask, perhaps inside of others."""
-    while isinstance(fn, WRAPPERS):
-        if isinstance(fn, MaskedDistribution):
-            return True
-        fn = fn.base_dist
-    return False
-
-
 def is_unnormalized(fn: Any) -> bool:
     """Return whether an energy-based site has no known log-normalizer."""
     energy = find_energy(fn)

@@ -203,10 +203,14 @@ def test_short_warmup_at_any_scale(host, make, scale):
     target = host.dist.Normal(host.array([0.0]), scale).to_event(1)
     for num_warmup in (20, 50):
         options = {"num_samples": 100, "num_warmup": num_warmup, "init": init}
-        with warnings.catch_warnings():
-            # A trajectory may be unstable for the longest of its steps.
-            warnings.filterwarnings("ignore", message=".*diverged: let a longer warm-up")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             chains = host.run_chains(make(host.ebm), target, **options)
+        # A trajectory may be unstable for the longest of its steps: warned of, unless it is rare.
+        share = np.asarray(chains.statistics["diverging"]).mean()
+        advice = ["diverged: let a longer warm-up" in str(it.message) for it in caught]
+        assert all(advice)
+        assert len(advice) == (share > 0.01)
         assert chains.statistics["acceptance_rate"].mean().item() > 0.2
         assert 0.6 < np.asarray(chains.samples).std() / scale < 1.5
 
