@@ -1,6 +1,5 @@
 """Samplers, log Z and growth on JAX, beside ``blackjax``."""
 
-from dataclasses import replace
 from functools import partial
 
 import blackjax
@@ -129,17 +128,14 @@ def other_jobs():
     options = {"num_samples": 64, "num_temperatures": n, "num_moves": 5}
     columns = {OURS: lambda: lambda: float(ebm.log_normalizer(KEY, prior, **options).estimate)}
     yield Job("log Z", f"annealed, {n} temperatures, 64 chains", SMALL.name, columns)
-    size, of_codes = Size(64, 128, 256), ebm.GibbsWithGradients()
-    yield _codes_job("20 steps of Gibbs with gradients", of_codes, size, 20)
-    size = replace(CODES, batch=1024)
-    yield _codes_job("a Gibbs sweep of 32 bits, 1024 chains", ebm.Gibbs(), size, 1)
-
-
-def _codes_job(task, kernel, size, n):
-    energy, start = Energy(*size.layers), jnp.asarray(at.bits(size.batch, size.num_dims))
-    fair = dist.Bernoulli(logits=jnp.zeros(size.num_dims)).to_event(1)
-    columns = {RUN_CHAINS: lambda: partial(_run_chains, kernel, energy, start, n, fair)}
-    return Job(GROUP, task, size.name, columns)
+    for task, kernel, n, size in (
+        ("20 steps of Gibbs with gradients", ebm.GibbsWithGradients(), 20, Size(64, 128, 256)),
+        ("a Gibbs sweep of 32 bits, 1024 chains", ebm.Gibbs(), 1, Size(32, 256, 1024, 3)),
+    ):
+        codes, few = Energy(*size.layers), jnp.asarray(at.bits(size.batch, size.num_dims))
+        fair = dist.Bernoulli(logits=jnp.zeros(size.num_dims)).to_event(1)
+        columns = {RUN_CHAINS: partial(partial, _run_chains, kernel, codes, few, n, fair)}
+        yield Job(GROUP, task, size.name, columns)
 
 
 def growths():

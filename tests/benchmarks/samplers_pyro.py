@@ -153,14 +153,12 @@ def other_jobs():
 
 
 def _sweep():
-    """Every bit once; ebmkit flips as many as there are, by gradients: its Gibbs needs an RBM."""
+    # By ebmkit as many flips by gradients: its Gibbs needs an RBM.
     codes, n = Energy(*CODES.layers).requires_grad_(False), CODES.num_dims
     start, fair = array(at.bits(1024, n)), dist.Bernoulli(logits=torch.zeros(n)).to_event(1)
     theirs = ebmkit.GibbsWithGradients(n)
-    columns = {
-        OURS: lambda: partial(_run_chains, ebm.Gibbs(), codes, start, 1, fair),
-        EBMKIT: lambda: lambda: theirs.sample(codes, start),
-    }
+    ours = partial(partial, _run_chains, ebm.Gibbs(), codes, start, 1, fair)
+    columns = {OURS: ours, EBMKIT: lambda: partial(theirs.sample, codes, start)}
     yield Job(GROUP, f"a Gibbs sweep of {n} bits, 1024 chains", CODES.name, columns)
 
 
