@@ -22,6 +22,13 @@ def test_a_move_that_may_be_chance(shift, error, remedy):
     assert remedy in doubt
 
 
+def test_a_standard_error_from_few_samples_is_rough():
+    (doubt,) = doubts([0.17], [0.06], size=17.0)
+    assert "It may be chance" in doubt
+    (doubt,) = doubts([0.17], [0.06], size=31.0)
+    assert "Train for" in doubt
+
+
 def test_no_doubt():
     assert doubts([0.05, 0.09], [0.01, 0.01], spread=0.09) == []
 

@@ -41,6 +41,23 @@ def data(number):
     return np.repeat(STATES, counts, axis=0)
 
 
+@pytest.mark.parametrize("name", ["Uniform", "Ordinal"])
+@pytest.mark.parametrize("sizes", [(2, 2), (4, 2)])
+def test_frequencies_after_noise(host, name, sizes):
+    """Those of the transition matrix, from every code of two columns."""
+    number, perturbation = 10_000, getattr(host.ebm, name)(0.4)
+    columns = tuple(map(host.ebm.Column.ordinal, sizes))
+    starts = np.array(list(itertools.product(*map(range, sizes))), dtype=float)
+    noisy = host.perturb(perturbation, columns, np.repeat(starts, number, 0))
+    ends = noisy.reshape(len(starts), number, 2).astype(int)
+    for (c, size), (start, end) in itertools.product(
+        enumerate(sizes), zip(starts, ends, strict=True)
+    ):
+        found = np.bincount(end[:, c], minlength=size) / number
+        expected = perturbation.transition_matrix(size)[int(start[c])]
+        np.testing.assert_allclose(found, expected, atol=5 * 0.5 / math.sqrt(number))
+
+
 @pytest.mark.parametrize(
     ("make", "value"),
     [

@@ -18,6 +18,7 @@ import pyro_ebm.numpyro as ebm
 from helpers.hosts.numpyro import Implicit, Walk, empty_guide, fit  # noqa: F401
 from helpers.objectives.step import Step
 from pyro_ebm.numpyro.objectives import jacobian as room
+from pyro_ebm.numpyro.objectives.column_perturbations import kernel_on
 from pyro_ebm.numpyro.objectives.generator import VariationalGenerator
 
 ppl, xp = numpyro, jnp
@@ -76,6 +77,11 @@ def loss_of(objective, distribution, x, *, seed=0, **attached):
 def loss(*args, **options):
     """Losses of values."""
     return np.asarray(jax.jit(lambda: loss_of(*args, **options).value)())
+
+
+def perturb(perturbation, columns, x):
+    """Draw noise on codes once."""
+    return np.asarray(kernel_on(perturbation, columns).forward(random.key(0), array(x)))
 
 
 def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):

@@ -13,6 +13,7 @@ import pyro_ebm.pyro as ebm
 from helpers.hosts.pyro import Implicit, Walk, empty_guide, fit  # noqa: F401
 from helpers.objectives.step import Step
 from pyro_ebm.pyro.objectives import jacobian as room
+from pyro_ebm.pyro.objectives.column_perturbations import kernel_on
 from pyro_ebm.pyro.objectives.generator import VariationalGenerator
 
 ppl, xp = pyro, torch
@@ -82,6 +83,11 @@ def loss_of(objective, distribution, x, *, seed=0, **attached):
 def loss(*args, **options):
     """Losses of values."""
     return to_numpy(loss_of(*args, **options).value)
+
+
+def perturb(perturbation, columns, x):
+    """Draw noise on codes once."""
+    return to_numpy(kernel_on(perturbation, columns).forward(array(x)))
 
 
 def step(objective, prior, params, x, attached=None, *, weights=1.0, seed=0):

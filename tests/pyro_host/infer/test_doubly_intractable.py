@@ -133,6 +133,19 @@ def test_weights_with_gradients(loss, how):
     assert math.isfinite(svi.step(X, how, log_normalizer=lambda: -0.5 * math.log(3.0)))
 
 
+def test_energies_from_outside_of_a_scale():
+    """Made before the handler and in no plate: seen by ``EnergyELBO``, which names the site."""
+    law = ebm.EnergyBased(lambda v: v**2, dist.Normal(0.0, 1.0))
+
+    def model():
+        with poutine.scale(scale=pyro.sample("weight", dist.LogNormal(0.0, 1.0))):
+            pyro.sample("x", law, obs=torch.tensor(0.3))
+
+    svi = SVI(model, AutoNormal(model), Adam({"lr": 1e-3}), ebm.EnergyELBO(TRAINING))
+    with pytest.raises(ValueError, match="a constant scale of site 'x'"):
+        svi.step()
+
+
 def test_masks_of_latents_are_listed():
     (issue,) = ebm.check_model(weighed)(X, "mask")
     assert issue.kind == "doubly_intractable"

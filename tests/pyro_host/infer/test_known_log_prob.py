@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from helpers.hosts.pyro import MLP, empty_guide, normal
-from pyro.infer import SVI
+from pyro.infer import SVI, Trace_ELBO
 
 import pyro_ebm.pyro as ebm
 from pyro_ebm.pyro.distributions.bound_energy import KnownLogProb
@@ -137,3 +137,28 @@ def test_a_distribution_of_the_users_knows_nothing_after_a_step():
     for _ in range(2):
         svi.step()
     torch.testing.assert_close(prior.log_prob(x), -prior.potential(x).detach())
+
+
+def test_masked_rows_have_log_densities_of_their_own():
+    """An objective sees other values in their place."""
+    seen, mask = [], torch.arange(len(X)) % 2 == 0
+
+    class Watching(Trace_ELBO):
+        def _get_trace(self, *args, **kwargs):
+            traces = super()._get_trace(*args, **kwargs)
+            node = traces[0].nodes["x"]
+            seen.append(node["fn"].log_prob(node["value"]).detach())
+            return traces
+
+    def model():
+        with pyro.plate("data", len(X)), pyro.poutine.mask(mask=mask):
+            weight = pyro.param("weight", torch.tensor(0.5, dtype=X.dtype))
+            law = ebm.EnergyBased(lambda x: weight * x.square().sum(-1), normal())
+            pyro.sample("x", law, obs=X)
+
+    loss = ebm.EnergyELBO(ebm.ScoreMatching(), Watching())
+    svi = SVI(model, lambda: None, pyro.optim.SGD({"lr": 0.0}), loss)
+    for _ in range(3):
+        svi.step()
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
