@@ -276,7 +276,7 @@ def report(
     }
     log_likelihoods = {NORMAL: per_image(normal), ENERGY_BASED: per_image(learned)}
     gain = paired_gain(normal, learned)
-    summary = az.summary(posterior, var_names=["z"]).sort_values("r_hat", ascending=False)
+    summary = az.summary(posterior, var_names=["z"]).sort_values("ess_bulk")
     num_draws = posterior["posterior"].sizes["chain"] * posterior["posterior"].sizes["draw"]
     columns = ["mean", "sd", "ess_bulk", "ess_tail", "r_hat"]
     parts = [
