@@ -27,7 +27,7 @@ class ChainState(NamedTuple):
             Langevin dynamics, which needs them elsewhere.
         velocity: Velocities, shape of ``position``; None for samplers without.
         step_size: Step size in use, 0-dimensional or one for each element of the target's batch.
-        scale: Standard deviations that coordinates are measured in, broadcasts with ``position``.
+        scale: Units that coordinates are measured in, broadcasts with ``position``.
         index: Number of steps taken.
         hotter: States of the hotter levels of replica exchange, the hottest first.
     """

@@ -19,6 +19,7 @@ from pyro_ebm.core.samplers.dynamics import (
     langevin_move,
     mala_log_acceptance,
 )
+from pyro_ebm.core.samplers.warmup import local_scale
 
 MAX_TEMPERATURES = 200
 # Halvings of the logarithm of an increment, from one in e^40.
@@ -55,7 +56,7 @@ class Population(NamedTuple):
         inverse_temperature: NaN where energies at the start are no numbers.
         log_normalizer: Log of the mean weight so far.
         log_step_size: Of the moves, in units of ``scale``.
-        scale: Standard deviations of the particles, shape ``(*batch, *event)``.
+        scale: Units of their coordinates, shape ``(*batch, *event)``.
         acceptance_rate: Of the moves at this temperature so far, summed and divided by
             ``num_moves``.
     """
@@ -141,12 +142,13 @@ def resampled(population: Population, increment: Any, chosen: Any) -> Population
     xp, particles = array_namespace(weights), population.particles
     left = 1.0 - population.inverse_temperature
     reached = population.inverse_temperature + increment
+    reached = xp.where(increment >= left, xp.ones_like(reached), reached)
     return population._replace(
         particles=Particles(*(None if x is None else take_rows(x, chosen) for x in particles)),
         ancestors=take_rows(population.ancestors, chosen),
-        inverse_temperature=xp.where(increment >= left, xp.ones_like(reached), reached),
+        inverse_temperature=reached,
         log_normalizer=population.log_normalizer + log_mean_exp(weights),
-        scale=_spread(as_real(particles.position), weights),
+        scale=_local_scale(particles, reached, weights),
         acceptance_rate=xp.zeros_like(population.acceptance_rate),
     )
 
@@ -227,12 +229,28 @@ def _is_enough(population: Population, log_share: Any) -> Any:
     return effective_sample_size(log_weights(population, increment)) >= _EFFECTIVE * count
 
 
-def _spread(position: Any, log_weights: Any) -> Any:
-    """Weighted standard deviations of coordinates, 1 where there is no spread."""
-    xp = array_namespace(position)
-    shape = (*log_weights.shape, *(1,) * (position.ndim - log_weights.ndim))
+def _local_scale(particles: Particles, inverse_temperature: Any, log_weights: Any) -> Any:
+    """Return units of coordinates, of a mode where there are several, 1 without a spread."""
+    position = as_real(particles.position)
+    xp, spread = array_namespace(position), _spread(position, log_weights)
+    ones = xp.ones_like(spread)
+    if particles.start_gradient is None:
+        return xp.where(spread > 0, spread, ones)
+    shape = (*inverse_temperature.shape, *(1,) * (position.ndim - log_weights.ndim))
+    beta = xp.reshape(inverse_temperature, shape)
+    gradient = particles.start_gradient + beta * particles.tilt_gradient
+    return local_scale(spread, _spread(gradient, log_weights), ones)
+
+
+def _spread(x: Any, log_weights: Any) -> Any:
+    """Weighted standard deviations of coordinates; values that are not finite have no weight."""
+    xp = array_namespace(x)
+    shape = (*log_weights.shape, *(1,) * (x.ndim - log_weights.ndim))
     weights = xp.reshape(xp.exp(log_weights - xp.max(log_weights, axis=0)), shape)
     weights = weights / xp.sum(weights, axis=0)
-    mean = xp.sum(weights * position, axis=0)
-    variance = xp.sum(weights * (position - mean) ** 2, axis=0)
-    return xp.sqrt(xp.where(variance > 0, variance, xp.ones_like(variance)))
+    x = xp.where(xp.isfinite(x), x, xp.zeros_like(x))
+    # Squares of steep gradients overflow in half precision.
+    largest = xp.max(xp.abs(x), axis=0)
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+    mean = xp.sum(weights * (x / unit), axis=0)
+    return unit * xp.sqrt(xp.sum(weights * (x / unit - mean) ** 2, axis=0))

@@ -1,4 +1,4 @@
-r"""Warm-up of chains: a step size from acceptance rates, scales from the chains' own spread.
+r"""Warm-up of chains: a step size from acceptance rates, scales from values and gradients.
 
 All chains share what is learned: many short chains adapt as well as a few long ones. Elements of a
 batch are separate targets and share nothing.
@@ -9,10 +9,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.numerics import as_real
+from pyro_ebm.core.samplers.dynamics import ChainState
+
 # Constants of Hoffman and Gelman: how fast early errors are forgotten, and how far steps go.
 _STABILIZATION, _SHRINKAGE, _DECAY = 10.0, 0.05, 0.75
 # Stan's warm-up: a start and an end for the step size alone, windows that double between them.
 _START, _FIRST_WINDOW, _END = 75, 25, 50
+# A slope that changes by a smaller share is constant.
+_FLAT = 1e-4
 # Below this acceptance a move counts as hopeless.
 _HOPELESS = 1e-2
 
@@ -109,12 +114,15 @@ def dual_averaging(state: DualAveraging, acceptance: Any, target: float) -> Dual
     return DualAveraging(log_step_size, log_average, error, count, state.anchor)
 
 
-def restart_dual_averaging(sampler: Any, state: Any, averaging: DualAveraging) -> DualAveraging:
+def restart_dual_averaging(
+    sampler: Any, state: Any, averaging: DualAveraging, temperature: float
+) -> DualAveraging:
     """Search again in the units of new scales; the step size of the old ones may be far off."""
     step_size, kernel = average_step_size(averaging), getattr(sampler, "kernel", sampler)
     kernel = getattr(kernel, "numeric", kernel)
     if isinstance(kernel, Adjusted):
-        found = step_size_in_scales(state.gradient, state.scale, state.potential.ndim)
+        gradient = state.gradient / temperature
+        found = step_size_in_scales(gradient, state.scale, state.potential.ndim)
         step_size = kernel.own_step_size(found) + array_namespace(step_size).zeros_like(step_size)
     return begin_dual_averaging(step_size)
 
@@ -122,6 +130,11 @@ def restart_dual_averaging(sampler: Any, state: Any, averaging: DualAveraging) -
 def average_step_size(state: DualAveraging) -> Any:
     """Compute the final step size."""
     return array_namespace(state.log_average).exp(state.log_average)
+
+
+def hotter_temperatures(sampler: Any, state: ChainState) -> tuple[float, ...]:
+    """Return the temperatures of the hotter levels of replica exchange; none without it."""
+    return sampler.temperatures[:-1] if state.hotter else ()
 
 
 def brake(brakes: Any, acceptance: Any) -> Any:
@@ -140,54 +153,86 @@ def num_braked(num_warmup: int) -> int:
     return min(_START, num_warmup // 2)
 
 
+def local_scale(spread: Any, gradient_spread: Any, otherwise: Any) -> Any:
+    r"""Return units of coordinates, from standard deviations of values and of gradients.
+
+    .. math:: s = \sqrt{\mathrm{sd}(x) / \mathrm{sd}(\nabla U)}
+
+    This is the standard deviation of a Gaussian, also when the values are a part of it. Where a
+    density has several modes it is near the width of one, not their distance.
+
+    Args:
+        spread: :math:`\mathrm{sd}(x)`.
+        gradient_spread: :math:`\mathrm{sd}(\nabla U)`.
+        otherwise: Units of coordinates for which one of them is zero or not finite.
+
+    References:
+        | Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence (Seyboldt, Carlson
+          and Carpenter, 2026)
+    """
+    xp = array_namespace(spread)
+    usable = (spread > 0) & (gradient_spread > 0) & xp.isfinite(spread + gradient_spread)
+    ones = xp.ones_like(spread)
+    ratio = xp.where(usable, spread, ones) / xp.where(usable, gradient_spread, ones)
+    return xp.where(usable, xp.sqrt(ratio), otherwise)
+
+
 class Moments(NamedTuple):
-    """Number of draws, their running mean, and the sum of squared deviations from it."""
+    """Number of draws of each chain, their running means, and sums of squared deviations.
+
+    Of positions and, where the kernel has them, of gradients, in rows of a first axis.
+    """
 
     count: Any
     mean: Any
     squares: Any
 
 
-def begin_moments(position: Any) -> Moments:
-    """Make moments of no draws, for positions of shape ``(num_chains, *shape)``."""
-    xp = array_namespace(position)
-    zero = xp.zeros_like(position[0, ...])
+def begin_moments(state: ChainState) -> Moments:
+    """Make moments of no draws, for states of ``num_chains`` chains."""
+    rows = _positions_and_gradients(state)
+    xp = array_namespace(rows)
+    zero = xp.zeros_like(rows)
     return Moments(xp.zeros_like(xp.sum(zero)), zero, zero)
 
 
-def update_moments(moments: Moments, position: Any) -> Moments:
-    """Add the chains' positions, shape ``(num_chains, *shape)``.
+def update_moments(moments: Moments, state: ChainState) -> Moments:
+    """Add the chains' positions and gradients, by Welford's method."""
+    rows, count = _positions_and_gradients(state), moments.count + 1.0
+    shift = rows - moments.mean
+    mean = moments.mean + shift / count
+    return Moments(count, mean, moments.squares + shift * (rows - mean))
 
-    References:
-        | Updating formulae and a pairwise algorithm for computing sample variances
-          (Chan, Golub and LeVeque, 1982)
+
+def learned_scale(moments: Moments, state: ChainState, temperature: float) -> Any:
+    """Return units of coordinates from the spread within chains, or those that states have.
+
+    Gradients are those at temperature 1. Without them, units are from the spread of all draws:
+    that within chains that have not mixed is too small.
     """
+    xp, (count, mean, squares) = array_namespace(moments.mean), moments
+    total = xp.sum(squares, axis=1)
+    if state.gradient is None:
+        total = total + count * xp.sum((mean - xp.mean(mean, axis=1, keepdims=True)) ** 2, axis=1)
+    num_draws = xp.where(count > 0, count, xp.ones_like(count)) * mean.shape[1]
+    spread = xp.sqrt(total / num_draws)
+    scale = xp.where(spread[0, ...] > 0, spread[0, ...], state.scale)
+    if state.gradient is not None:
+        # The spread of a constant slope is rounding.
+        is_curved = spread[1, ...] > _FLAT * xp.mean(xp.abs(mean[1, ...]), axis=0)
+        curvature = xp.where(is_curved, spread[1, ...], xp.zeros_like(spread[1, ...]))
+        scale = local_scale(spread[0, ...], curvature / temperature, scale)
+    return xp.astype(scale, as_real(state.position).dtype)
+
+
+def _positions_and_gradients(state: ChainState) -> Any:
+    position = as_real(state.position)
     xp = array_namespace(position)
-    num_chains = position.shape[0]
-    mean = xp.mean(position, axis=0)
-    squares = xp.sum((position - mean) ** 2, axis=0)
-    count = moments.count + num_chains
-    shift = mean - moments.mean
-    # A product of counts overflows in half precision.
-    between = shift**2 * (moments.count * (num_chains / count))
-    return Moments(
-        count, moments.mean + shift * (num_chains / count), moments.squares + squares + between
-    )
-
-
-def regularized_scale(moments: Moments) -> Any:
-    r"""Estimate the standard deviation of each coordinate, shrunk towards a small one.
-
-    .. math:: s^2 = \frac{n}{n + 5}\, \hat\sigma^2 + \frac{5}{n + 5}\, 10^{-3}
-
-    References:
-        | Stan reference manual, HMC algorithm parameters
-    """
-    xp = array_namespace(moments.mean)
-    count = moments.count
-    at_least_one = xp.where(count > 1, count - 1.0, xp.ones_like(count))
-    variance = moments.squares / at_least_one
-    return xp.sqrt(variance * (count / (count + 5.0)) + 5e-3 / (count + 5.0))
+    rows = xp.stack([x for x in (position, state.gradient) if x is not None])
+    # Where a chain starts outside of the support there is no gradient.
+    rows = xp.where(xp.isfinite(rows), rows, xp.zeros_like(rows))
+    # Squares of steep gradients overflow in half precision.
+    return xp.astype(rows, xp.float32) if xp.finfo(rows.dtype).bits < 32 else rows
 
 
 def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from pyro_ebm.core.samplers import warmup as core
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
@@ -44,7 +44,7 @@ def begin_warmup(sampler: Sampler, state: ChainState) -> Warmup:
     is_tuned = sampler.target_accept_prob is not None
     brakes = jnp.ones_like(state.potential if is_tuned else state.step_size)
     hotter = tuple(begin_warmup(sampler, level) for level in state.hotter)
-    return Warmup(averaging, core.begin_moments(state.position), brakes, hotter)
+    return Warmup(averaging, core.begin_moments(state), brakes, hotter)
 
 
 def braked(state: ChainState, warmup: Warmup) -> ChainState:
@@ -77,7 +77,12 @@ def schedule(num_warmup: int) -> At:
 
 
 def adapt(
-    sampler: Sampler, state: ChainState, info: TransitionInfo, warmup: Warmup, at: At
+    sampler: Sampler,
+    state: ChainState,
+    info: TransitionInfo,
+    warmup: Warmup,
+    at: At,
+    temperature: float = 1.0,
 ) -> tuple[ChainState, Warmup]:
     """Chains and warm-up after a step."""
     averaging, moments, brakes, _ = warmup
@@ -88,17 +93,31 @@ def adapt(
         brakes = core.brake(brakes, info.acceptance_rate)
         brakes = jnp.where(at.brakes, brakes, jnp.ones_like(brakes))
     if sampler.adapt_mass_matrix:
-        moments = _where(at.learns, core.update_moments(moments, state.position), moments)
-        state = state._replace(scale=_where(at.ends, core.regularized_scale(moments), state.scale))
-        moments = _where(at.ends, core.begin_moments(state.position), moments)
-        restarted = core.restart_dual_averaging(sampler, state, averaging)
-        averaging = _where(at.ends, restarted, averaging)
+        moments = _where(at.learns, core.update_moments(moments, state), moments)
+        end = partial(_end_window, sampler, state, temperature)
+        ended = lax.cond(at.ends, end, lambda *kept: (state.scale, *kept), averaging, moments)
+        scale, averaging, moments = ended
+        state = state._replace(scale=scale)
         if sampler.target_accept_prob is not None:
             state = state._replace(step_size=jnp.exp(averaging.log_step_size))
-    levels = zip(state.hotter, info.hotter, warmup.hotter, strict=True)
-    pairs = [adapt(sampler, *level, at) for level in levels]
+    temperatures = core.hotter_temperatures(sampler, state)
+    levels = zip(state.hotter, info.hotter, warmup.hotter, temperatures, strict=True)
+    pairs = [adapt(sampler, s, i, w, at, each) for s, i, w, each in levels]
     state = state._replace(hotter=tuple(level for level, _ in pairs))
     return state, Warmup(averaging, moments, brakes, tuple(learned for _, learned in pairs))
+
+
+def _end_window(
+    sampler: Sampler,
+    state: ChainState,
+    temperature: float,
+    averaging: core.DualAveraging,
+    moments: core.Moments,
+) -> tuple[Array, core.DualAveraging, core.Moments]:
+    scale = core.learned_scale(moments, state, temperature).astype(state.scale.dtype)
+    state = state._replace(scale=scale)
+    averaging = core.restart_dual_averaging(sampler, state, averaging, temperature)
+    return scale, averaging, core.begin_moments(state)
 
 
 def _where(condition: Array, yes: Any, no: Any) -> Any:

@@ -19,14 +19,18 @@ def prepare_state(sampler: Sampler, state: ChainState) -> ChainState:
 class Warmup:
     """Tunes step size and scales during warm-up, without synchronizing the device."""
 
-    def __init__(self, sampler: Sampler, state: ChainState, num_warmup: int) -> None:
+    def __init__(
+        self, sampler: Sampler, state: ChainState, num_warmup: int, temperature: float = 1.0
+    ) -> None:
         self.sampler = sampler
+        self.temperature = temperature
         self.num_warmup = num_warmup
         self.windows = core.warmup_windows(num_warmup) if sampler.adapt_mass_matrix else []
         self.averaging = core.begin_dual_averaging(state.step_size)
-        self.moments = core.begin_moments(state.position)
+        self.moments = core.begin_moments(state)
         self.brakes: Any = 1.0
-        self.hotter = [Warmup(sampler, level, num_warmup) for level in state.hotter]
+        levels = zip(state.hotter, core.hotter_temperatures(sampler, state), strict=True)
+        self.hotter = [Warmup(sampler, level, num_warmup, each) for level, each in levels]
 
     def braked(self, state: ChainState) -> ChainState:
         """State with the step sizes that its chains can take now."""
@@ -47,11 +51,14 @@ class Warmup:
             brakes = self.brakes * torch.ones_like(info.acceptance_rate)
             self.brakes = core.brake(brakes, info.acceptance_rate) if is_braked else 1.0
         if self.windows and index >= self.windows[0][0]:
-            self.moments = core.update_moments(self.moments, state.position)
+            self.moments = core.update_moments(self.moments, state)
             if index + 1 == self.windows[0][1]:
-                state = state._replace(scale=core.regularized_scale(self.moments))
-                self.moments = core.begin_moments(state.position)
-                self.averaging = core.restart_dual_averaging(self.sampler, state, self.averaging)
+                scale = core.learned_scale(self.moments, state, self.temperature)
+                state = state._replace(scale=scale)
+                self.moments = core.begin_moments(state)
+                self.averaging = core.restart_dual_averaging(
+                    self.sampler, state, self.averaging, self.temperature
+                )
                 self.windows = self.windows[1:]
                 if target is not None:
                     state = state._replace(step_size=self.averaging.log_step_size.exp())

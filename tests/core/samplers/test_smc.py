@@ -78,12 +78,25 @@ def test_a_move_keeps_the_density_and_tunes_its_step():
     assert people.log_step_size == pytest.approx(log_step_size + 1 - 0.574, abs=0.1)
 
 
-def test_spread_is_that_of_the_weighted_population():
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_scale_is_that_of_the_weighted_population(has_gradients):
     position = rng.normal(size=(2000, 2)) * [1.0, 0.01]
-    people = population(0.5 * (position[:, 0] / 0.5) ** 2, position)
-    scale = smc.resampled(people, 1.0, np.arange(2000)).scale
     # N(0, 1) times exp(-2 x^2) has precision 5.
+    gradients = (position / [1.0, 1e-4], position * [4.0, 0.0]) if has_gradients else (None, None)
+    tilt = np.append(2 * position[:-1, 0] ** 2, np.inf)
+    people = smc.begin(smc.Particles(position, np.zeros(2000), tilt, *gradients))
+    scale = smc.resampled(people, 1.0, np.arange(2000)).scale
     np.testing.assert_allclose(scale, [5**-0.5, 0.01], rtol=0.1)
+
+
+def test_scale_is_closer_to_that_of_one_mode():
+    """Standard deviation .1 at -5 and 5: the root of .1 times 5."""
+    ends = np.where(np.arange(2000) % 2, 5.0, -5.0)
+    inner = 0.1 * rng.normal(size=2000)
+    position, gradient = (ends + inner)[:, None], (inner / 0.01)[:, None]
+    people = smc.begin(smc.Particles(position, inner, 0 * inner, gradient, 0 * gradient))
+    scale = smc.resampled(people, 1.0, np.arange(2000)).scale
+    np.testing.assert_allclose(scale, math.sqrt(0.1 * 5), rtol=0.05)
 
 
 def test_other_array_libraries():

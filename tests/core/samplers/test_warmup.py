@@ -2,6 +2,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
+from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.warmup import (
     average_step_size,
     begin_dual_averaging,
@@ -9,8 +10,9 @@ from pyro_ebm.core.samplers.warmup import (
     brake,
     dual_averaging,
     initial_step_size,
+    learned_scale,
+    local_scale,
     num_braked,
-    regularized_scale,
     step_size_in_scales,
     update_moments,
     warmup_windows,
@@ -64,30 +66,60 @@ def test_first_update():
     np.testing.assert_allclose(state.log_average, expected)
 
 
-def test_moments_of_blocks():
-    draws = 5.0 + rng.normal(size=(7, 11, 3)) * [0.1, 1.0, 10.0]
-    moments = begin_moments(draws[0])
-    for block in draws:
-        moments = update_moments(moments, block)
-    pooled = draws.reshape(-1, 3)
-    assert moments.count == 77
-    np.testing.assert_allclose(moments.mean, pooled.mean(0))
-    np.testing.assert_allclose(moments.squares / 76, pooled.var(0, ddof=1))
-    expected = np.sqrt((77 * pooled.var(0, ddof=1) + 5e-3) / 82)
-    np.testing.assert_allclose(regularized_scale(moments), expected)
+def states(positions, scales):
+    """States of chains on a normal law, ``(steps, chains, *shape)``."""
+    ones = np.ones(positions[0].shape[-1:])
+    return [ChainState(x, None, x / scales**2, None, 0.1, ones, 0) for x in positions]
 
 
-def test_moments_in_half_precision():
-    """Products of counts would overflow."""
-    moments = begin_moments(np.zeros((200, 1), np.float16))
-    for _ in range(40):
-        moments = update_moments(moments, rng.normal(size=(200, 1)).astype(np.float16))
-    np.testing.assert_allclose(regularized_scale(moments), 1.0, atol=0.05)
+def learned(runs):
+    moments = begin_moments(runs[0])
+    for state in runs:
+        moments = update_moments(moments, state)
+    return moments, learned_scale(moments, runs[-1], 1.0)
 
 
-def test_scale_without_draws():
-    scale = regularized_scale(begin_moments(np.zeros((2, 3))))
-    np.testing.assert_allclose(scale, np.sqrt(1e-3))
+def test_scales_of_pieces_of_a_gaussian():
+    """Exact, also where chains are far apart and have hardly moved."""
+    scales = np.array([0.1, 1.0, 10.0])
+    starts, paths = rng.normal(size=(5, 3)), 0.05 * rng.normal(size=(7, 5, 3))
+    moments, found = learned(states(scales * (starts + paths), scales))
+    assert moments.count == 7
+    pieces = scales * paths
+    np.testing.assert_allclose(moments.squares[0] / 7, pieces.var(0), rtol=1e-9)
+    np.testing.assert_allclose(found, scales)
+
+
+def test_scales_without_a_gradient_or_a_spread():
+    draws = 5.0 + rng.normal(size=(7, 11, 3)) * [0.1, 1.0, 0.0]
+    runs = states(draws, np.ones(3))
+    np.testing.assert_allclose(learned(runs)[1], 1.0)
+    sloped = [state._replace(gradient=1e3 + 1e-3 * state.gradient) for state in runs]
+    within = np.sqrt(draws.var(0).mean(0))
+    np.testing.assert_allclose(learned(sloped)[1], [*within[:2], 1.0])
+    outside = [state._replace(gradient=state.gradient.copy()) for state in runs]
+    for state in outside:
+        state.gradient[0] = np.nan
+    np.testing.assert_allclose(learned(outside)[1], 1.0, rtol=0.1)
+    blind = [state._replace(gradient=None) for state in runs]
+    np.testing.assert_allclose(learned(blind)[1], [*draws[..., :2].std((0, 1)), 1.0])
+    np.testing.assert_array_equal(learned_scale(begin_moments(runs[0]), runs[0], 1.0), 1.0)
+
+
+def test_scales_in_half_precision():
+    """Squares of steep gradients would overflow."""
+    half = [x.astype(np.float16) for x in 1e-3 * rng.normal(size=(40, 200, 1))]
+    runs = [state._replace(gradient=1000 * (1000 * state.position)) for state in states(half, 1.0)]
+    found = learned(runs)[1]
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, 1e-3, rtol=0.01)
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_local_scale(usable):
+    bad = np.array([0.0, np.inf, np.nan])
+    found = local_scale(np.full(3, 9.0), np.full(3, 4.0) if usable else bad, np.array([7.0]))
+    np.testing.assert_array_equal(found, 1.5 if usable else 7.0)
 
 
 @pytest.mark.parametrize("num_warmup", [20, 50, 149, 150, 200, 1000, 1234])
@@ -111,8 +143,9 @@ def test_strict_arrays():
     ones = array_api_strict.ones(4)
     assert initial_step_size(ones, array_api_strict.ones((4, 2))).shape == ()
     position = array_api_strict.asarray(rng.normal(size=(4, 2)))
-    moments = update_moments(begin_moments(position), position)
-    assert regularized_scale(moments).shape == (2,)
+    state = ChainState(position, None, 2.0 * position, None, 0.1, array_api_strict.ones(2), 0)
+    moments = update_moments(update_moments(begin_moments(state), state), state)
+    assert learned_scale(moments, state, 1.0).shape == (2,)
     assert brake(ones, 0 * ones)[0] == 0.5
 
 

@@ -3,7 +3,7 @@
 mu ~ N(0, 1), log tau ~ N(-0.7, 0.5), theta_g ~ N(mu, tau) and x_g ~ N(theta_g, 0.5) in each of two
 coordinates; the true mu is (0.5, -0.3), tau (0.6, 0.4). NUTS knows the last law only as the energy
 that `learned_likelihood` trains by noise contrast on 10,000 pairs whose theta is N(0, 1). Two
-chains of 300 draws after 300.
+chains of 1,000 draws after 1,000.
 
 `mu`, `tau` and `theta` are root mean squares, over coordinates and groups, of errors of posterior
 means, in exact standard deviations; `sd` is that of relative errors of all their standard
@@ -75,7 +75,7 @@ def run(
     objective: str,
     num_steps: int = NUM_STEPS,
     width: int = 128,
-    num_draws: int = 300,
+    num_draws: int = 1000,
 ) -> dict[str, float]:
     x = observations(seed)
     likelihood = trained(host, seed, objective, num_steps, width)

@@ -107,12 +107,14 @@ def quartics(host, tuned):
 def test_warmup_tunes_every_level_of_every_context(host, tuned):
     _, _, chains = quartics(host, tuned)
     for level, temperature in zip(chains.state.levels(), (16, 4, 1), strict=True):
-        # E x^2 = T^(1/2) Gamma(3/4) / Gamma(1/4).
+        # E x^2 = T^(1/2) Gamma(3/4) / Gamma(1/4), and E U'^2 = E U'' = 12 / T times that.
         spread = math.sqrt(math.gamma(0.75) / math.gamma(0.25)) * temperature**0.25
-        np.testing.assert_allclose(level.scale, [spread, 0.1 * spread], rtol=0.1)
-        np.testing.assert_allclose(np.asarray(level.position).std(0), level.scale, rtol=0.15)
+        scale = (temperature / 12) ** 0.25
+        np.testing.assert_allclose(level.scale, [scale, 0.1 * scale], rtol=0.1)
+        positions = np.asarray(level.position).std(0)
+        np.testing.assert_allclose(positions, [spread, 0.1 * spread], rtol=0.15)
         # In these units all levels are the same law.
-        np.testing.assert_allclose(level.step_size, 0.8, rtol=0.2)
+        np.testing.assert_allclose(level.step_size, 0.93, rtol=0.2)
     sizes = np.stack([np.asarray(level.step_size) for level in chains.state.levels()])
     assert len(np.unique(sizes)) == 6
     assert chains.statistics["swap_rate"].shape == (500, 20, 2, 2)

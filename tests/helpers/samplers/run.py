@@ -4,6 +4,7 @@ import warnings
 import arviz
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
 from helpers.oracles import VARIANCE_QUARTIC
 from helpers.targets import normal_p_value
@@ -244,6 +245,22 @@ def test_warmup_tunes_step_size_and_scales(host, make, scale, rate):
     np.testing.assert_allclose(np.asarray(chains.samples).std((0, 1)), scale, rtol=0.09)
     expected = scale if sampler.adapt_mass_matrix else 1.0
     np.testing.assert_allclose(chains.state.scale, expected, rtol=0.1)
+
+
+@pytest.mark.once
+def test_scales_are_those_of_one_mode(host):
+    """Ten apart in the first of three coordinates, with chains in both modes."""
+    scale, ends = np.array([0.3, 0.5, 1.0]), 5.0 * np.sign(np.arange(200)[:, None] % 2 - 0.5)
+    start = host.array(ends * [1, 0, 0] + scale * rng.normal(size=(200, 3)))
+
+    def energy(x):
+        far = array_namespace(x).stack([abs(x[:, 0]) - 5.0, x[:, 1], x[:, 2]], axis=-1)
+        return ((far / host.array(scale)) ** 2).sum(-1) / 2
+
+    target = host.ebm.EnergyBased(energy, event_shape=(3,))
+    options = {"num_warmup": 200, "num_samples": 10, "init": start, "check": False}
+    chains = host.run_chains(host.ebm.MALA(), target, **options)
+    np.testing.assert_allclose(chains.state.scale, scale, rtol=0.1)
 
 
 def test_trajectories_do_not_come_back_to_their_start(host):
