@@ -11,6 +11,7 @@ from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import evaluate, own_shape
 from pyro_ebm.core.distributions.enumerable import Enumerable
 from pyro_ebm.core.distributions.joint import check_given, context_of
+from pyro_ebm.core.distributions.known import itself
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
 
@@ -153,8 +154,8 @@ class AbstractEnergyBased(Enumerable):
         as the number is.
 
         Args:
-            log_normalizer: Result of ``log_normalizer``, or numbers in the batch shape of base and
-                context.
+            log_normalizer: Result of ``log_normalizer``, whose standard error ``log_marginal``
+                adds, or exact numbers in the batch shape of base and context.
 
         Raises:
             ValueError: If a number is not finite, or the shape is another.
@@ -276,11 +277,6 @@ def check_log_normalizer(distribution: AbstractEnergyBased, number: Any) -> None
     xp = array_namespace(number)
     if not bool(xp.all(xp.isfinite(number))):
         raise ValueError("Expected `log_normalizer` to be finite, got NaN or infinity.")
-
-
-def itself(value: Any) -> Any:
-    """Return the argument."""
-    return value
 
 
 def scaled_energy(distribution: AbstractEnergyBased, value: Any) -> Any:

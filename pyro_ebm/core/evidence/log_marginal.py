@@ -8,7 +8,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_positive_integer
-from pyro_ebm.core.evidence.log_normalizer import FEW, LogNormalizer
+from pyro_ebm.core.distributions.known import error_of, numbers_of
+from pyro_ebm.core.evidence.log_normalizer import FEW
 from pyro_ebm.core.evidence.weights import summarize_log_weights
 from pyro_ebm.core.samplers.settings import check_exact, check_sampler
 from pyro_ebm.core.samplers.truncation import NUM_SHARE_DRAWS, is_inside, log_of_share
@@ -46,8 +47,9 @@ class LogMarginalSettings:
 
     Both estimate :math:`\log (Z\,p(x))`. The :math:`\log Z` of each energy-based site is
     subtracted, and its standard error is added in quadrature. Priors without energies, and those
-    with a known ``log_normalizer``, need none. In a plate it counts once for each element, and so
-    does its error: in one to three dimensions give an exact one,
+    with a known ``log_normalizer``, need none; a density ``normalized(log_normalizer(...))`` keeps
+    its error. In a plate a number counts once for each element, and so does its error: give an
+    exact one in one to three dimensions,
     ``log_normalizers={"a": log_normalizer(..., method="grid")}``.
 
     Args:
@@ -185,12 +187,11 @@ def find_constants(
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
     _check_conditionals(posterior, energies, given)
-    constants: list[Constants] = [{}, {}]
+    constants: list[Constants] = [_errors_of_known(posterior, convert), {}]
     for index, (name, energy) in enumerate(energies.items()):
         found = given[name] if name in given else estimate(index, energy)
-        is_result = isinstance(found, LogNormalizer)
-        numbers = (found.estimate, found.standard_error) if is_result else (found, 0.0)
-        constants[0][name] = convert(numbers[0]), convert(numbers[1])
+        number, error = (*numbers_of(found), 0.0)[:2]
+        constants[0][name] = convert(number), convert(error)
     for index, name in enumerate(posterior.latents if settings.method == "annealed" else ()):
         energy = posterior.energies.get(name)
         if energy is not None and energy._is_truncated:
@@ -200,6 +201,13 @@ def find_constants(
             log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
             constants[1][name] = -log_share, error
     return constants
+
+
+def _errors_of_known(posterior: Any, convert: Callable[[Any], Any]) -> Constants:
+    """Return standard errors of log-normalizers that densities have subtracted already."""
+    errors = {name: error_of(energy.log_normalizer) for name, energy in posterior.energies.items()}
+    zero = convert(0.0)
+    return {name: (zero, convert(error)) for name, error in errors.items() if error is not None}
 
 
 def sum_constants(

@@ -18,7 +18,8 @@ from numpyro.distributions import (
 )
 from numpyro.distributions.batch_util import promote_batch_shape
 
-from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased, itself
+from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased
+from pyro_ebm.core.distributions.known import error_of, itself
 from pyro_ebm.numpyro.distributions.bound_energy import ScannedEnergy
 from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
@@ -95,8 +96,10 @@ def promote_energy_based(dist: Any) -> Any:
         new.base = _promote_base(dist.base, batch_shape, num_steps)
     new._support = _stacked_support(dist._support, len(dist.shape()))
     if jax.tree.leaves(dist.log_normalizer):
-        numbers = jax.vmap(lambda number: number())(dist.log_normalizer)
-        new.log_normalizer = tree_util.Partial(itself, _stacked(numbers, len(batch_shape)))
+        numbers = jax.vmap(lambda number: (number(), error_of(number)))(dist.log_normalizer)
+        new.log_normalizer = tree_util.Partial(
+            itself, *jax.tree.map(partial(_stacked, num_dims=len(batch_shape)), numbers)
+        )
     if dist.context is not None:
         _promote_context(new, dist)
     return new

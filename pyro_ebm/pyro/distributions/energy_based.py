@@ -23,6 +23,7 @@ from pyro_ebm.core.distributions.checks import (
 )
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
 from pyro_ebm.core.distributions.joint import part_names
+from pyro_ebm.core.distributions.known import itself, numbers_of
 from pyro_ebm.core.distributions.probe import check_rows
 from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.smc_draws import (
@@ -186,10 +187,9 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         return log_prob
 
     def normalized(self, log_normalizer: Any) -> "EnergyBased":
-        estimate = getattr(log_normalizer, "estimate", log_normalizer)
-        constant = torch.as_tensor(estimate).detach()
-        core.check_log_normalizer(self, constant)
-        return core.normalize(self.expand(self.batch_shape), partial(core.itself, constant))
+        numbers = [torch.as_tensor(x).detach() for x in numbers_of(log_normalizer)]
+        core.check_log_normalizer(self, numbers[0])
+        return core.normalize(self.expand(self.batch_shape), partial(itself, *numbers))
 
     def conditional(self, **given: Any) -> "EnergyBased":
         given = {name: torch.as_tensor(value) for name, value in given.items()}

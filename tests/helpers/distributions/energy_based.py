@@ -286,6 +286,7 @@ def test_support(host):
 
 class Estimate(NamedTuple):
     estimate: float
+    standard_error: float = 0.1
 
 
 def test_a_distribution_with_its_log_normalizer(host):

@@ -169,11 +169,15 @@ def test_errors_of_log_normalizers_add_up(host):
     np.testing.assert_allclose(with_error.standard_error, expected, rtol=1e-5)
 
 
-def conditional_model(host, log_normalizer=None):
+def joint_energy(host):
     """x | z ~ N(z, 1): log Z is -1.5 for every z."""
     base = host.ebm.Joint(z=host.dist.Normal(0.0, 1.0), x=host.dist.Normal(0.0, 2.0))
     energy = lambda z, x: (x - z) ** 2 / 2 - x**2 / 8 - math.log(2) + 1.5  # noqa: E731
-    joint = host.ebm.EnergyBased(energy, base)
+    return host.ebm.EnergyBased(energy, base)
+
+
+def conditional_model(host, log_normalizer=None):
+    joint = joint_energy(host)
     joint = joint if log_normalizer is None else joint.normalized(log_normalizer)
 
     def model(x):
@@ -197,6 +201,32 @@ def test_conditionals_need_the_log_normalizer_of_the_joint(host):
     for model, options in ((conditional_model(host, -1.5), {}), (conditional_model(host), given)):
         result = host.log_marginal(*model, num_samples=50, **options)(x)
         np.testing.assert_allclose(result.estimate, exact, rtol=1e-4)
+
+
+def test_normalized_conditionals_keep_the_error(host):
+    """The same numbers as of a log-normalizer that is given; one for all rows of a plate."""
+    rough = host.log_normalizer(joint_energy(host), method="importance", num_samples=50)
+
+    def model(x, joint):
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("x", joint.conditional(z=z), obs=x)
+
+    def guide(x, joint):
+        host.ppl.sample("z", host.dist.Normal(x.sum() / 6, 0.5))
+
+    def estimate(joint, **options):
+        host.seed(0)
+        return host.log_marginal(model, guide, num_samples=50, **options)(x, joint)
+
+    x, joint = host.random_normal(5), joint_energy(host)
+    known = [estimate(joint.normalized(rough)), estimate(joint, log_normalizers={"x": rough})]
+    for name in ("estimate", "standard_error", "log_normalizer_error"):
+        np.testing.assert_allclose(*(getattr(result, name) for result in known), rtol=1e-4)
+    error = known[0].log_normalizer_error
+    np.testing.assert_allclose(error, 5 * rough.standard_error, rtol=1e-5)
+    exact = estimate(joint.normalized(rough.estimate).expand((5,)))
+    assert exact.log_normalizer_error == 0 < exact.standard_error < known[0].standard_error
 
 
 def energy_of(latent):

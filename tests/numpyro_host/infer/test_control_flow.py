@@ -1,6 +1,7 @@
 """Energies inside of `scan` and `cond`."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from numpyro import handlers
 from numpyro.contrib.control_flow import cond, scan
 
 import pyro_ebm.numpyro as ebm
+from pyro_ebm.core.distributions.known import error_of
 
 LOSS = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.5))
 X = random.normal(random.key(0), (5,))
@@ -283,6 +285,18 @@ def test_codes_inside_of_a_scan(with_support):
     found = ebm.log_normalizer(random.key(0), fn, method="enumeration").estimate
     np.testing.assert_allclose(found, [np.log(law.mean())] * 3, rtol=1e-5)
     assert set(np.unique(fn.sample(random.key(0), (50,)))) == {0, 1, 2}
+
+
+def test_errors_of_log_normalizers_inside_of_a_scan():
+    flat = ebm.EnergyBased(lambda x: 0 * x, dist.Normal(0.0, 1.0))
+    log_z = ebm.log_normalizer(random.key(0), flat, num_samples=10, num_temperatures=2)
+
+    def step(carry, number):
+        law = flat.normalized(replace(log_z, standard_error=number))
+        return carry, numpyro.sample("x", law, obs=number)
+
+    site = handlers.trace(handlers.seed(scan, 0)).get_trace(step, 0.0, jnp.arange(3.0))["x"]
+    assert error_of(site["fn"].log_normalizer).tolist() == [0, 1, 2]
 
 
 def test_named_parts_inside_of_a_scan():
