@@ -8,7 +8,9 @@ warn. Long runs, of ``1_000`` steps or more, take two steps here.
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -37,7 +39,7 @@ def run(page: str, host: str, *, shorten: bool = True) -> dict[str, Any]:
     if shorten:
         code = re.sub(r"\b\d+_000\b", "2", code)
     names: dict[str, Any] = {"__name__": page, "_pytest": pytest, "_re": re}
-    with warnings.catch_warnings():
+    with TemporaryDirectory() as folder, chdir(folder), warnings.catch_warnings():
         # After two steps of training nothing is right yet.
         warnings.simplefilter("ignore")
         exec(compile(_TROUBLE.sub(_expected, code), page, "exec"), names)

@@ -2,7 +2,7 @@ import pytest
 from helpers import pages
 
 # JAX compiles the others for minutes; `make pages` runs all.
-QUICK = ["index.md"]
+QUICK = ["index.md", "how_to/save_and_resume.md"]
 
 
 @pytest.mark.parametrize("page", QUICK)

@@ -15,7 +15,8 @@ from pyro_ebm.pyro.infer.state_nodes import Run, leaves_of, split
 
 _ADVICE = (
     "Is it of another model? A run has its parameters, chains and buffers after its first step: "
-    "load then."
+    "load then. To use a trained energy elsewhere, save its state_dict() by safetensors.torch, or "
+    "make its parameters by pyro.module, under the same name, before you load."
 )
 
 

@@ -333,6 +333,18 @@ def test_a_run_without_a_step_is_advised(tmp_path):
     assert stored() == {}
 
 
+def test_an_energy_alone_is_loaded_once_it_is_in_the_store(tmp_path):
+    energy, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    pyro.module("energy", energy)
+    ebm.save_checkpoint(tmp_path / "run", {"energy": energy})
+    start_again()
+    with pytest.raises(ValueError, match=r"To use a trained energy elsewhere, .*by pyro\.module"):
+        ebm.load_checkpoint(tmp_path / "run", {"energy": other})
+    pyro.module("energy", other)
+    ebm.load_checkpoint(tmp_path / "run", {"energy": other})
+    assert torch.equal(other.weight, energy.weight)
+
+
 def test_an_optimizer_of_a_cleared_store_is_refused(tmp_path):
     svi = gaussian()
     svi.step(X)
