@@ -143,7 +143,18 @@ def check_value_shape(shape: Any, event_shape: Any, at: str = "") -> tuple[int, 
     return tuple(shape[:batch_ndim])
 
 
-def check_energies(energies: Any, values: Any, of: str = "the energy") -> Any:
+def left_in_batch(distribution: Any) -> str:
+    """Suspect, where an energy fails, that the base of vectors lacks an event; else no words."""
+    base = distribution.base
+    if base is None or base.event_shape or not base.batch_shape or distribution.context is not None:
+        return ""
+    return (
+        f" The base has a batch of numbers, {tuple(base.batch_shape)}, and no event: did you mean "
+        "base.to_event(1)?"
+    )
+
+
+def check_energies(energies: Any, values: Any, distribution: Any, of: str = "the energy") -> Any:
     """Return what an energy made of values; raise unless it is one real number for each.
 
     A column ``(N, 1)`` would broadcast against ``(N,)`` silently, so nothing is squeezed.
@@ -153,7 +164,7 @@ def check_energies(energies: Any, values: Any, of: str = "the energy") -> Any:
     if shape is None or tuple(shape) != (num_values,):
         raise ValueError(
             f"Expected {of} to map ({num_values}, *event_shape) to shape ({num_values},), "
-            f"got {got}."
+            f"got {got}.{left_in_batch(distribution)}"
         )
     if is_torch_array(values) and not is_torch_array(energies):
         raise ValueError(f"Expected {of} to give a tensor, got {type(energies).__name__}.")

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.distributions.checks import check_energies, check_value_shape
+from pyro_ebm.core.distributions.checks import check_energies, check_value_shape, left_in_batch
 from pyro_ebm.core.distributions.joint import part_names
 
 Shape = tuple[int, ...]
@@ -127,7 +127,7 @@ def evaluate(distribution: HasContext, function: Callable[..., Any], value: Any)
             for each value.
     """
     rows, batch_shape = rows_of(distribution, value)
-    return _call(function, rows, batch_shape)
+    return _call(distribution, function, rows, batch_shape)
 
 
 def evaluate_both(
@@ -140,15 +140,26 @@ def evaluate_both(
     xp = array_namespace(value, negatives)
     both = zip(first, second, strict=True)
     rows = tuple(distribution._map_context(lambda *x: xp.concat(x), *pair) for pair in both)
-    results = _call(function, rows, (prod(shape) + prod(negative_shape),))
+    results = _call(distribution, function, rows, (prod(shape) + prod(negative_shape),))
     return (
         xp.reshape(results[: prod(shape)], shape),
         xp.reshape(results[prod(shape) :], negative_shape),
     )
 
 
-def _call(function: Callable[..., Any], rows: tuple[Any, ...], batch_shape: Shape) -> Any:
-    results = check_energies(function(*rows), rows[0])
+def _call(
+    distribution: HasContext,
+    function: Callable[..., Any],
+    rows: tuple[Any, ...],
+    batch_shape: Shape,
+) -> Any:
+    try:
+        energies = function(*rows)
+    except Exception as error:
+        if suspicion := left_in_batch(distribution):
+            error.add_note(suspicion.strip())
+        raise
+    results = check_energies(energies, rows[0], distribution)
     xp = array_namespace(results)
     # Autocast computes a network, and not a log Z, in half precision.
     results = xp.astype(results, xp.result_type(results.dtype, rows[0].dtype), copy=False)

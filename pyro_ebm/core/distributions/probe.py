@@ -5,7 +5,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.distributions.checks import check_energies
+from pyro_ebm.core.distributions.checks import check_energies, left_in_batch
 from pyro_ebm.core.distributions.context import rows_of
 
 # Two calls on few rows cost little, and batch norm shows most among few.
@@ -60,7 +60,7 @@ def _call(distribution: Any, parts: list[slice], rows: tuple[Any, ...], of: str)
         energies = distribution.energy(*given)
     except Exception as error:
         raise _explain(distribution, rows, of, len(given[0]), error) from error
-    return check_energies(energies, given[0], of)
+    return check_energies(energies, given[0], distribution, of)
 
 
 def _take(distribution: Any, parts: list[slice], rows: tuple[Any, ...]) -> list[Any]:
@@ -97,6 +97,7 @@ def _explain(
     given = ", and context of ".join([", ".join(kinds[:num_parts]), *kinds[num_parts:]])
     return ValueError(
         f"Expected {of} to take values of {given}, got {type(error).__name__}: {error}"
+        f"{left_in_batch(distribution)}"
     )
 
 

@@ -101,7 +101,7 @@ def test_energy_sees_one_batch_dimension():
     ],
 )
 def test_wrong_energy_shape(energy, got):
-    assert check_energies(np.ones(7), np.ones((7, 2))).shape == (7,)
+    assert check_energies(np.ones(7), np.ones((7, 2)), None).shape == (7,)
     with pytest.raises(ValueError, match=r"Expected the energy to map .* got " + got):
         evaluate_rows(energy, np.ones((7, 2)), (2,))
 
