@@ -44,8 +44,9 @@ class ReplicaExchange(Kernel):
     Args:
         kernel: Moves the levels. It must accept or reject, as ``MALA``, ``HMC`` and ``Gibbs`` do.
         temperatures: :math:`T_k`, which descend to 1. The highest should be a good part of the
-            height of the barriers between modes, in nats; in few dimensions, factors of 4 between
-            neighbours suffice. A step costs a gradient for each of them.
+            height of the barriers between modes, in nats, which swap rates do not show: levels that
+            are all too cold swap well. In few dimensions, factors of 4 between neighbours suffice.
+            A step costs a gradient for each of them.
 
     Raises:
         ValueError: If the kernel is not exact, or temperatures do not descend to 1.
