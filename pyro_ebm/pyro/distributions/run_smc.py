@@ -43,5 +43,5 @@ def run_smc(sampler: SMC, distribution: EnergyBased, *, num_samples: int = 1000)
     if model._is_truncated:
         check_share(distribution, draws.log_normalizer != -math.inf, NUM_SHARE_DRAWS)
     for doubt in describe_doubts(distribution, draws):
-        warnings.warn(doubt, stacklevel=2)
+        warnings.warn(doubt, stacklevel=3)  # Above the decorator.
     return draws

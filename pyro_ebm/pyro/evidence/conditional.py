@@ -39,7 +39,6 @@ def check_conditional(
         num_draws=num_draws, num_samples=num_samples, num_observations=num_observations
     )
 
-    @torch.no_grad()
     def check(**draws: Tensor) -> core.ConditionalCheck:
         given = {name: real_array(name, value) for name, value in draws.items()}
 
@@ -49,7 +48,8 @@ def check_conditional(
         def prior() -> Mapping[str, Tensor]:
             return joint.base.split(joint.base.sample((num_draws,)))
 
-        result = core.check_spread(joint, given, settings, prior, estimate)
+        with torch.no_grad():
+            result = core.check_spread(joint, given, settings, prior, estimate)
         for doubt in core.describe_doubts(result):
             warnings.warn(doubt, stacklevel=2)
         return result
