@@ -183,10 +183,14 @@ def check_generated_shape(shape: Any, latent_shape: Any) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-def check_one_law(distribution: Any, where: str = "") -> None:
+# Of chains on an energy with a law for each row.
+WITHOUT_CHAINS = ": leave out `chains`, and take ContrastiveDivergence(init='data')"
+
+
+def check_one_law(distribution: Any, where: str = "", remedy: str = "") -> None:
     """Raise if a distribution has a law for each batch element: a context, or a batched base."""
     if distribution.context is not None:
-        raise ValueError(f"Expected one law for all batch elements{where}, got a context.")
+        raise ValueError(f"Expected one law for all batch elements{where}, got a context{remedy}.")
     base = distribution.base
     if base is not None and tuple(base.batch_shape):
         raise ValueError(
