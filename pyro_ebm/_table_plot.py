@@ -46,7 +46,10 @@ def plot_table(columns: Iterable[Column], draws: Any, data: Any) -> "np.ndarray"
     """
     columns = check_columns(columns)
     if len(columns) > _MAX_COLUMNS:
-        raise ValueError(f"Expected at most {_MAX_COLUMNS} columns, got {len(columns)}.")
+        raise ValueError(
+            f"Expected at most {_MAX_COLUMNS} columns, got {len(columns)}: plot some of them, "
+            "plot_table([columns[c] for c in some], draws[..., some], data[:, some])."
+        )
     tables = {"data": _table(columns, data, "data"), "draws": _table(columns, draws, "draws")}
     axes = _panels(len(columns))
     for c, column in enumerate(columns):

@@ -67,7 +67,10 @@ def plot_energy_landscape(
     values = draws.samples if isinstance(draws, Chains) else draws
     shape = tuple(values.shape)
     if len(shape) not in (2, 3) or shape[-1] != 2:
-        raise ValueError(f"Expected draws of shape (draw, 2) or (chain, draw, 2), got {shape}.")
+        raise ValueError(
+            f"Expected draws of shape (draw, 2) or (chain, draw, 2), got {shape}. Of more "
+            "dimensions plot two: draws[..., :2], and an energy that holds the others fixed."
+        )
     chains = to_numpy(values).reshape(shape if len(shape) == 3 else (1, *shape))
     box = limits if limits is not None else _limits(chains.reshape(-1, 2))
     sides = [np.linspace(low, high, num_points) for low, high in box]
@@ -150,8 +153,11 @@ def plot_log_weights(
         | Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015)
     """
     check_choice("kind", kind, ("histogram", "sorted"))
-    if result.log_weights is None:
-        raise ValueError("Expected a result with log-weights, got one of a method without any.")
+    if getattr(result, "log_weights", None) is None:
+        raise ValueError(
+            "Expected a result of log_normalizer with log-weights (method 'annealed' or "
+            f"'importance'), got {type(result).__name__} without any."
+        )
     samples = {"forward": _element(result.log_weights, element)}
     if result.reverse_log_weights is not None:
         samples["reverse"] = _element(result.reverse_log_weights, element)

@@ -277,7 +277,7 @@ def test_axes_can_be_given(plot):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"\(draw, 2\) or \(chain, draw, 2\), got \(10, 3\)"):
+    with pytest.raises(ValueError, match=r"\(draw, 2\) or \(chain, draw, 2\), got \(10, 3\)\. Of"):
         plot_energy_landscape(bowl, normal(10, 3))
     with pytest.raises(ValueError, match=r"\(chain, draw, 2\), got \(4, 10, 5, 2\)"):
         plot_energy_landscape(bowl, Chains(normal(4, 10, 5, 2), {}, state=None))
@@ -301,8 +301,9 @@ def test_errors():
         plot_log_weights(weigh(batch=(2, 3)))
     with pytest.raises(ValueError, match=r"an index of \(2, 3\), got \(5, 0\)"):
         plot_log_weights(weigh(batch=(2, 3)), element=(5, 0))
-    with pytest.raises(ValueError, match="a result with log-weights, got one of a method without"):
-        plot_log_weights(SimpleNamespace(log_weights=None))
+    for of_smc in (SimpleNamespace(log_weights=None), SimpleNamespace()):
+        with pytest.raises(ValueError, match="with log-weights .* got SimpleNamespace without"):
+            plot_log_weights(of_smc)
     with pytest.raises(ValueError, match=r"`kind` to be one of \['histogram', 'sorted'\]"):
         plot_log_weights(weigh(), kind="bars")
 
@@ -358,7 +359,7 @@ def test_table_of_draws_and_data():
     ("columns", "draws", "message"),
     [
         (3, np.zeros((5, 2)), r"`draws` of shape \(..., 3\), .* got \(5, 2\)"),
-        (9, np.zeros((5, 9)), "at most 8 columns, got 9"),
+        (9, np.zeros((5, 9)), r"at most 8 columns, got 9: plot some of them, plot_table\("),
     ],
 )
 def test_tables_that_cannot_be_plotted(columns, draws, message):
