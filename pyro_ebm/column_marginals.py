@@ -9,7 +9,14 @@ from array_api_compat import array_namespace, device
 
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm.core.checks import check_nonnegative
-from pyro_ebm.core.columns import Columns, are_values, check_columns, index_of
+from pyro_ebm.core.columns import (
+    Columns,
+    are_values,
+    check_columns,
+    described,
+    index_of,
+    misfit,
+)
 from pyro_ebm.core.numerics import logsumexp
 
 
@@ -47,6 +54,9 @@ class AbstractColumnMarginals:
     def __init__(self, columns: Any, loc: Any, scale: Any, log_probs: Any) -> None:
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        return f"ColumnMarginals({described(self.columns)})"
+
     @classmethod
     def fit(cls, columns: Iterable[Any], data: Any, *, smoothing: float = 1.0) -> Self:
         """Fit means and standard deviations of numbers, and frequencies of codes.
@@ -66,7 +76,8 @@ class AbstractColumnMarginals:
         is_numeric = np.array([column.is_numeric for column in columns])
         loc, scale = (np.where(is_numeric, x, y) for x, y in ((data.mean(0), 0), (data.std(0), 1)))
         for c in np.flatnonzero(scale == 0):
-            raise ValueError(f"Expected column {c} to vary, got {data[0, c]} alone.")
+            name = columns[c].name or c
+            raise ValueError(f"Expected column {name} to vary, got {data[0, c]} alone.")
         counts = np.zeros((len(columns), max(column.size for column in columns)))
         for c, column in enumerate(columns):
             codes = data[:, c].astype(int) if column.size else []
@@ -130,4 +141,6 @@ def _check_data(columns: Columns, data: np.ndarray) -> None:
         raise ValueError(f"Expected `data` of shape (N, {len(columns)}), got {data.shape}.")
     wrong = ~are_values(columns, data) | ~np.isfinite(data).all(-1)
     for row in np.flatnonzero(wrong):
-        raise ValueError(f"Expected `data` with values of {columns}, got row {row}: {data[row]}.")
+        raise ValueError(
+            f"Expected `data` of {described(columns)}, got row {row}: {misfit(columns, data[row])}."
+        )

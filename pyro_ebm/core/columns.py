@@ -10,6 +10,7 @@ from array_api_compat import array_namespace, device
 from pyro_ebm.core.checks import check_choice, check_instance, check_positive_integer
 
 _FEWEST = {"nominal": 2, "ordinal": 2, "cyclic": 3}
+_MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,25 @@ def names_of(columns: Columns, prefix: str) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"Expected columns of different names, got {names}.")
     return names
+
+
+def described(columns: Columns) -> str:
+    """Describe columns in a line, the first eight of them."""
+    shown = [
+        f"{column.name or c}: {column.kind}" + (f"({column.size})" if column.size else "")
+        for c, column in enumerate(columns[:_MAX_SHOWN])
+    ]
+    more = len(columns) - len(shown)
+    return ", ".join([*shown, *([f"{more} more"] if more else [])])
+
+
+def misfit(columns: Columns, row: Iterable[Any]) -> str:
+    """Describe the first number in a row that does not fit its column."""
+    for c, (column, x) in enumerate(zip(columns, map(float, row), strict=True)):
+        is_code = 0 <= x < column.size and x % 1 == 0
+        if not (math.isfinite(x) and (column.is_numeric or is_code)):
+            return f"{x:g} in column {column.name or c}"
+    return "none"
 
 
 def index_of(columns: Columns, column: Any) -> int:

@@ -128,7 +128,7 @@ EVENTS = {
     ),
     "rows with fractions": (
         lambda h: first_step(h, h.ebm.MaximumLikelihood(), data=TABLE + 0.5),
-        "site 'x'",
+        "4 of 4 (row 0: 1.5 in column 1)",
     ),
     "NaN in a table": (
         lambda h: first_step(h, h.ebm.MaximumLikelihood(), data=TABLE * [np.nan, 1, 1]),

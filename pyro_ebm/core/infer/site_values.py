@@ -6,6 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.columns import misfit
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.distributions.joint import AbstractJoint
@@ -82,8 +83,14 @@ def check_inside(site: str, energy: Any, value: Any, counts: Any) -> None:
 
 
 def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
-    number = _count(~is_inside(energy, value), counts, 0)
+    bad, columns = ~is_inside(energy, value), getattr(energy.support, "columns", None)
+    number = _count(bad, counts, 0)
     if number:
+        if columns is not None:
+            xp = array_namespace(value)
+            row = int(xp.argmax(xp.astype(xp.reshape(bad & (counts > 0), (-1,)), xp.int32)))
+            first = misfit(columns, xp.reshape(value, (-1, len(columns)))[row])
+            number += f" (row {row}: {first})"
         raise ValueError(
             f"Expected values at site {site!r} in {energy.support}, got others in {number}."
         )

@@ -1,5 +1,7 @@
 """Products of column marginals: their fit, densities, draws, and what they refuse."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -87,9 +89,9 @@ def test_numbers_alone_are_normal(host):
 
 
 WRONG = {
-    "a code out of range": (np.array([[0.0, 2, 0], [1, 0, 0]]), "got row 0"),
-    "a fraction": (np.array([[0.0, 1, 0], [1, 0, 0.5]]), "got row 1"),
-    "not finite": (np.array([[0.0, 1, 0], [np.nan, 0, 0]]), "got row 1"),
+    "a code out of range": (np.array([[0.0, 2, 0], [1, 0, 0]]), "got row 0: 2 in column 1"),
+    "a fraction": (np.array([[0.0, 1, 0], [1, 0, 0.5]]), "got row 1: 0.5 in column 2"),
+    "not finite": (np.array([[0.0, 1, 0], [np.nan, 0, 0]]), "got row 1: nan in column 0"),
     "a column too few": (np.zeros((2, 2)), r"`data` of shape \(N, 3\), got \(2, 2\)"),
     "a vector": (np.zeros(3), r"`data` of shape \(N, 3\), got \(3,\)"),
     "a constant column": (np.zeros((2, 3)), "column 0 to vary, got 0.0 alone"),
@@ -101,6 +103,14 @@ def test_wrong_data(host, name):
     values, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         host.ebm.ColumnMarginals.fit(columns(host), values)
+
+
+def test_columns_in_words(host):
+    named = [host.ebm.Column.numeric("age"), *columns(host)[1:], *columns(host)[1:] * 5]
+    base = host.ebm.ColumnMarginals(named, np.zeros(13), np.ones(13), np.zeros((13, 4)))
+    words = r"\(age: numeric, 1: nominal\(2\), .*, 7: nominal\(2\), 5 more\)"
+    assert re.fullmatch("ColumnMarginals" + words, repr(base))
+    assert re.fullmatch("ColumnConstraint" + words, repr(base.support))
 
 
 def test_wrong_parameters(host):
