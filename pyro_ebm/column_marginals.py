@@ -9,14 +9,7 @@ from array_api_compat import array_namespace, device
 
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm.core.checks import check_nonnegative
-from pyro_ebm.core.columns import (
-    Columns,
-    are_values,
-    check_columns,
-    described,
-    index_of,
-    misfit,
-)
+from pyro_ebm.core.columns import Columns, are_values, check_columns, described, index_of, misfit
 from pyro_ebm.core.numerics import logsumexp
 
 
@@ -76,8 +69,7 @@ class AbstractColumnMarginals:
         is_numeric = np.array([column.is_numeric for column in columns])
         loc, scale = (np.where(is_numeric, x, y) for x, y in ((data.mean(0), 0), (data.std(0), 1)))
         for c in np.flatnonzero(scale == 0):
-            name = columns[c].name or c
-            raise ValueError(f"Expected column {name} to vary, got {data[0, c]} alone.")
+            raise ValueError(f"Expected column {columns[c].name or c} to vary, got {data[0, c]}.")
         counts = np.zeros((len(columns), max(column.size for column in columns)))
         for c, column in enumerate(columns):
             codes = data[:, c].astype(int) if column.size else []
@@ -140,7 +132,6 @@ def _check_data(columns: Columns, data: np.ndarray) -> None:
     if data.ndim != 2 or data.shape[1] != len(columns) or not len(data):  # noqa: PLR2004
         raise ValueError(f"Expected `data` of shape (N, {len(columns)}), got {data.shape}.")
     wrong = ~are_values(columns, data) | ~np.isfinite(data).all(-1)
-    for row in np.flatnonzero(wrong):
-        raise ValueError(
-            f"Expected `data` of {described(columns)}, got row {row}: {misfit(columns, data[row])}."
-        )
+    if wrong.any():
+        got = misfit(columns, data, wrong)
+        raise ValueError(f"Expected `data` of {described(columns)}, got {got}.")

@@ -154,10 +154,7 @@ def plot_log_weights(
     """
     check_choice("kind", kind, ("histogram", "sorted"))
     if getattr(result, "log_weights", None) is None:
-        raise ValueError(
-            "Expected a result of log_normalizer with log-weights (method 'annealed' or "
-            f"'importance'), got {type(result).__name__} without any."
-        )
+        raise ValueError("Expected a result of log_normalizer with log-weights, got one without.")
     samples = {"forward": _element(result.log_weights, element)}
     if result.reverse_log_weights is not None:
         samples["reverse"] = _element(result.reverse_log_weights, element)

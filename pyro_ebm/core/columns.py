@@ -10,7 +10,6 @@ from array_api_compat import array_namespace, device
 from pyro_ebm.core.checks import check_choice, check_instance, check_positive_integer
 
 _FEWEST = {"nominal": 2, "ordinal": 2, "cyclic": 3}
-_MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -119,21 +118,20 @@ def names_of(columns: Columns, prefix: str) -> list[str]:
 
 def described(columns: Columns) -> str:
     """Describe columns in a line, the first eight of them."""
-    shown = [
-        f"{column.name or c}: {column.kind}" + (f"({column.size})" if column.size else "")
-        for c, column in enumerate(columns[:_MAX_SHOWN])
-    ]
-    more = len(columns) - len(shown)
-    return ", ".join([*shown, *([f"{more} more"] if more else [])])
+    sizes = [f"({column.size})" if column.size else "" for column in columns]
+    words = [f"{it.name or c}: {it.kind}{sizes[c]}" for c, it in enumerate(columns)]
+    return ", ".join(words[:8] + ["..."] * (len(words) > 8))  # noqa: PLR2004
 
 
-def misfit(columns: Columns, row: Iterable[Any]) -> str:
-    """Describe the first number in a row that does not fit its column."""
-    for c, (column, x) in enumerate(zip(columns, map(float, row), strict=True)):
-        is_code = 0 <= x < column.size and x % 1 == 0
-        if not (math.isfinite(x) and (column.is_numeric or is_code)):
-            return f"{x:g} in column {column.name or c}"
-    return "none"
+def misfit(columns: Columns, table: Any, wrong: Any) -> str:
+    """Describe the first number that does not fit its column, in the first row that is wrong."""
+    xp = array_namespace(table)
+    row = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int32)))
+    for c, column in enumerate(columns):
+        x = float(xp.reshape(table, (-1, len(columns)))[row, c])
+        if not math.isfinite(x) or (column.size and x not in range(column.size)):
+            return f"row {row}: {x:g} in column {column.name or c}"
+    return f"row {row}"
 
 
 def index_of(columns: Columns, column: Any) -> int:

@@ -3,17 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from contracts.test_parity import ROOT, WINGS, surface
 
+_PAGES = ("README.md", "docs/**/*.md", "tutorials/*.py", "pyro_ebm/**/*.py")
 _FENCED = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+\([^`\n]*\))`")
-
-
-def pages() -> list[Path]:
-    patterns = ("README.md", "docs/**/*.md", "tutorials/*.py", "pyro_ebm/**/*.py")
-    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 
 
 def calls(text: str) -> Iterator[ast.Call]:
@@ -36,7 +31,8 @@ def wrong_keywords(call: ast.Call) -> set[str]:
 
 
 def test_keywords_are_known():
-    found = [(path.name, call) for path in pages() for call in calls(path.read_text())]
+    pages = [path for pattern in _PAGES for path in ROOT.glob(pattern)]
+    found = [(page.name, call) for page in pages for call in calls(page.read_text())]
     wrong = [(name, ast.unparse(call)) for name, call in found if wrong_keywords(call)]
     assert wrong == []
     assert len(found) > 500

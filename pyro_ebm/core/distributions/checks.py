@@ -144,14 +144,12 @@ def check_value_shape(shape: Any, event_shape: Any, at: str = "") -> tuple[int, 
 
 
 def left_in_batch(distribution: Any) -> str:
-    """Suspect, where an energy fails, that the base of vectors lacks an event; else no words."""
+    """Suspect, where an energy fails, that the base of vectors lacks an event; else return ""."""
     base = distribution.base
     if base is None or base.event_shape or not base.batch_shape or distribution.context is not None:
         return ""
-    return (
-        f" The base has a batch of numbers, {tuple(base.batch_shape)}, and no event: did you mean "
-        "base.to_event(1)?"
-    )
+    shape = tuple(base.batch_shape)
+    return f" The base has a batch {shape} of numbers, no event: did you mean base.to_event(1)?"
 
 
 def check_energies(energies: Any, values: Any, distribution: Any, of: str = "the energy") -> Any:
@@ -183,13 +181,11 @@ def check_generated_shape(shape: Any, latent_shape: Any) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-# Of chains on an energy with a law for each row.
-WITHOUT_CHAINS = ": leave out `chains`, and take ContrastiveDivergence(init='data')"
-
-
-def check_one_law(distribution: Any, where: str = "", remedy: str = "") -> None:
+def check_one_law(distribution: Any, where: str = "") -> None:
     """Raise if a distribution has a law for each batch element: a context, or a batched base."""
     if distribution.context is not None:
+        # Chains alone say where.
+        remedy = ": leave out `chains`, take ContrastiveDivergence(init='data')" if where else ""
         raise ValueError(f"Expected one law for all batch elements{where}, got a context{remedy}.")
     base = distribution.base
     if base is not None and tuple(base.batch_shape):

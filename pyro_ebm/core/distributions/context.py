@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.distributions.checks import check_energies, check_value_shape, left_in_batch
+from pyro_ebm.core.distributions.checks import check_energies, check_value_shape
 from pyro_ebm.core.distributions.joint import part_names
 
 Shape = tuple[int, ...]
@@ -147,19 +147,8 @@ def evaluate_both(
     )
 
 
-def _call(
-    distribution: HasContext,
-    function: Callable[..., Any],
-    rows: tuple[Any, ...],
-    batch_shape: Shape,
-) -> Any:
-    try:
-        energies = function(*rows)
-    except Exception as error:
-        if suspicion := left_in_batch(distribution):
-            error.add_note(suspicion.strip())
-        raise
-    results = check_energies(energies, rows[0], distribution)
+def _call(of: HasContext, function: Any, rows: tuple[Any, ...], batch_shape: Shape) -> Any:
+    results = check_energies(function(*rows), rows[0], of)
     xp = array_namespace(results)
     # Autocast computes a network, and not a log Z, in half precision.
     results = xp.astype(results, xp.result_type(results.dtype, rows[0].dtype), copy=False)

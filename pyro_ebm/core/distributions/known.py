@@ -3,17 +3,15 @@
 from typing import Any
 
 
-def itself(value: Any, error: Any = None) -> Any:
+def itself(value: Any, *_: Any) -> Any:
     """Return the first argument; a partial keeps a log-normalizer and its standard error."""
-    del error
     return value
 
 
 def numbers_of(log_normalizer: Any) -> tuple[Any, ...]:
     """Return the estimate of a result and its standard error; of numbers, these alone."""
-    if not hasattr(log_normalizer, "estimate"):
-        return (log_normalizer,)
-    return log_normalizer.estimate, log_normalizer.standard_error
+    found = log_normalizer
+    return (found.estimate, found.standard_error) if hasattr(found, "estimate") else (found,)
 
 
 def error_of(log_normalizer: Any) -> Any:

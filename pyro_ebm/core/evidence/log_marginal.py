@@ -47,10 +47,9 @@ class LogMarginalSettings:
 
     Both estimate :math:`\log (Z\,p(x))`. The :math:`\log Z` of each energy-based site is
     subtracted, and its standard error is added in quadrature. Priors without energies, and those
-    with a known ``log_normalizer``, need none; a density ``normalized(log_normalizer(...))`` keeps
-    its error. In a plate a number counts once for each element, and so does its error: give an
-    exact one in one to three dimensions,
-    ``log_normalizers={"a": log_normalizer(..., method="grid")}``.
+    with a known ``log_normalizer``, need none; a result that a density is ``normalized`` by keeps
+    its error. In a plate it counts once for each element, and so does its error: give an exact one
+    in one to three dimensions, ``log_normalizers={"a": log_normalizer(..., method="grid")}``.
 
     Args:
         method: ``"importance"``, which needs a normalized guide with a density, or
@@ -187,7 +186,10 @@ def find_constants(
     given = settings.log_normalizers or {}
     check_log_normalizers(given, energies)
     _check_conditionals(posterior, energies, given)
-    constants: list[Constants] = [_errors_of_known(posterior, convert), {}]
+    # What densities have subtracted already has an error alone.
+    errors = {n: error_of(e.log_normalizer) for n, e in posterior.energies.items()}
+    known = {n: (convert(0.0), convert(e)) for n, e in errors.items() if e is not None}
+    constants: list[Constants] = [known, {}]
     for index, (name, energy) in enumerate(energies.items()):
         found = given[name] if name in given else estimate(index, energy)
         number, error = (*numbers_of(found), 0.0)[:2]
@@ -201,13 +203,6 @@ def find_constants(
             log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
             constants[1][name] = -log_share, error
     return constants
-
-
-def _errors_of_known(posterior: Any, convert: Callable[[Any], Any]) -> Constants:
-    """Return standard errors of log-normalizers that densities have subtracted already."""
-    errors = {name: error_of(energy.log_normalizer) for name, energy in posterior.energies.items()}
-    zero = convert(0.0)
-    return {name: (zero, convert(error)) for name, error in errors.items() if error is not None}
 
 
 def sum_constants(

@@ -86,13 +86,9 @@ def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
     bad, columns = ~is_inside(energy, value), getattr(energy.support, "columns", None)
     number = _count(bad, counts, 0)
     if number:
-        if columns is not None:
-            xp = array_namespace(value)
-            row = int(xp.argmax(xp.astype(xp.reshape(bad & (counts > 0), (-1,)), xp.int32)))
-            first = misfit(columns, xp.reshape(value, (-1, len(columns)))[row])
-            number += f" (row {row}: {first})"
+        first = "" if columns is None else f" ({misfit(columns, value, bad & (counts > 0))})"
         raise ValueError(
-            f"Expected values at site {site!r} in {energy.support}, got others in {number}."
+            f"Expected values at site {site!r} in {energy.support}, got others in {number}{first}."
         )
 
 

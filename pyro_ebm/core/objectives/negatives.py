@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.distributions.checks import WITHOUT_CHAINS, check_one_law, is_implicit
+from pyro_ebm.core.distributions.checks import check_one_law, is_implicit
 from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.loss import Objective
@@ -56,7 +56,7 @@ def check_attached_chains(chains: Any, distribution: Any) -> None:
             f"Expected chains of the event shape of their site, {event_shape}, got shape "
             f"{tuple(chains.shape)}."
         )
-    check_one_law(distribution, " with attached chains", WITHOUT_CHAINS)
+    check_one_law(distribution, " with attached chains")
 
 
 def sampler_and_steps(

@@ -97,9 +97,8 @@ def promote_energy_based(dist: Any) -> Any:
     new._support = _stacked_support(dist._support, len(dist.shape()))
     if jax.tree.leaves(dist.log_normalizer):
         numbers = jax.vmap(lambda number: (number(), error_of(number)))(dist.log_normalizer)
-        new.log_normalizer = tree_util.Partial(
-            itself, *jax.tree.map(partial(_stacked, num_dims=len(batch_shape)), numbers)
-        )
+        numbers = jax.tree.map(partial(_stacked, num_dims=len(batch_shape)), numbers)
+        new.log_normalizer = tree_util.Partial(itself, *numbers)
     if dist.context is not None:
         _promote_context(new, dist)
     return new

@@ -94,7 +94,7 @@ WRONG = {
     "not finite": (np.array([[0.0, 1, 0], [np.nan, 0, 0]]), "got row 1: nan in column 0"),
     "a column too few": (np.zeros((2, 2)), r"`data` of shape \(N, 3\), got \(2, 2\)"),
     "a vector": (np.zeros(3), r"`data` of shape \(N, 3\), got \(3,\)"),
-    "a constant column": (np.zeros((2, 3)), "column 0 to vary, got 0.0 alone"),
+    "a constant column": (np.zeros((2, 3)), "column 0 to vary, got 0.0"),
 }
 
 
@@ -108,7 +108,7 @@ def test_wrong_data(host, name):
 def test_columns_in_words(host):
     named = [host.ebm.Column.numeric("age"), *columns(host)[1:], *columns(host)[1:] * 5]
     base = host.ebm.ColumnMarginals(named, np.zeros(13), np.ones(13), np.zeros((13, 4)))
-    words = r"\(age: numeric, 1: nominal\(2\), .*, 7: nominal\(2\), 5 more\)"
+    words = r"\(age: numeric, 1: nominal\(2\), .*, 7: nominal\(2\), \.\.\.\)"
     assert re.fullmatch("ColumnMarginals" + words, repr(base))
     assert re.fullmatch("ColumnConstraint" + words, repr(base.support))
 

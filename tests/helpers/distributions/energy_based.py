@@ -287,9 +287,9 @@ def test_support(host):
 def test_a_base_that_lacks_an_event_is_suspected(host):
     words, x = r"no event: did you mean base\.to_event\(1\)\?", host.array(np.ones((4, 3)))
     base = host.dist.Normal(host.array(np.zeros(3)), 1.0)
+    with pytest.raises(ValueError, match=words):
+        host.ebm.EnergyBased(lambda x: x.sum(-1), base).log_prob(x)
     for energy in (lambda x: x.sum(-1), lambda x: x @ host.array(np.ones(3))):
-        with pytest.raises((ValueError, RuntimeError, TypeError), match=words):
-            host.ebm.EnergyBased(energy, base).log_prob(x)
         with pytest.raises(ValueError, match=words):
             host.run_chains(host.ebm.MALA(), host.ebm.EnergyBased(energy, base))
         assert host.ebm.EnergyBased(energy, base.to_event(1)).log_prob(x).shape == (4,)
