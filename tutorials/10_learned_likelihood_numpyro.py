@@ -217,3 +217,27 @@ show("calibration")
 # are not: more pairs, more steps, or a base that is closer to the data. The same likelihood does
 # for groups with a parameter each and a law of them all above;
 # `tests/evidence/experiments/hierarchy.py` has 48 of them, with exact posteriors beside.
+
+# %% [markdown]
+# ## Draws and evidence in one run
+#
+# With data given, minus the log-likelihood is an energy on the prior, and its density the
+# posterior. `run_smc` draws from it, in several modes too if there are; and its log Z is the
+# *evidence* $\log p(x)$, by which two simulators of the same data are compared. For that the
+# likelihood needs its number, the log Z of the pairs. The draws agree with those of `NUTS`.
+
+
+# %%
+likelihood = joint.normalized(ebm.log_normalizer(random.key(5), joint))
+
+
+def minus_log_likelihood(theta):
+    return -likelihood.conditional(theta=theta[:, None]).log_prob(observed).sum(-1)
+
+
+posterior = ebm.EnergyBased(minus_log_likelihood, prior)
+num_draws = steps(2000, fast=200)
+by_smc = ebm.run_smc(random.key(6), ebm.SMC(), posterior, num_samples=num_draws)
+for name, found_draws in {"NUTS": draws, "SMC": by_smc.samples}.items():
+    print(f"{name}: theta = {found_draws.mean():.2f} ± {found_draws.std():.2f}")
+print(f"log p(x) = {by_smc.log_normalizer:.2f}")

@@ -22,6 +22,12 @@ def z_score(run):
     return abs(draws.mean() - run.TRUTH) / draws.std()
 
 
+def between(run):
+    """Standard deviations between the means of two kinds of draws."""
+    draws, others = np.asarray(run.draws), np.asarray(run.by_smc.samples)
+    return abs(draws.mean() - others.mean()) / draws.std()
+
+
 CLAIMS = [
     Claim(
         "Its contours should lie where the simulator puts its data",
@@ -30,5 +36,6 @@ CLAIMS = [
     ),
     Claim("a plate, as for any likelihood", z_score, high=3.0),
     Claim("It warns above 0.1 standard deviations", lambda run: run.found.largest_shift, high=0.1),
+    Claim("The draws agree with those of `NUTS`", between, high=0.3),
     Claim("a p-value that is not small", lambda run: run.calibration.p_values.item(), low=0.01),
 ]
