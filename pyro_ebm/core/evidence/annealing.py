@@ -17,6 +17,7 @@ from pyro_ebm.core.distributions.tempered import tempered
 from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.smc import own_numbers, take_rows
+from pyro_ebm.core.samplers.warmup import fitting_step_size, local_scale
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _LARGEST_PILOT, _PILOT_POWER = 200, 4
@@ -55,19 +56,26 @@ class TemperedPosterior:
 
 
 class Schedule(NamedTuple):
-    r"""Temperatures of a run, and the step size of the chains at each.
+    r"""Temperatures of a run, and the step size of the chains and their units at each.
 
     Attributes:
         inverse_temperatures: :math:`\beta_0 = 0, \dots, \beta_K = 1`, shape ``(K + 1, *batch)``.
         step_sizes: Same shape. None: those of the kernel.
+        scales: Units of coordinates, shape ``(K + 1, *batch, *event)``. None: those of the kernel.
     """
 
     inverse_temperatures: Any
     step_sizes: Any
+    scales: Any = None
 
     def reversed(self) -> "Schedule":
         """Return the schedule from the distribution to the base."""
-        return Schedule(*(array_namespace(part).flip(part, axis=0) for part in self))
+        flipped = (x if x is None else array_namespace(x).flip(x, axis=0) for x in self)
+        return Schedule(*flipped)
+
+    def last(self) -> tuple[Any, Any]:
+        """Return the step size and the units at the end."""
+        return self.step_sizes[-1], None if self.scales is None else self.scales[-1]
 
 
 def pilot_inverse_temperatures(num_temperatures: int) -> list[float]:
@@ -81,7 +89,7 @@ def pilot_inverse_temperatures(num_temperatures: int) -> list[float]:
 
 
 def equidistant_schedule(
-    shares: Any, inverse_temperatures: Any, distances: Any, log_step_sizes: Any
+    shares: Any, inverse_temperatures: Any, distances: Any, log_step_sizes: Any, scales: Any = None
 ) -> Schedule:
     r"""Return temperatures that are equally far apart by the distances of a pilot run.
 
@@ -95,6 +103,7 @@ def equidistant_schedule(
         inverse_temperatures: :math:`\beta_j` of the pilot run, shape ``(J + 1,)``.
         distances: From :math:`\beta_0` to :math:`\beta_j`, shape ``(J + 1, *batch)``.
         log_step_sizes: Found at :math:`\beta_j`, shape ``(J + 1, *batch)``.
+        scales: Units found at :math:`\beta_j`, shape ``(J + 1, *batch, *event)``, or None.
 
     References:
         | Measuring thermodynamic length (Crooks, 2007)
@@ -112,7 +121,10 @@ def equidistant_schedule(
     inside = _interpolate(at[1:-1], covered, even)
     ends = xp.zeros_like(even[:1]), xp.ones_like(even[:1])
     step_sizes = xp.exp(_interpolate(at, covered, log_step_sizes))
-    return Schedule(xp.concat((ends[0], inside, ends[1])), step_sizes)
+    if scales is not None:
+        passed = xp.astype(covered[1:] <= at[:, None], xp.int64)
+        scales = take_rows(scales, xp.sum(passed, axis=1))
+    return Schedule(xp.concat((ends[0], inside, ends[1])), step_sizes, scales)
 
 
 def power_inverse_temperatures(num_temperatures: int) -> list[float]:
@@ -165,18 +177,54 @@ class Annealed(NamedTuple):
     is_resampled: Any
 
 
+def begin_pilots(sampler: Any, state: ChainState, *, learns: bool) -> ChainState:
+    """Start pilots at a step size for each element of a batch, in local units if they learn any."""
+    step_size = state.step_size
+    if learns and learns_scales(sampler):
+        state = in_local_units(sampler, state)
+        step_size = fitting_step_size(sampler, state, step_size)
+    return state._replace(step_size=step_size + 0.0 * state.potential[0, ...])
+
+
 def begin_paths(state: ChainState, ancestors: Any = None) -> Paths:
     """Start paths of weight one, at states that may be copies of numbered ``ancestors``."""
     ancestors = own_numbers(state.potential) if ancestors is None else ancestors
     return Paths(state, array_namespace(state.potential).zeros_like(state.potential), ancestors)
 
 
-def reweight(sampler: Any, potential: Any, paths: Paths, step_size: Any) -> tuple[Paths, Any]:
+def reweight(
+    sampler: Any, potential: Any, paths: Paths, step_size: Any, scale: Any = None
+) -> tuple[Paths, Any]:
     """Change the temperature of paths; return the log-weights that they gain too."""
     before = paths.state.potential
-    state = sampler.init(potential, paths.state.position)._replace(step_size=step_size)
+    state = in_units(sampler.init(potential, paths.state.position), step_size, scale)
     gain = log_weight_increment(before, state.potential)
     return paths._replace(state=state, log_weights=paths.log_weights + gain), gain
+
+
+def in_units(state: ChainState, step_size: Any, scale: Any) -> ChainState:
+    """Return a state with a step size, and with units unless they are None."""
+    return state._replace(step_size=step_size, scale=state.scale if scale is None else scale)
+
+
+def in_local_units(sampler: Any, state: ChainState) -> ChainState:
+    """Measure coordinates in the units of chains at one temperature, if the kernel learns any."""
+    if not learns_scales(sampler):
+        return state
+    alive = array_namespace(state.potential).isfinite(state.potential)
+    event = (1,) * (state.position.ndim - alive.ndim)
+    alive = array_namespace(alive).reshape(alive, (*alive.shape, *event))
+    spreads = (masked_std(alive, x) for x in (state.position, state.gradient))
+    return state._replace(scale=local_scale(*spreads, state.scale))
+
+
+def learns_scales(sampler: Any) -> bool:
+    """Return whether a kernel tunes its step size in units that a warm-up learns."""
+    return (
+        sampler.target_accept_prob is not None
+        and sampler.adapt_mass_matrix
+        and not hasattr(sampler, "temperatures")
+    )
 
 
 def are_uneven(log_weights: Any) -> Any:

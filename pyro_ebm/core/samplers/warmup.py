@@ -118,13 +118,19 @@ def restart_dual_averaging(
     sampler: Any, state: Any, averaging: DualAveraging, temperature: float
 ) -> DualAveraging:
     """Search again in the units of new scales; the step size of the old ones may be far off."""
-    step_size, kernel = average_step_size(averaging), getattr(sampler, "kernel", sampler)
+    step_size = average_step_size(averaging)
+    return begin_dual_averaging(fitting_step_size(sampler, state, step_size, temperature))
+
+
+def fitting_step_size(sampler: Any, state: Any, otherwise: Any, temperature: float = 1.0) -> Any:
+    """Compute the step size of a kernel in the units of a state, by the rule of thumb."""
+    kernel = getattr(sampler, "kernel", sampler)
     kernel = getattr(kernel, "numeric", kernel)
-    if isinstance(kernel, Adjusted):
-        gradient = state.gradient / temperature
-        found = step_size_in_scales(gradient, state.scale, state.potential.ndim)
-        step_size = kernel.own_step_size(found) + array_namespace(step_size).zeros_like(step_size)
-    return begin_dual_averaging(step_size)
+    if not isinstance(kernel, Adjusted):
+        return otherwise
+    gradient = state.gradient / temperature
+    found = step_size_in_scales(gradient, state.scale, state.potential.ndim)
+    return kernel.own_step_size(found) + array_namespace(otherwise).zeros_like(otherwise)
 
 
 def average_step_size(state: DualAveraging) -> Any:

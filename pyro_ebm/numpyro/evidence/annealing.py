@@ -32,12 +32,16 @@ def pilot_run(
     position: Array,
     *,
     resamples: bool = False,
-) -> tuple[Array, Array]:
-    """Measure distances between temperatures, and tune the log of the step size at each."""
+) -> tuple[Array, Array, Array | None]:
+    """Measure distances between temperatures, and tune the log of the step size at each.
+
+    With ``resamples``, weights are kept even and coordinates are measured in local units, which
+    are returned too.
+    """
     state = sampler.init(path.at(inverse_temperatures[0]), position)
-    distance = jnp.zeros_like(state.potential[0])
-    log_step_size = jnp.log(state.step_size) + distance
-    state = state._replace(step_size=jnp.exp(log_step_size))
+    state = core.begin_pilots(sampler, state, learns=resamples)
+    distance, log_step_size = jnp.zeros_like(state.potential[0]), jnp.log(state.step_size)
+    learns = resamples and core.learns_scales(sampler)
 
     def move(carry: Any, at: Any) -> tuple[Any, Any]:
         (paths, distance, log_step_size), (key, inverse_temperature) = carry, at
@@ -46,22 +50,21 @@ def pilot_run(
         distance = distance + core.masked_std(jnp.isfinite(paths.state.potential), gain)
         if resamples:
             paths = _evened(key, paths)
+            paths = paths._replace(state=core.in_local_units(sampler, paths.state))
         alive = jnp.isfinite(paths.state.potential)
         state, info = sampler.step(key, potential, paths.state)
         if sampler.target_accept_prob is not None:
             rate = core.masked_mean(alive, info.acceptance_rate)
             log_step_size = core.tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
         paths = paths._replace(state=state)
-        return (paths, distance, log_step_size), (distance, log_step_size)
+        scale = state.scale if learns else None
+        return (paths, distance, log_step_size), (distance, log_step_size, scale)
 
     keys = random.split(rng_key, len(inverse_temperatures) - 1)
-    first = distance, log_step_size
-    start = core.begin_paths(state), *first
+    start = core.begin_paths(state), distance, log_step_size
     _, rest = lax.scan(move, start, (keys, inverse_temperatures[1:]))
-    distances, log_step_sizes = jax.tree.map(
-        lambda one, more: jnp.concatenate([one[None], more]), first, rest
-    )
-    return distances, log_step_sizes
+    first = distance, log_step_size, state.scale if learns else None
+    return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, rest)
 
 
 _pilot_run = jax.jit(pilot_run, static_argnames=("sampler", "resamples"))
@@ -82,16 +85,17 @@ def anneal(
 
     Starts may be copies of numbered ``ancestors``.
     """
-    inverse_temperatures, step_sizes = schedule
+    inverse_temperatures, step_sizes, scales = schedule
     state = sampler.init(path.at(inverse_temperatures[0]), position)
     if step_sizes is None:
         step_sizes = jnp.broadcast_to(state.step_size, inverse_temperatures.shape)
-    state = state._replace(step_size=step_sizes[0])
+    rest = jax.tree.map(lambda x: x[1:], (inverse_temperatures, step_sizes, scales))
+    state = core.in_units(state, step_sizes[0], None if scales is None else scales[0])
 
     def move(paths: core.Paths, at: Any) -> tuple[core.Paths, None]:
-        key, inverse_temperature, step_size, is_last = at
+        key, (inverse_temperature, *units), is_last = at
         potential = path.at(inverse_temperature)
-        paths, _ = core.reweight(sampler, potential, paths, step_size)
+        paths, _ = core.reweight(sampler, potential, paths, *units)
         if resamples:
             paths = _evened(key, paths, unless=is_last)
         state, _ = sampler.step(key, potential, paths.state)
@@ -99,9 +103,8 @@ def anneal(
 
     keys = random.split(rng_key, len(step_sizes) - 1)
     is_last = jnp.arange(len(keys)) == len(keys) - 1
-    steps = keys, inverse_temperatures[1:], step_sizes[1:], is_last
     start = core.begin_paths(state, ancestors)
-    paths, _ = lax.scan(move, start, steps)
+    paths, _ = lax.scan(move, start, (keys, rest, is_last))
     return core.finish_paths(start, paths, family_sums)
 
 
@@ -121,7 +124,7 @@ def resample_and_move(
     rng_key: Array,
     sampler: Sampler,
     path: core.Path,
-    step_size: Array,
+    schedule: core.Schedule,
     position: Array,
     log_weights: Array,
     num_moves: int,
@@ -130,13 +133,13 @@ def resample_and_move(
     choice_key, chain_key = random.split(rng_key)
     chosen = resample(choice_key, log_weights)
     chosen = chosen.reshape(chosen.shape + (1,) * (position.ndim - chosen.ndim))
-    potential = path.at(jnp.ones_like(step_size))
+    potential = path.at(schedule.inverse_temperatures[-1])
 
     def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
         state, info = sampler.step(key, potential, state)
         return state, info.acceptance_rate.mean(0)
 
     state = sampler.init(potential, jnp.take_along_axis(position, chosen, axis=0))
-    state = state._replace(step_size=step_size)
+    state = core.in_units(state, *schedule.last())
     state, rates = lax.scan(move, state, random.split(chain_key, num_moves))
     return state.position, rates.mean(0)

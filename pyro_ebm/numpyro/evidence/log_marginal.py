@@ -193,7 +193,7 @@ def _weight_of_chain(
     if sampler.target_accept_prob is not None:
         start_key, step_key = random.split(rng_key)
         pilots = posterior.starts(start_key, core.NUM_PILOTS)
-        _, log_step_sizes = pilot_run(step_key, sampler, path, inverse_temperatures, pilots)
+        _, log_step_sizes, _ = pilot_run(step_key, sampler, path, inverse_temperatures, pilots)
         schedule = schedule_of_pilot(inverse_temperatures, log_step_sizes)
 
     def log_weight(rng_key: Array) -> Array:

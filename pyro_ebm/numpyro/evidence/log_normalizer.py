@@ -150,7 +150,7 @@ def _annealed(
         position, doubts = path.target.position(settings.draws), ()
     else:
         ends = forward.position, forward.log_weights, settings.num_moves
-        position, rate = resample_and_move(keys[3], sampler, path, schedule.step_sizes[-1], *ends)
+        position, rate = resample_and_move(keys[3], sampler, path, schedule, *ends)
         doubts = describe_stuck_draws(distribution, sampler, rate)
     reverse = _anneal(keys[4], sampler, path, schedule.reversed(), position)
     weights = weights_of_both(forward, reverse)

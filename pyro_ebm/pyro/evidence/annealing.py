@@ -26,11 +26,16 @@ def pilot_run(
     position: Tensor,
     *,
     resamples: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Measure distances between temperatures, and tune the log of the step size at each."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Measure distances between temperatures, and tune the log of the step size at each.
+
+    With ``resamples``, weights are kept even and coordinates are measured in local units, which
+    are returned too.
+    """
     state = sampler.init(path.at(inverse_temperatures[0]), position)
+    state = core.begin_pilots(sampler, state, learns=resamples)
     distance = torch.zeros_like(state.potential[0])
-    log_step_size = state.step_size.log() + distance
+    log_step_size, scales = state.step_size.log(), [state.scale]
     distances, log_step_sizes, paths = [distance], [log_step_size], core.begin_paths(state)
     for inverse_temperature in inverse_temperatures[1:]:
         potential = path.at(inverse_temperature)
@@ -38,6 +43,7 @@ def pilot_run(
         distance = distance + core.masked_std(paths.state.potential.isfinite(), gain)
         if resamples:
             paths = _evened(paths)
+            paths = paths._replace(state=core.in_local_units(sampler, paths.state))
         alive = paths.state.potential.isfinite()
         state, info = sampler.step(potential, paths.state)
         paths = paths._replace(state=state)
@@ -46,7 +52,9 @@ def pilot_run(
             log_step_size = core.tune_log_step_size(log_step_size, rate, sampler.target_accept_prob)
         distances.append(distance)
         log_step_sizes.append(log_step_size)
-    return torch.stack(distances), torch.stack(log_step_sizes)
+        scales.append(state.scale)
+    learned = torch.stack(scales) if resamples and core.learns_scales(sampler) else None
+    return torch.stack(distances), torch.stack(log_step_sizes), learned
 
 
 def anneal(
@@ -62,15 +70,16 @@ def anneal(
 
     Starts may be copies of numbered ``ancestors``.
     """
-    inverse_temperatures, step_sizes = schedule
+    inverse_temperatures, step_sizes, scales = schedule
     state = sampler.init(path.at(inverse_temperatures[0]), position)
     paths = start = core.begin_paths(state, ancestors)
     if step_sizes is None:
         step_sizes = [state.step_size] * len(inverse_temperatures)
-    steps = list(zip(inverse_temperatures[1:], step_sizes[1:], strict=True))
-    for left, (inverse_temperature, step_size) in zip(range(len(steps))[::-1], steps, strict=True):
+    scales = [None] * len(inverse_temperatures) if scales is None else scales
+    steps = list(zip(inverse_temperatures, step_sizes, scales, strict=True))[1:]
+    for left, (inverse_temperature, *units) in zip(range(len(steps))[::-1], steps, strict=True):
         potential = path.at(inverse_temperature)
-        paths, _ = core.reweight(sampler, potential, paths, step_size)
+        paths, _ = core.reweight(sampler, potential, paths, *units)
         if resamples and left:
             paths = _evened(paths)
         state, _ = sampler.step(potential, paths.state)
@@ -88,7 +97,7 @@ def _evened(paths: core.Paths) -> core.Paths:
 def resample_and_move(
     sampler: Sampler,
     path: core.Path,
-    step_size: Tensor,
+    schedule: core.Schedule,
     position: Tensor,
     log_weights: Tensor,
     num_moves: int,
@@ -96,9 +105,9 @@ def resample_and_move(
     """Resample chains and move them at the end of a path; return the mean acceptance rate too."""
     chosen = resample(log_weights)
     chosen = chosen.reshape(chosen.shape + (1,) * (position.ndim - chosen.ndim))
-    potential = path.at(torch.ones_like(step_size))
+    potential = path.at(schedule.inverse_temperatures[-1])
     state = sampler.init(potential, torch.take_along_dim(position, chosen, 0))
-    state = state._replace(step_size=step_size)
+    state = core.in_units(state, *schedule.last())
     rates = []
     for _ in range(num_moves):
         state, info = sampler.step(potential, state)

@@ -146,7 +146,7 @@ def _weigh_chains(
     schedule = Schedule(posterior.start.new_tensor(temperatures), None)
     if sampler.target_accept_prob is not None:
         pilots = posterior.starts(core.NUM_PILOTS)
-        _, log_step_sizes = pilot_run(sampler, path, schedule.inverse_temperatures, pilots)
+        _, log_step_sizes, _ = pilot_run(sampler, path, schedule.inverse_temperatures, pilots)
         schedule = schedule_of_pilot(schedule.inverse_temperatures, log_step_sizes)
     runs = [anneal(sampler, path, schedule, posterior.starts(size)) for size in _batches(settings)]
     log_weights = torch.cat([run.log_weights for run in runs])

@@ -131,7 +131,7 @@ def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -
             position, doubts = path.target.position(settings.draws), ()
         else:
             ends = forward.position, forward.log_weights, settings.num_moves
-            position, rate = resample_and_move(sampler, path, schedule.step_sizes[-1], *ends)
+            position, rate = resample_and_move(sampler, path, schedule, *ends)
             doubts = describe_stuck_draws(distribution, sampler, rate)
         reverse = anneal(sampler, path, schedule.reversed(), position, resamples=True)
     weights = weights_of_both(forward, reverse)
