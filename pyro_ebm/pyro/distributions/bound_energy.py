@@ -76,7 +76,7 @@ def held(energy: Function) -> Iterator[None]:
     stores: list[Any] = [store for m in modules for store in (m._parameters, m._buffers)]
     before = [dict(store) for store in stores]
     for module in modules:
-        _replace(module._parameters, Tensor.detach)
+        _replace(module._parameters, _constant)
         # Spectral norm and its like write to their buffers; a log-density must not change them.
         _replace(module._buffers, Tensor.clone)
     try:
@@ -85,6 +85,11 @@ def held(energy: Function) -> Iterator[None]:
     finally:
         for store, tensors in zip(stores, before, strict=True):
             store.update(tensors)
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    # `pyro.module` puts in what it finds: a lifted weight is a latent variable, for later checks.
+    return tensor.detach() if _is_parameter(tensor) else tensor
 
 
 def _replace(tensors: Any, function: Callable[[Tensor], Tensor]) -> None:
@@ -244,8 +249,12 @@ def _vjp(
     return _Frozen.apply(vjp, product, gradient, *inputs)
 
 
+def _is_parameter(leaf: Tensor) -> bool:
+    return isinstance(leaf, nn.Parameter) or pyro.get_param_store().param_name(leaf) is not None
+
+
 def _check_is_parameter(leaf: Tensor) -> None:
-    if isinstance(leaf, nn.Parameter) or pyro.get_param_store().param_name(leaf) is not None:
+    if _is_parameter(leaf):
         return
     raise ValueError(
         "Expected an energy and its base to depend on the value and on parameters only "

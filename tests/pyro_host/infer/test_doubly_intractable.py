@@ -20,10 +20,12 @@ from pyro.infer import (
 )
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from pyro.optim import Adam
+from torch import nn
 
 import pyro_ebm.pyro as ebm
 
 X = torch.randn(50)
+TRAINING = ebm.EnergyDiscrepancy(variance=1.0)
 STOCK = [
     Trace_ELBO(),
     Trace_ELBO(num_particles=2, vectorize_particles=True),
@@ -70,6 +72,48 @@ def test_a_precision_is_refused(guide):
         step(precision_of_energy, Trace_ELBO(), guide)
 
 
+class Quadratic(nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self._parameters["w"] = weight
+
+    def forward(self, v):
+        return 0.5 * self._parameters["w"] * v**2
+
+
+def lifted(x):
+    lift = poutine.lift(pyro.module, prior={"w": dist.LogNormal(0.0, 1.0)})
+    energy = lift("net", Quadratic(nn.Parameter(torch.tensor(1.0))), update_module_params=True)
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", ebm.EnergyBased(energy, dist.Normal(0.0, 1.0)), obs=x)
+
+
+RUNS = {
+    "nuts": lambda: MCMC(NUTS(lifted), 1, 0, disable_progbar=True).run(X),
+    "importance": lambda: Importance(lifted, num_samples=2).run(X),
+    "elbo": lambda: step(lifted, Trace_ELBO()),
+    "graph elbo": lambda: step(lifted, TraceGraph_ELBO()),
+    "energy elbo": lambda: step(lifted, ebm.EnergyELBO(TRAINING)),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_lifted_weights_are_latents(name):
+    with pytest.raises(ValueError, match="the model is doubly intractable"):
+        RUNS[name]()
+
+
+@pytest.mark.parametrize("change", [lambda w: w, torch.exp])
+def test_weights_made_of_parameters_are_held(change):
+    weight = pyro.param("w", torch.tensor(2.0), constraint=dist.constraints.positive)
+    energy, x = Quadratic(change(weight)), torch.tensor(3.0, requires_grad=True)
+    log_prob = ebm.EnergyBased(energy, event_shape=()).log_prob(x)
+    (slope,) = torch.autograd.grad(log_prob, x, create_graph=True)
+    torch.testing.assert_close(slope, -3.0 * change(weight))
+    (slope + log_prob).backward()
+    assert weight.unconstrained().grad is None
+
+
 def hidden(x, where):
     """A latent without a gradient behind an energy, or the number that it makes."""
     k = pyro.sample("k", dist.Bernoulli(0.5))
@@ -94,7 +138,6 @@ def score_guide(x, where):
     pyro.sample("k", dist.Bernoulli(q))
 
 
-TRAINING = ebm.EnergyDiscrepancy(variance=1.0)
 REFUSED = [
     *((ebm.EnergyELBO(TRAINING), where) for where in ("energy", "number", "context", "base")),
     *((TraceGraph_ELBO(), where) for where in ("energy", "number", "context", "base")),
