@@ -1,6 +1,6 @@
 """Contexts of energies, and the rows that an energy is called on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ class HasContext(Protocol):
 
     base: Any
     event_shape: Any
+    _support: Any
     context: Any
     context_batch_ndims: int
     # From a function and contexts: the function of each of their arrays.
@@ -45,14 +46,19 @@ def context_shape(leaves: list[Any], batch_ndims: int, batch_shape: Shape = ()) 
                 f"(`context_batch_ndims`), got shape {shape}."
             )
     own = [shape[:batch_ndims] for shape in shapes]
+    expected = (
+        f"Expected a `context` of the batch shape of the base, {tuple(batch_shape)}, got "
+        f"{', '.join(map(str, own))}. Its leading {batch_ndims} dimensions are batch "
+        "dimensions; `context_batch_ndims` changes that."
+    )
+    return tuple(_broadcast(leaves, [batch_shape, *own], expected))
+
+
+def _broadcast(leaves: list[Any], shapes: list[Any], expected: str) -> Any:
     try:
-        return tuple(array_namespace(*leaves).broadcast_shapes(batch_shape, *own))
+        return array_namespace(*leaves).broadcast_shapes(*shapes)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"Expected a `context` of the batch shape of the base, {tuple(batch_shape)}, got "
-            f"{', '.join(map(str, own))}. Its leading {batch_ndims} dimensions are batch "
-            "dimensions; `context_batch_ndims` changes that."
-        ) from error
+        raise ValueError(expected) from error
 
 
 def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shape]:
@@ -86,14 +92,41 @@ def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shap
 
 
 def own_shape(distribution: HasContext) -> Shape:
-    """Return the batch shape of base and context, without plates: one law for each element."""
-    if distribution.base is not None:  # It was expanded to the context.
+    """Return the batch shape of base, context and bounds, without plates: one law an element."""
+    if distribution.base is not None:  # It was expanded to the others.
         return tuple(distribution.base.batch_shape)
-    if distribution.context is None:
-        return ()
-    leaves: list[Any] = []
-    distribution._map_context(leaves.append, distribution.context)
-    return context_shape(leaves, distribution.context_batch_ndims)
+    shape: Shape = ()
+    if distribution.context is not None:
+        leaves: list[Any] = []
+        distribution._map_context(leaves.append, distribution.context)
+        shape = context_shape(leaves, distribution.context_batch_ndims)
+    return bounds_shape(distribution._support, len(distribution.event_shape), shape)
+
+
+def bounds_of(support: Any) -> Iterator[Any]:
+    """Yield the numbers and arrays of a constraint."""
+    for part in () if support is None else vars(support).values():
+        if hasattr(part, "event_dim"):
+            yield from bounds_of(part)
+        else:
+            yield part
+
+
+def bounds_shape(support: Any, num_event_dims: int, batch_shape: Any) -> Any:
+    """Return the batch shape of a constraint's bounds, broadcast with that of base and context.
+
+    Raises:
+        ValueError: If they do not broadcast.
+    """
+    bounds = [bound for bound in bounds_of(support) if hasattr(bound, "ndim")]
+    own = [tuple(x.shape[: max(0, x.ndim - num_event_dims)]) for x in bounds]
+    if not any(own):
+        return batch_shape
+    expected = (
+        "Expected a `support` whose bounds broadcast with the batch shape of base and context, "
+        f"{tuple(batch_shape)}, got {', '.join(map(str, own))}."
+    )
+    return _broadcast(bounds, [batch_shape, *own], expected)
 
 
 def _shape_of_rows(distribution: HasContext, value: Any) -> Shape:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.distributions.context import evaluate, own_shape
+from pyro_ebm.core.distributions.context import bounds_shape, evaluate, own_shape
 from pyro_ebm.core.distributions.enumerable import Enumerable
 from pyro_ebm.core.distributions.joint import check_given, context_of
 from pyro_ebm.core.distributions.known import itself
@@ -53,7 +53,8 @@ class AbstractEnergyBased(Enumerable):
             without batch shape: 2.
         support: Constraint on the values, or on each of their elements. Default: that of the base,
             else all real numbers. Where it is narrower than the base's, energies outside count as
-            infinite, and the energy is called inside alone.
+            infinite, and the energy is called inside alone. Bounds may differ between elements of
+            the batch, as contexts do.
         sampler: What ``sample`` draws by: ``SMC()``, the default; ``Grid()``, for exact draws in
             one to three dimensions; or a kernel, for a short run from draws of the base.
         num_sampler_steps: Number of steps of a kernel.
@@ -203,14 +204,23 @@ class AbstractEnergyBased(Enumerable):
         energies = self._times_temperature(evaluate(self, energy, value))
         return infinite_outside(inside, energies)
 
-    def _set_support(self, support: Any, num_event_dims: int) -> None:
-        """Keep a support; one of single numbers is that of each element of an event."""
+    def _set_support(self, support: Any, num_event_dims: int, batch_shape: Any) -> Any:
+        """Keep a support, and return the batch shape with that of its bounds.
+
+        One of single numbers is that of each element of an event.
+        """
         if support is not None and not support.is_discrete and support.event_dim < num_event_dims:
             num_dims = num_event_dims - support.event_dim
             support = self._target_class.independent(support, num_dims)
         self._is_truncated = truncates(support, self.base, self._target_class)
         # A discrete one is the base's, which knows the number of codes in compiled code too.
         self._support: Any = None if support is None or support.is_discrete else support
+        if self.base is not None and not self._is_truncated:
+            return batch_shape
+        shape = bounds_shape(self._support, num_event_dims, batch_shape)
+        if self.base is not None and shape != batch_shape:
+            self.base = self.base.expand(shape)  # As for contexts: each has draws of its own.
+        return shape
 
     @property
     def _is_unnormalized(self) -> bool:

@@ -136,7 +136,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
         self._latents = Latents.of(self.energy, base, self.context, support)
-        self._set_support(support, len(event_shape or ()))
+        batch_shape = self._set_support(support, len(event_shape or ()), batch_shape)
         Distribution.__init__(
             self, batch_shape, tuple(event_shape or ()), validate_args=validate_args
         )

@@ -138,7 +138,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         self.num_sampler_steps = check_positive_integer("num_sampler_steps", num_sampler_steps)
         self.inverse_temperature = check_inverse_temperature(inverse_temperature)
         self.log_normalizer = None if log_normalizer is None else bind(log_normalizer)
-        self._set_support(support, len(event_shape or ()))
+        batch_shape = self._set_support(support, len(event_shape or ()), batch_shape)
         TorchDistribution.__init__(
             self, batch_shape, torch.Size(event_shape or ()), validate_args=validate_args
         )

@@ -7,7 +7,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.inspect import is_sample_site
@@ -16,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
+from pyro_ebm.core.distributions.context import bounds_of
 from pyro_ebm.core.distributions.energy_based import with_context
 from pyro_ebm.core.model.issues import (
     ModelIssue,
@@ -171,18 +171,9 @@ def _marks(msg: Any, energy: EnergyBased, potential: Callable[..., Tensor]) -> f
     """Names of latent variables behind the potential, support, mask and scale of a site."""
     found = map_energy(msg["fn"], msg["value"], potential)
     weighted = scale_and_mask(found, msg["scale"], msg["mask"])
-    return get_provenance([weighted, *_bounds(energy.support)])
+    return get_provenance([weighted, *bounds_of(energy.support)])
 
 
 def _at_constants(energy: EnergyBased) -> EnergyBased:
     """Conditional at constant values of what is given."""
     return with_context(energy, detach_provenance(energy.context))
-
-
-def _bounds(support: Any) -> Iterator[Any]:
-    """Tensors of a constraint."""
-    for part in vars(support).values():
-        if isinstance(part, constraints.Constraint):
-            yield from _bounds(part)
-        else:
-            yield part

@@ -90,6 +90,27 @@ def test_a_support_of_numbers_is_that_of_each_element(host, has_base):
     assert float(found.estimate) == pytest.approx(exact, abs=1e-4)
 
 
+def test_rows_with_bounds_of_their_own(host):
+    """As contexts are: a law, draws and a log-normalizer for each."""
+    top = np.array([0.5, 1.0, 2.0])
+    support = host.constraints.interval(0.0, host.array(top))
+    rows = half_normal(host, support=support)
+    assert rows.batch_shape == host.without_plates(rows.expand((2, 3))).batch_shape == (3,)
+    draws = host.initial_values(rows, (3,))
+    assert draws.shape == (3, 3)
+    assert (draws < top).all()
+    found = host.log_normalizer(rows, method="grid").estimate
+    exact = [math.log(math.erf(x / math.sqrt(2)) / 2) for x in top]
+    np.testing.assert_allclose(host.to_numpy(found), exact, atol=1e-4)
+    pairs = {"support": host.constraints.interval(0.0, host.array(top[:, None]))}
+    flat = host.ebm.EnergyBased(lambda x: 0 * x[:, 0], event_shape=(2,), **pairs)
+    assert flat.batch_shape == host.without_plates(flat).batch_shape == (3,)
+    with pytest.raises(ValueError, match=r"bounds broadcast .* context, \(2,\), got \(3,\)"):
+        host.ebm.EnergyBased(
+            lambda x: x, host.dist.Normal(host.array([0.0, 1.0]), 1.0), support=support
+        )
+
+
 # --- starts and draws ---
 
 
