@@ -17,6 +17,7 @@ class HasContext(Protocol):
     """The part of an energy-based distribution that its energy is called with."""
 
     base: Any
+    batch_shape: Any
     event_shape: Any
     _support: Any
     context: Any
@@ -101,6 +102,14 @@ def own_shape(distribution: HasContext) -> Shape:
         distribution._map_context(leaves.append, distribution.context)
         shape = context_shape(leaves, distribution.context_batch_ndims)
     return bounds_shape(distribution._support, len(distribution.event_shape), shape)
+
+
+def over_laws(distribution: HasContext, value: Any) -> Any:
+    """Repeat values for each element of the batch shape of a distribution."""
+    batch_shape = check_value_shape(value.shape, distribution.event_shape)
+    xp = array_namespace(value)
+    shape = xp.broadcast_shapes(batch_shape, distribution.batch_shape)
+    return xp.broadcast_to(value, (*shape, *distribution.event_shape))
 
 
 def bounds_of(support: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import learned_scale
-from pyro_ebm.core.distributions.context import own_shape
+from pyro_ebm.core.distributions.context import over_laws, own_shape
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
@@ -121,9 +121,11 @@ class EnergySite(core.EnergySite):
     def _map(self, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
         # Plates and particles are no contexts: an objective sees the distribution without them.
         # Constant after transforms too, which may have parameters.
-        return map_energy(
-            self.fn, self.value, lambda fn, x: function(without_plates(fn), x.detach())
-        )
+        def each(fn: EnergyBased, x: Tensor) -> Tensor:
+            laws = without_plates(fn)
+            return function(laws, over_laws(laws, x.detach()))
+
+        return map_energy(self.fn, self.value, each)
 
     @property
     def _is_masked(self) -> bool:

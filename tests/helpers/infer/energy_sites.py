@@ -247,6 +247,28 @@ def test_values_are_constant_after_transforms(host):
     assert loc == pytest.approx(0.3 + 3 * 0.5 / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("has_context", [False, True])
+def test_one_value_for_many_laws_is_one_of_each(host, has_context):
+    """The same noise, and so the same gradient, as for copies of the value."""
+    rates = host.array(np.linspace(0.1, 4.0, 7))
+
+    def model(x):
+        a = host.ppl.param("a", host.array(0.7))
+        energy = (lambda v, c: a * c * v**2) if has_context else lambda v: a * v**2
+        base = host.dist.Normal(0.0, 1.0 if has_context else rates)
+        with host.ppl.plate("rows", 2, dim=-2), host.ppl.plate("laws", 7, dim=-1):
+            options = {"context": rates} if has_context else {}
+            host.ppl.sample("x", host.ebm.EnergyBased(energy, base, **options), obs=x)
+
+    loss = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence(), num_normalizer_samples=0)
+    one, copies = host.array([[1.3], [-0.4]]), np.repeat([[1.3], [-0.4]], 7, axis=1)
+    found, expected = (
+        host.loss_and_gradients(loss, model, host.empty_guide, x) for x in (one, host.array(copies))
+    )
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[1]["a"] == pytest.approx(expected[1]["a"], rel=1e-5)
+
+
 # --- the reported number ---
 
 
