@@ -122,11 +122,7 @@ def bounds_of(support: Any) -> Iterator[Any]:
 
 
 def bounds_shape(support: Any, num_event_dims: int, batch_shape: Any) -> Any:
-    """Return the batch shape of a constraint's bounds, broadcast with that of base and context.
-
-    Raises:
-        ValueError: If they do not broadcast.
-    """
+    """Return the batch shape of a constraint's bounds, broadcast with that of base and context."""
     bounds = [bound for bound in bounds_of(support) if hasattr(bound, "ndim")]
     own = [tuple(x.shape[: max(0, x.ndim - num_event_dims)]) for x in bounds]
     if not any(own):

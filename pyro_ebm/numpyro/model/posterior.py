@@ -199,11 +199,12 @@ class _Inside(Messenger):
 
 
 class _Spread(Messenger):
-    """Handler that gives observed sites the batch shape of their values."""
+    """Handler that gives sites the batch shape of their values."""
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "sample":
             msg["fn"] = spread_over_value(msg)
+            msg["kwargs"] = {**msg["kwargs"], "sample_shape": ()}  # As a plate does.
 
 
 def initialized() -> substitute:

@@ -144,14 +144,15 @@ def _counted(mask: Array, batch_ndims: int, leaf: Array) -> Array:
 
 
 def spread_over_value(site: Site) -> Any:
-    """Distribution of a site; of an observed one without plates, in the batch shape of its value.
+    """Distribution of a site in the batch shape of its value, or of values to be drawn.
 
-    NumPyro broadcasts its log-density, and so counts each of these values.
+    Without plates it may have less. NumPyro broadcasts its log-density, and so counts each value.
     """
-    fn = site["fn"]
-    if not site["is_observed"]:
-        return fn
-    batch_shape = jnp.shape(site["value"])[: jnp.ndim(site["value"]) - fn.event_dim]
+    fn, value = site["fn"], site["value"]
+    if value is None:
+        batch_shape = (*site["kwargs"]["sample_shape"], *fn.batch_shape)
+    else:
+        batch_shape = jnp.shape(value)[: jnp.ndim(value) - fn.event_dim]
     shape = jnp.broadcast_shapes(fn.batch_shape, batch_shape)
     return fn if shape == fn.batch_shape else fn.expand(shape)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
 from helpers.hosts.numpyro import Bowl, empty_guide, fit, normal, observed_model, prior, register
 from jax import random
@@ -30,6 +31,26 @@ def test_the_reported_loss_counts_every_log_normalizer():
     for model in (observed, observed_in_a_plate):
         assert fit(model, empty_guide, loss, X).losses[0] == pytest.approx(exact, rel=1e-5)
     assert ebm.check_model(observed)(X) == []
+
+
+def test_latents_count_every_log_normalizer():
+    """Of z ~ N(0, 1 / 1.7) six times, y ~ N(z, 1), with the exact posterior as the guide."""
+    y, variance = random.normal(random.key(4), (6,)), 1 / 1.7
+
+    def model():
+        prior = ebm.EnergyBased(lambda z: 0.35 * z**2, dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(numpyro.sample("z", prior, sample_shape=(6,)), 1.0), obs=y)
+
+    def guide():
+        gain = variance / (1 + variance)
+        numpyro.sample("z", dist.Normal(gain * y, gain**0.5))
+
+    exact = float(dist.Normal(0.0, (1 + variance) ** 0.5).log_prob(y).sum())
+    loss = ebm.EnergyELBO({}, num_normalizer_samples=20_000)
+    assert -loss.loss(random.key(0), {}, model, guide) == pytest.approx(exact, abs=0.05)
+    for options in ({"guide": guide}, {"method": "annealed"}):
+        found = ebm.log_marginal(model, **options)(random.key(0)).estimate
+        assert found == pytest.approx(exact, abs=0.1)
 
 
 def test_objectives_train_the_same():
