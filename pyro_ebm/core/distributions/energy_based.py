@@ -205,7 +205,7 @@ class AbstractEnergyBased(Enumerable):
         return infinite_outside(inside, energies)
 
     def _set_support(self, support: Any, num_event_dims: int, batch_shape: Any) -> Any:
-        """Keep a support (of events, or of each element); return the batch shape with its bounds'."""
+        """Keep a support of events, or of each element; return the batch shape with its bounds."""
         if support is not None and not support.is_discrete and support.event_dim < num_event_dims:
             num_dims = num_event_dims - support.event_dim
             support = self._target_class.independent(support, num_dims)

@@ -20,7 +20,7 @@ class ModelIssue:
             - ``"doubly_intractable"``: energy, base, support, mask or scale of a site without known
               ``log_normalizer`` depend on another latent variable;
             - ``"mixture"``: an energy without known ``log_normalizer`` is a component of a mixture,
-              or depends on a discrete latent variable;
+              folded, or depends on a discrete latent variable;
             - ``"guide"``: a guide samples an energy;
             - ``"implicit"``: the base of a latent variable has no density;
             - ``"rows"``: an energy's rows depend on each other, on their number or on chance;
@@ -96,9 +96,9 @@ def in_mixture(site: str, mixture: Any) -> ModelIssue:
         site,
         "mixture",
         f"Expected normalized components of {type(mixture).__name__} at site {site!r}, got "
-        "EnergyBased: its log-normalizer is unknown, and weights and responsibilities would be "
-        "silently wrong. Give `log_normalizer` if it is known, or put the mixture into the base "
-        "of one energy.",
+        "EnergyBased: its log-normalizer is unknown, and weights, responsibilities and gradients "
+        "would be silently wrong. Give `log_normalizer` if it is known, or put the mixture into "
+        "the base of one energy.",
     )
 
 

@@ -11,6 +11,7 @@ from jax import Array
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
+    FoldedDistribution,
     Independent,
     MaskedDistribution,
     TransformedDistribution,
@@ -32,7 +33,8 @@ WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDi
 
 def unwrap(fn: Any) -> Any:
     """Distribution inside of masks, plates and transforms."""
-    while isinstance(fn, WRAPPERS):
+    # A folded one is a mixture: its density at a value is that of two values inside.
+    while isinstance(fn, WRAPPERS) and not isinstance(fn, FoldedDistribution):
         fn = fn.base_dist
     return fn
 

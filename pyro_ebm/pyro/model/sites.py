@@ -3,7 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
+from pyro.distributions import (
+    FoldedDistribution,
+    Independent,
+    MaskedDistribution,
+    TransformedDistribution,
+)
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
 from torch import Tensor, nn
@@ -21,7 +26,8 @@ WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDi
 
 def unwrap(fn: Any) -> Any:
     """Distribution inside of masks, plates and transforms."""
-    while isinstance(fn, WRAPPERS):
+    # A folded one is a mixture: its density at a value is that of two values inside.
+    while isinstance(fn, WRAPPERS) and not isinstance(fn, FoldedDistribution):
         fn = fn.base_dist
     return fn
 

@@ -183,6 +183,20 @@ def test_components_of_mixtures(host, is_wrapped):
     assert is_only(host.ebm.check_model(model)(), "z", "mixture", *words)
 
 
+def test_a_folded_energy_is_a_mixture(host):
+    """Of its values and their negatives; with a known log-normalizer like any other."""
+
+    def model(**options):
+        tilted = host.ebm.EnergyBased(lambda x: 0.3 * x, host.dist.Normal(0.0, 1.0), **options)
+        host.ppl.sample("x", host.dist.FoldedDistribution(tilted), obs=host.array(0.7))
+
+    words = "components of FoldedDistribution at site 'x'", "gradients"
+    assert is_only(host.ebm.check_model(model)(), "x", "mixture", *words)
+    with pytest.raises(ValueError, match="components of FoldedDistribution at site 'x'"):
+        host.loss_and_gradients(host.ebm.EnergyELBO({}), model, host.empty_guide)
+    assert host.ebm.check_model(model)(log_normalizer=lambda: 0.3**2 / 2) == []
+
+
 def test_a_discrete_latent_behind_an_energy(host):
     locs = host.array([-1.0, 0.0, 1.0])
 
