@@ -30,6 +30,7 @@ from pyro_ebm.numpyro.model.sites import (
     find_energy,
     find_mixture,
     has_energy,
+    inner_sites,
     is_unnormalized,
     issues_of_untrained,
     map_energy,
@@ -128,11 +129,10 @@ def _frames(msg: Any, batch_shape: tuple[int, ...]) -> Iterator[CondIndepStackFr
 
 
 def _mark_inner_sites(msg: Any) -> None:
-    """Mark the sites of a ``scan`` or ``cond``: they come when what was around them is closed."""
-    if msg["type"] == "control_flow":
-        is_scan, inner = msg["fn"].__name__ == "scan_wrapper", msg["value"][1]
-        for site in (inner[0] if is_scan else inner).trace.values():
-            site["is_scanned"], site["inner_scale"] = is_scan, site["scale"]
+    """Mark the sites of a ``scan`` or ``cond``."""
+    for site in inner_sites(msg):
+        site["is_scanned"] = msg["fn"].__name__ == "scan_wrapper"
+        site["inner_scale"] = site["scale"]
 
 
 class SiteRecorder(Messenger):

@@ -25,6 +25,7 @@ from pyro_ebm.numpyro.model.sites import (
     find_dependencies,
     find_energy,
     find_mixture,
+    inner_sites,
     lacks_constant,
     log_density,
     map_energy,
@@ -150,7 +151,8 @@ class Posterior(core.Posterior):
             return self._split(met, unconstrained, zeros, apart=apart)
 
     def _full_size(self, frame: Any) -> int:
-        return self._plates[frame.name]["args"][0]
+        # Those inside of a `scan` or `cond` are not here, and have no subsamples.
+        return self._plates[frame.name]["args"][0] if frame.name in self._plates else frame.size
 
     def _index(self, frame: Any) -> Array:
         return self._subsamples[frame.name]
@@ -191,6 +193,12 @@ class _Inside(Messenger):
     def postprocess_message(self, msg: Any) -> None:
         if msg["type"] == "mutable" and msg["value"] is not msg["args"][0]:
             msg["value"] = copied(msg["value"])
+        for site in inner_sites(msg):
+            if site["type"] == "plate" and site["args"][1] is not None:
+                raise ValueError(
+                    f"Expected no `subsample_size` of plate {site['name']!r} inside of `scan` or "
+                    "`cond`, where each run would draw other subsamples, got one."
+                )
 
     def _is_supplied(self, name: str) -> bool:
         outer = _PYRO_STACK[: _PYRO_STACK.index(self)]

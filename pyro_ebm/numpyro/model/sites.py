@@ -145,6 +145,14 @@ def _counted(mask: Array, batch_ndims: int, leaf: Array) -> Array:
 # --- log-densities ---
 
 
+def inner_sites(msg: Any) -> Iterable[Site]:
+    """Sites of a ``scan`` or ``cond``: they come when what was around them is closed."""
+    if msg["type"] != "control_flow":
+        return ()
+    inner = msg["value"][1]
+    return (inner[0] if isinstance(inner, tuple) else inner).trace.values()
+
+
 def spread_over_value(site: Site) -> Any:
     """Distribution of a site in the batch shape of its value, or of values to be drawn.
 

@@ -359,3 +359,25 @@ def test_a_scan_trains_as_a_plate_does(is_moved):
     weights = [run.params["energy.weight"] for run in runs]
     np.testing.assert_allclose(*weights, rtol=1e-5)
     assert abs(weights[0] - 0.5) > 0.1
+
+
+def test_posteriors_of_a_plate_inside_of_a_scan():
+    """Of z ~ N(0, 1 / 1.7), y ~ N(z, 1) at each step: elements of the plate are apart."""
+    y = random.normal(random.key(1), (5, 3))
+
+    def model(**options):
+        def step(carry, y):
+            with numpyro.plate("rows", **options):
+                prior = ebm.EnergyBased(lambda z: 0.35 * z**2, dist.Normal(0.0, 1.0))
+                numpyro.sample("y", dist.Normal(numpyro.sample("z", prior), 1.0), obs=y)
+            return carry, None
+
+        scan(step, 0.0, y)
+
+    found = ebm.log_marginal(model, method="annealed")(random.key(0), size=3).estimate
+    exact = dist.Normal(0.0, (1 + 1 / 1.7) ** 0.5).log_prob(y).sum(0)
+    np.testing.assert_allclose(found, exact, atol=0.1)
+    guide = handlers.seed(ebm.LangevinGuide(model, ebm.MALA(0.5), num_steps=2), 0)
+    assert handlers.trace(guide).get_trace(size=3)["z"]["value"].shape == (5, 3)
+    with pytest.raises(ValueError, match="no `subsample_size` of plate 'rows' inside of `scan`"):
+        guide(size=6, subsample_size=3)
