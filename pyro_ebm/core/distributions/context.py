@@ -47,19 +47,18 @@ def context_shape(leaves: list[Any], batch_ndims: int, batch_shape: Shape = ()) 
                 f"(`context_batch_ndims`), got shape {shape}."
             )
     own = [shape[:batch_ndims] for shape in shapes]
-    expected = (
-        f"Expected a `context` of the batch shape of the base, {tuple(batch_shape)}, got "
-        f"{', '.join(map(str, own))}. Its leading {batch_ndims} dimensions are batch "
-        "dimensions; `context_batch_ndims` changes that."
-    )
-    return tuple(_broadcast(leaves, [batch_shape, *own], expected))
+    hint = f" Its leading {batch_ndims} dimensions are batch; `context_batch_ndims` changes that."
+    return tuple(_broadcast("context", leaves, batch_shape, own, hint))
 
 
-def _broadcast(leaves: list[Any], shapes: list[Any], expected: str) -> Any:
+def _broadcast(name: str, arrays: list[Any], batch_shape: Any, own: Any, hint: str = "") -> Any:
     try:
-        return array_namespace(*leaves).broadcast_shapes(*shapes)
+        return array_namespace(*arrays).broadcast_shapes(batch_shape, *own)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(expected) from error
+        raise ValueError(
+            f"Expected a `{name}` of the batch shape of the base, {tuple(batch_shape)}, got "
+            f"{', '.join(map(str, own))}.{hint}"
+        ) from error
 
 
 def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shape]:
@@ -127,11 +126,7 @@ def bounds_shape(support: Any, num_event_dims: int, batch_shape: Any) -> Any:
     own = [tuple(x.shape[: max(0, x.ndim - num_event_dims)]) for x in bounds]
     if not any(own):
         return batch_shape
-    expected = (
-        "Expected a `support` whose bounds broadcast with the batch shape of base and context, "
-        f"{tuple(batch_shape)}, got {', '.join(map(str, own))}."
-    )
-    return _broadcast(bounds, [batch_shape, *own], expected)
+    return _broadcast("support", bounds, batch_shape, own)
 
 
 def _shape_of_rows(distribution: HasContext, value: Any) -> Shape:

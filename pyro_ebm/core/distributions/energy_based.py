@@ -212,9 +212,8 @@ class AbstractEnergyBased(Enumerable):
         self._is_truncated = truncates(support, self.base, self._target_class)
         # A discrete one is the base's, which knows the number of codes in compiled code too.
         self._support: Any = None if support is None or support.is_discrete else support
-        if self.base is not None and not self._is_truncated:
-            return batch_shape
-        shape = bounds_shape(self._support, num_event_dims, batch_shape)
+        has_bounds = self._is_truncated or self.base is None
+        shape = bounds_shape(self._support if has_bounds else None, num_event_dims, batch_shape)
         if self.base is not None and shape != batch_shape:
             self.base = self.base.expand(shape)  # As for contexts: each has draws of its own.
         return shape

@@ -145,7 +145,7 @@ def _counted(mask: Array, batch_ndims: int, leaf: Array) -> Array:
 # --- log-densities ---
 
 
-def inner_sites(msg: Any) -> Iterable[Site]:
+def inner_sites(msg: Any) -> Iterable[Any]:
     """Sites of a ``scan`` or ``cond``: they come when what was around them is closed."""
     if msg["type"] != "control_flow":
         return ()

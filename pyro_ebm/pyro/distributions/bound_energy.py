@@ -76,7 +76,8 @@ def held(energy: Function) -> Iterator[None]:
     stores: list[Any] = [store for m in modules for store in (m._parameters, m._buffers)]
     before = [dict(store) for store in stores]
     for module in modules:
-        _replace(module._parameters, _constant)
+        # `pyro.module` may put in latents: lifted weights, which are left to later checks.
+        _replace(module._parameters, lambda it: it.detach() if _is_parameter(it) else it)
         # Spectral norm and its like write to their buffers; a log-density must not change them.
         _replace(module._buffers, Tensor.clone)
     try:
@@ -85,11 +86,6 @@ def held(energy: Function) -> Iterator[None]:
     finally:
         for store, tensors in zip(stores, before, strict=True):
             store.update(tensors)
-
-
-def _constant(tensor: Tensor) -> Tensor:
-    # `pyro.module` puts in what it finds: a lifted weight is a latent variable, for later checks.
-    return tensor.detach() if _is_parameter(tensor) else tensor
 
 
 def _replace(tensors: Any, function: Callable[[Tensor], Tensor]) -> None:

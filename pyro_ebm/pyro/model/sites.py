@@ -3,12 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from pyro.distributions import (
-    FoldedDistribution,
-    Independent,
-    MaskedDistribution,
-    TransformedDistribution,
-)
+from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
+from pyro.distributions.folded import FoldedDistribution
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
 from torch import Tensor, nn

@@ -102,13 +102,12 @@ def test_rows_with_bounds_of_their_own(host):
     found = host.log_normalizer(rows, method="grid").estimate
     exact = [math.log(math.erf(x / math.sqrt(2)) / 2) for x in top]
     np.testing.assert_allclose(host.to_numpy(found), exact, atol=1e-4)
-    pairs = {"support": host.constraints.interval(0.0, host.array(top[:, None]))}
-    flat = host.ebm.EnergyBased(lambda x: 0 * x[:, 0], event_shape=(2,), **pairs)
+    pair = host.dist.Normal(host.array([0.0, 1.0]), 1.0)
+    with pytest.raises(ValueError, match=r"`support` of the batch shape of .*\(2,\), got \(3,"):
+        host.ebm.EnergyBased(lambda x: x, pair, support=support)
+    support = host.constraints.interval(0.0, host.array(top[:, None]))
+    flat = host.ebm.EnergyBased(lambda x: 0 * x[:, 0], event_shape=(2,), support=support)
     assert flat.batch_shape == host.without_plates(flat).batch_shape == (3,)
-    with pytest.raises(ValueError, match=r"bounds broadcast .* context, \(2,\), got \(3,\)"):
-        host.ebm.EnergyBased(
-            lambda x: x, host.dist.Normal(host.array([0.0, 1.0]), 1.0), support=support
-        )
 
 
 # --- starts and draws ---

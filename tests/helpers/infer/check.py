@@ -184,8 +184,6 @@ def test_components_of_mixtures(host, is_wrapped):
 
 
 def test_a_folded_energy_is_a_mixture(host):
-    """Of its values and their negatives; with a known log-normalizer like any other."""
-
     def model(**options):
         tilted = host.ebm.EnergyBased(lambda x: 0.3 * x, host.dist.Normal(0.0, 1.0), **options)
         host.ppl.sample("x", host.dist.FoldedDistribution(tilted), obs=host.array(0.7))

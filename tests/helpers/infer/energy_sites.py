@@ -257,8 +257,8 @@ def test_one_value_for_many_laws_is_one_of_each(host, has_context):
         energy = (lambda v, c: a * c * v**2) if has_context else lambda v: a * v**2
         base = host.dist.Normal(0.0, 1.0 if has_context else rates)
         with host.ppl.plate("rows", 2, dim=-2), host.ppl.plate("laws", 7, dim=-1):
-            options = {"context": rates} if has_context else {}
-            host.ppl.sample("x", host.ebm.EnergyBased(energy, base, **options), obs=x)
+            law = host.ebm.EnergyBased(energy, base, context=rates if has_context else None)
+            host.ppl.sample("x", law, obs=x)
 
     loss = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence(), num_normalizer_samples=0)
     one, copies = host.array([[1.3], [-0.4]]), np.repeat([[1.3], [-0.4]], 7, axis=1)

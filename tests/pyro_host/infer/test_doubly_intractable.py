@@ -55,23 +55,6 @@ def context(x):
         pyro.sample("x", ebm.EnergyBased(lambda v, c: c * v, base, **options), obs=x)
 
 
-def step(model, elbo, guide=AutoNormal):
-    return SVI(model, guide(model), Adam({"lr": 1e-3}), elbo).step(X)
-
-
-@pytest.mark.parametrize("elbo", STOCK, ids=lambda elbo: type(elbo).__name__)
-@pytest.mark.parametrize("model", [mean_of_base, context])
-def test_stock_elbos_refuse(model, elbo):
-    with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
-        step(model, elbo)
-
-
-@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
-def test_a_precision_is_refused(guide):
-    with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
-        step(precision_of_energy, Trace_ELBO(), guide)
-
-
 class Quadratic(nn.Module):
     def __init__(self, weight):
         super().__init__()
@@ -88,19 +71,26 @@ def lifted(x):
         pyro.sample("x", ebm.EnergyBased(energy, dist.Normal(0.0, 1.0)), obs=x)
 
 
-RUNS = {
-    "nuts": lambda: MCMC(NUTS(lifted), 1, 0, disable_progbar=True).run(X),
-    "importance": lambda: Importance(lifted, num_samples=2).run(X),
-    "elbo": lambda: step(lifted, Trace_ELBO()),
-    "graph elbo": lambda: step(lifted, TraceGraph_ELBO()),
-    "energy elbo": lambda: step(lifted, ebm.EnergyELBO(TRAINING)),
-}
+def step(model, elbo, guide=AutoNormal):
+    return SVI(model, guide(model), Adam({"lr": 1e-3}), elbo).step(X)
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_lifted_weights_are_latents(name):
-    with pytest.raises(ValueError, match="the model is doubly intractable"):
-        RUNS[name]()
+@pytest.mark.parametrize("elbo", STOCK, ids=lambda elbo: type(elbo).__name__)
+@pytest.mark.parametrize("model", [mean_of_base, context, lifted])
+def test_stock_elbos_refuse(model, elbo):
+    with pytest.raises(ValueError, match=r"latent variable '(net\$\$\$)?w': .* doubly intractable"):
+        step(model, elbo)
+
+
+@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
+def test_a_precision_is_refused(guide):
+    with pytest.raises(ValueError, match="latent variable 'w': .* doubly intractable"):
+        step(precision_of_energy, Trace_ELBO(), guide)
+
+
+def test_nuts_refuses_lifted_weights():
+    with pytest.raises(ValueError, match="doubly intractable"):
+        MCMC(NUTS(lifted), 1, 0, disable_progbar=True).run(X)
 
 
 @pytest.mark.parametrize("change", [lambda w: w, torch.exp])
