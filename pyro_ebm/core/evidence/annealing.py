@@ -17,7 +17,6 @@ from pyro_ebm.core.distributions.tempered import tempered
 from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.smc import own_numbers, take_rows
-from pyro_ebm.core.samplers.warmup import fitting_step_size, local_scale
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _LARGEST_PILOT, _PILOT_POWER = 200, 4
@@ -122,7 +121,7 @@ def equidistant_schedule(
     ends = xp.zeros_like(even[:1]), xp.ones_like(even[:1])
     step_sizes = xp.exp(_interpolate(at, covered, log_step_sizes))
     if scales is not None:
-        passed = xp.astype(covered[1:] <= at[:, None], xp.int64)
+        passed = xp.astype(covered[1:] <= at[:, None], xp.int32)
         scales = take_rows(scales, xp.sum(passed, axis=1))
     return Schedule(xp.concat((ends[0], inside, ends[1])), step_sizes, scales)
 
@@ -137,11 +136,6 @@ def schedule_of_pilot(inverse_temperatures: Any, log_step_sizes: Any) -> Schedul
     xp = array_namespace(log_step_sizes)
     used = xp.concat((log_step_sizes[:1], log_step_sizes[:-1]))
     return Schedule(inverse_temperatures, xp.exp(used))
-
-
-def tune_log_step_size(log_step_size: Any, acceptance_rate: Any, target: float) -> Any:
-    """Return the log of the next step size of a pilot run."""
-    return log_step_size + (acceptance_rate - target)
 
 
 class Paths(NamedTuple):
@@ -177,15 +171,6 @@ class Annealed(NamedTuple):
     is_resampled: Any
 
 
-def begin_pilots(sampler: Any, state: ChainState, *, learns: bool) -> ChainState:
-    """Start pilots at a step size for each element of a batch, in local units if they learn any."""
-    step_size = state.step_size
-    if learns and learns_scales(sampler):
-        state = in_local_units(sampler, state)
-        step_size = fitting_step_size(sampler, state, step_size)
-    return state._replace(step_size=step_size + 0.0 * state.potential[0, ...])
-
-
 def begin_paths(state: ChainState, ancestors: Any = None) -> Paths:
     """Start paths of weight one, at states that may be copies of numbered ``ancestors``."""
     ancestors = own_numbers(state.potential) if ancestors is None else ancestors
@@ -205,26 +190,6 @@ def reweight(
 def in_units(state: ChainState, step_size: Any, scale: Any) -> ChainState:
     """Return a state with a step size, and with units unless they are None."""
     return state._replace(step_size=step_size, scale=state.scale if scale is None else scale)
-
-
-def in_local_units(sampler: Any, state: ChainState) -> ChainState:
-    """Measure coordinates in the units of chains at one temperature, if the kernel learns any."""
-    if not learns_scales(sampler):
-        return state
-    alive = array_namespace(state.potential).isfinite(state.potential)
-    event = (1,) * (state.position.ndim - alive.ndim)
-    alive = array_namespace(alive).reshape(alive, (*alive.shape, *event))
-    spreads = (masked_std(alive, x) for x in (state.position, state.gradient))
-    return state._replace(scale=local_scale(*spreads, state.scale))
-
-
-def learns_scales(sampler: Any) -> bool:
-    """Return whether a kernel tunes its step size in units that a warm-up learns."""
-    return (
-        sampler.target_accept_prob is not None
-        and sampler.adapt_mass_matrix
-        and not hasattr(sampler, "temperatures")
-    )
 
 
 def are_uneven(log_weights: Any) -> Any:
@@ -278,19 +243,6 @@ def log_weight_increment(before: Any, after: Any) -> Any:
     xp = array_namespace(before)
     lost = after == math.inf
     return xp.where(lost, xp.full_like(before, -math.inf), before - after)
-
-
-def masked_mean(keep: Any, x: Any) -> Any:
-    """Return the mean over the chains (the first axis) that are kept; zero where none is."""
-    xp = array_namespace(x)
-    count = xp.sum(xp.astype(keep, x.dtype), axis=0)
-    total = xp.sum(xp.where(keep, x, xp.zeros_like(x)), axis=0)
-    return total / xp.where(count > 0, count, xp.ones_like(count))
-
-
-def masked_std(keep: Any, x: Any) -> Any:
-    """Return the standard deviation over the chains (the first axis) that are kept."""
-    return masked_mean(keep, (x - masked_mean(keep, x)) ** 2) ** 0.5
 
 
 def describe_stuck_draws(distribution: Any, sampler: Any, acceptance_rate: Any) -> Iterator[str]:

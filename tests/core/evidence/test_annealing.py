@@ -12,10 +12,7 @@ from pyro_ebm.core.evidence.annealing import (
     equidistant_schedule,
     finish_paths,
     log_weight_increment,
-    masked_mean,
-    masked_std,
     pilot_inverse_temperatures,
-    tune_log_step_size,
 )
 
 PILOT = np.array(pilot_inverse_temperatures(100))
@@ -32,7 +29,7 @@ def shares(num_temperatures):
 
 @pytest.mark.parametrize("precision", [1e-3, 10.0, 1e4])
 def test_temperatures_are_equally_far_apart(precision):
-    betas, _ = equidistant_schedule(shares(50), PILOT, distances(precision), 0 * PILOT)
+    betas, *_ = equidistant_schedule(shares(50), PILOT, distances(precision), 0 * PILOT)
     assert (betas[0], betas[-1]) == (0.0, 1.0)
     covered = np.log1p(precision * betas) / np.log1p(precision)
     np.testing.assert_allclose(0.9 * covered + 0.1 * betas, shares(50), atol=2e-3)
@@ -41,21 +38,28 @@ def test_temperatures_are_equally_far_apart(precision):
 def test_each_batch_element_has_its_own_schedule():
     both = np.stack([distances(1.0), distances(1e3)], axis=-1)
     log_steps = np.stack([-PILOT, 3 - 2 * PILOT], axis=-1)
-    result = equidistant_schedule(shares(7), PILOT, both, log_steps)
+    scales = np.stack([PILOT, 1 + PILOT], axis=-1)[..., None]
+    result = equidistant_schedule(shares(7), PILOT, both, log_steps, scales)
     for index, precision in enumerate([1.0, 1e3]):
-        single = equidistant_schedule(shares(7), PILOT, distances(precision), log_steps[:, index])
+        own = distances(precision), log_steps[:, index], scales[:, index]
+        single = equidistant_schedule(shares(7), PILOT, *own)
         for part, alone in zip(result, single, strict=True):
             np.testing.assert_allclose(part[:, index], alone)
     # A step size that is linear in the temperature is found at any temperature.
-    betas, steps = result
+    betas, steps, scales = result
     np.testing.assert_allclose(np.log(steps), np.array([0, 3]) - np.array([1, 2]) * betas)
+    # Scales are those of the last temperature of the pilot run that is no hotter.
+    below = np.max(np.where(PILOT <= betas[..., None] + 1e-12, PILOT, 0), axis=-1)
+    np.testing.assert_allclose(scales[..., 0] - [0, 1], below)
     backward = result.reversed()
+    np.testing.assert_allclose(backward.scales, scales[::-1])
+    np.testing.assert_allclose(result.last()[1], [[1], [2]])
     np.testing.assert_allclose(backward.inverse_temperatures, betas[::-1])
     np.testing.assert_allclose(backward.step_sizes, steps[::-1])
 
 
 def test_one_step_constant_energies_and_a_jump():
-    betas, steps = equidistant_schedule(shares(1), PILOT, distances(5.0), PILOT)
+    betas, steps, _ = equidistant_schedule(shares(1), PILOT, distances(5.0), PILOT)
     np.testing.assert_allclose(betas, [0, 1])
     np.testing.assert_allclose(steps, [1, math.e])
     # Where the energy is constant, temperatures are spread evenly.
@@ -65,7 +69,7 @@ def test_one_step_constant_energies_and_a_jump():
     # All the distance at once, where float32 cannot tell the first temperatures apart.
     sudden = np.where(PILOT > 0, 1e4, 0).astype(np.float32)
     arguments = (part.astype(np.float32) for part in (shares(10), PILOT, sudden, PILOT))
-    betas, steps = equidistant_schedule(*arguments)
+    betas, steps, _ = equidistant_schedule(*arguments)
     assert betas.dtype == steps.dtype == np.float32
     assert np.all(np.isfinite(steps))
     assert np.all(np.diff(betas) >= 0)
@@ -74,8 +78,9 @@ def test_one_step_constant_energies_and_a_jump():
 def test_other_array_libraries():
     parts = (shares(5), PILOT, distances(3.0), -PILOT)
     strict = equidistant_schedule(*map(array_api_strict.asarray, parts))
-    for one, other in zip(equidistant_schedule(*parts), strict, strict=True):
+    for one, other in zip(equidistant_schedule(*parts)[:2], strict, strict=False):
         np.testing.assert_allclose(one, np.asarray(other), rtol=1e-12)
+    assert strict.scales is strict.last()[1] is strict.reversed().scales is None
 
 
 def test_log_weight_increment():
@@ -86,20 +91,6 @@ def test_log_weight_increment():
         gain = log_weight_increment(before, after)
     assert gain[:3].tolist() == [2.0, -infinite, -infinite]
     assert np.isnan(log_weight_increment(np.array([1.0]), np.array([np.nan])))[0]
-
-
-def test_masked_statistics():
-    keep = np.array([[True, True], [True, False], [False, False]])
-    x = np.array([[1.0, 5.0], [3.0, -np.inf], [np.nan, -np.inf]])
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_allclose(masked_mean(keep, x), [2, 5])
-        np.testing.assert_allclose(masked_std(keep, x), [1, 0])
-        np.testing.assert_allclose(masked_mean(~keep & keep, x), [0, 0])
-
-
-def test_tuning_moves_towards_the_target():
-    assert tune_log_step_size(0.0, 0.9, 0.6) == pytest.approx(0.3)
-    assert tune_log_step_size(0.0, 0.0, 0.6) == pytest.approx(-0.6)
 
 
 def test_stuck_draws_are_named():
