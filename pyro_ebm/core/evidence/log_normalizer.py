@@ -37,11 +37,12 @@ class LogNormalizerSettings:
     transition of the kernel at each. A path has the log-weight
     :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. Where less than half of the paths
     is effective, they are resampled, which leaves the mean weight unbiased. A pilot run of 100
-    other chains chooses the :math:`\beta_k` and the step size at each, which does so too. The
-    reverse paths start at the ends of the forward ones, resampled by weight and then moved
-    ``num_moves`` times at :math:`\beta = 1`. With many samples the weights alone make them draws of
-    the distribution; the moves separate copies of the same draw. Choose as many moves as the chains
-    need to forget their start, or provide exact ``draws``. Cost with MALA, in gradients:
+    other chains chooses the :math:`\beta_k`, and the step size and the units of coordinates at each
+    (:func:`~pyro_ebm.core.samplers.warmup.local_scale`), which does so too. The reverse paths start
+    at the ends of the forward ones, resampled by weight and then moved ``num_moves`` times at
+    :math:`\beta = 1`. With many samples the weights alone make them draws of the distribution; the
+    moves separate copies of the same draw. Choose as many moves as the chains need to forget their
+    start, or provide exact ``draws``. Cost with MALA, in gradients:
     ``2 * num_temperatures + 1`` for each forward and each reverse path, ``num_moves`` for each
     sample, 400 for each temperature, and 40,000 at most, for the pilot run.
 
@@ -62,7 +63,8 @@ class LogNormalizerSettings:
         num_temperatures: :math:`K`.
         num_moves: Transitions between the forward and the reverse paths.
         sampler: Kernel of ``"annealed"``; it must leave a density invariant. Tuning towards its
-            ``target_accept_prob`` starts at its step size. Default: ``MALA(0.1)``, or ``Gibbs()``.
+            ``target_accept_prob`` starts at its step size, or by a rule of thumb where it has
+            ``adapt_mass_matrix``. Default: ``MALA(0.1)``, or ``Gibbs()``.
         draws: Independent exact draws of the distribution (or of its ``latent``), shape
             ``(num_draws, *batch, *event)``: starts of the reverse paths, or first points of a grid.
 
