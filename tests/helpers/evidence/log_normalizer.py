@@ -55,6 +55,17 @@ def test_brackets_contain_the_truth(host):
     check_bracket(host, 16, 200, 200, step_size=1e-3)
 
 
+def test_many_scales_in_one_density(host):
+    """Steps are in units of their own for each coordinate, at each temperature."""
+    base, scales = host.normal((6,), scale=3.0), np.geomspace(0.03, 3.0, 6)
+    tilt = host.array(1 / scales**2 - 1 / 9)
+    density = host.ebm.EnergyBased(lambda x: (tilt * x**2).sum(-1) / 2, base)
+    truth = np.log(scales / 3).sum()
+    result = host.log_normalizer(density, num_samples=500)
+    assert contains(result, truth)
+    assert abs(result.estimate - truth) < 4 * result.standard_error < 0.8
+
+
 @pytest.mark.parametrize("method", ["annealed", "importance", "grid"])
 def test_quartic(host, method):
     result = host.log_normalizer(quartic(host), method=method, num_temperatures=20)
