@@ -83,6 +83,16 @@ class Posterior(ABC):
         found = {name: self._find_energy(site["fn"]) for name, site in self.sites.items()}
         return {name: energy for name, energy in found.items() if energy is not None}
 
+    def check_shapes(self, of_guide: Mapping[str, Any]) -> None:
+        """Raise if a guide draws other numbers of values: each has a log-normalizer."""
+        for name, site in self.latents.items():
+            shape, own = tuple(of_guide[name]), tuple(site["value"].shape)
+            if prod(shape) != prod(own):
+                raise ValueError(
+                    f"Expected values of shape {own} at site {name!r} of the guide, as in the "
+                    f"model, got {shape}: are its plates those of the model?"
+                )
+
     @abstractmethod
     def position(self, values: Mapping[str, Any]) -> Any:
         """Position of values of the latents, of the shapes in the model."""

@@ -161,6 +161,7 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
     core.check_density(sites, lambda fn: isinstance(unwrap(fn), Delta))
     values = partial(_values_of, sites_of)
     _check_random("guide", values)
+    posterior.check_shapes({site["name"]: site["value"].shape for site in sites})
     spread = find_provenance(values, key=random.key(0))
     core.check_no_points(name for name in posterior.latents if not spread[name])
     shared = {dim for _, dim in shared_plates(sites)}

@@ -134,6 +134,7 @@ def _check_guide(posterior: Posterior, sites: list[Any]) -> None:
     """Raise if two draws of a guide show point masses."""
     core.check_density(sites, lambda fn: isinstance(unwrap(fn), Delta))
     values = {site["name"]: site["value"] for site in sites}
+    posterior.check_shapes({name: values[name][0].shape for name in posterior.latents})
     core.check_no_points(n for n in posterior.latents if bool((values[n][0] == values[n][1]).all()))
 
 

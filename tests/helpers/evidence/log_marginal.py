@@ -339,6 +339,22 @@ def test_point_masses_of_a_guide(host):
         assert abs(float(result.estimate) - exact) < 4 * float(result.standard_error) + 0.02
 
 
+def test_a_guide_wider_than_its_model(host):
+    """Each value would have a log-normalizer."""
+
+    def model(x):
+        z = host.ppl.sample("z", host.dist.Normal(0.0, 1.0))
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    def wide(x):
+        with host.ppl.plate("data", len(x)):
+            host.ppl.sample("z", host.dist.Normal(x / 2, 0.5**0.5))
+
+    with pytest.raises(ValueError, match=r"shape \(\) at site 'z' of the guide.*got \(3,\)"):
+        host.log_marginal(model, wide)(host.random_normal(3))
+
+
 def test_errors(host):
     x, model = host.random_normal(3), grouped_model(host)
     with pytest.raises(ValueError, match="a guide for method='importance', got None"):
