@@ -19,6 +19,12 @@ def _is_whole(_: type, dtype: Any) -> bool:
     return "int" in str(dtype) or "bool" in str(dtype)
 
 
+def at_least_single(x: Any) -> Any:
+    """Convert numbers in half precision, whose squares overflow; others are unchanged."""
+    xp = array_namespace(x)
+    return xp.astype(x, xp.float32) if xp.finfo(x.dtype).bits < 32 else x  # noqa: PLR2004
+
+
 def logsumexp(x: Any, axis: int = 0) -> Any:
     r"""Compute the logarithm of a sum of exponentials along one axis, which is summed out.
 
@@ -65,3 +71,16 @@ def log_positive(x: Any) -> Any:
     """Compute a logarithm, that of the smallest normal number where ``x`` is not above zero."""
     xp = array_namespace(x)
     return xp.log(xp.maximum(x, xp.full_like(x, xp.finfo(x.dtype).smallest_normal)))
+
+
+def masked_mean(keep: Any, x: Any) -> Any:
+    """Return the mean over the chains (the first axis) that are kept; zero where none is."""
+    xp = array_namespace(x)
+    count = xp.sum(xp.astype(keep, x.dtype), axis=0)
+    total = xp.sum(xp.where(keep, x, xp.zeros_like(x)), axis=0)
+    return total / xp.where(count > 0, count, xp.ones_like(count))
+
+
+def masked_std(keep: Any, x: Any) -> Any:
+    """Return the standard deviation over the chains (the first axis) that are kept."""
+    return masked_mean(keep, (x - masked_mean(keep, x)) ** 2) ** 0.5

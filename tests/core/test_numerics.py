@@ -5,7 +5,14 @@ import pytest
 from scipy import special
 
 from pyro_ebm.core.evidence.weights import summarize_log_weights
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, log_positive, logsumexp
+from pyro_ebm.core.numerics import (
+    effective_sample_size,
+    log_mean_exp,
+    log_positive,
+    logsumexp,
+    masked_mean,
+    masked_std,
+)
 
 rng = np.random.default_rng(0)
 
@@ -85,3 +92,12 @@ def test_shift_of_a_log_sum_has_no_derivative(monkeypatch):
     x = np.array([0.3, -1.0, 2.4], np.float32)
     found = jax.grad(logsumexp)(jax.numpy.asarray(x))
     np.testing.assert_allclose(found, special.softmax(x), rtol=1e-6)
+
+
+def test_masked_statistics():
+    keep = np.array([[True, True], [True, False], [False, False]])
+    x = np.array([[1.0, 5.0], [3.0, -np.inf], [np.nan, -np.inf]])
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(masked_mean(keep, x), [2, 5])
+        np.testing.assert_allclose(masked_std(keep, x), [1, 0])
+        np.testing.assert_allclose(masked_mean(~keep & keep, x), [0, 0])

@@ -38,8 +38,8 @@ class LogNormalizerSettings:
     :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. Where less than half of the paths
     is effective, they are resampled, which leaves the mean weight unbiased. A pilot run of 100
     other chains chooses the :math:`\beta_k`, and the step size and the units of coordinates at each
-    (:func:`~pyro_ebm.core.samplers.warmup.local_scale`), which does so too. The reverse paths start
-    at the ends of the forward ones, resampled by weight and then moved ``num_moves`` times at
+    (:func:`~pyro_ebm.core.samplers.local_units.local_scale`), which does so too. The reverse paths
+    start at the ends of the forward ones, resampled by weight and then moved ``num_moves`` times at
     :math:`\beta = 1`. With many samples the weights alone make them draws of the distribution; the
     moves separate copies of the same draw. Choose as many moves as the chains need to forget their
     start, or provide exact ``draws``. Cost with MALA, in gradients:

@@ -131,7 +131,7 @@ class MALA(Kernel):
         target_accept_prob: Mean acceptance probability that warm-up tunes the step size to; None
             keeps the step size. The default is optimal in many dimensions.
         adapt_mass_matrix: Whether warm-up also learns a scale for each coordinate, a diagonal mass
-            matrix (:func:`~pyro_ebm.core.samplers.warmup.local_scale`).
+            matrix (:func:`~pyro_ebm.core.samplers.local_units.local_scale`).
 
     Raises:
         ValueError: If a number is out of range.
@@ -212,7 +212,7 @@ class SMC(Source):
     :math:`p_\beta \propto e^{-\beta E} p_0`. Each :math:`\beta` is the one at which half of the
     population is effective; then come stratified resampling and moves by MALA, whose step size
     follows its acceptance, in units of the population's
-    :func:`~pyro_ebm.core.samplers.warmup.local_scale`. Nothing depends on the scale of the
+    :func:`~pyro_ebm.core.samplers.local_units.local_scale`. Nothing depends on the scale of the
     density. Cost: one gradient a particle for each move at each temperature, of which there are
     3 to 35 between a base and a density 50 times narrower in 1 to 32 dimensions.
 

@@ -19,7 +19,7 @@ from pyro_ebm.core.samplers.dynamics import (
     langevin_move,
     mala_log_acceptance,
 )
-from pyro_ebm.core.samplers.warmup import local_scale
+from pyro_ebm.core.samplers.local_units import local_units
 
 MAX_TEMPERATURES = 200
 # Halvings of the logarithm of an increment, from one in e^40.
@@ -73,6 +73,15 @@ class Population(NamedTuple):
     def is_cooling(self) -> Any:
         """Whether the path has not reached 1."""
         return self.inverse_temperature < 1
+
+    @property
+    def gradient(self) -> Any:
+        """Gradient of the tempered potential; None with discrete columns, or for a kernel."""
+        position, start, _, down, up = self.particles
+        if down is None:
+            return None
+        beta, event = self.inverse_temperature, (1,) * (position.ndim - start.ndim)
+        return down + array_namespace(beta).reshape(beta, (*beta.shape, *event)) * up
 
     def finite_positions(self) -> Any:
         """Return the positions, NaN where the path did not reach 1."""
@@ -142,15 +151,15 @@ def resampled(population: Population, increment: Any, chosen: Any) -> Population
     xp, particles = array_namespace(weights), population.particles
     left = 1.0 - population.inverse_temperature
     reached = population.inverse_temperature + increment
-    reached = xp.where(increment >= left, xp.ones_like(reached), reached)
-    return population._replace(
+    moved = population._replace(
         particles=Particles(*(None if x is None else take_rows(x, chosen) for x in particles)),
         ancestors=take_rows(population.ancestors, chosen),
-        inverse_temperature=reached,
+        inverse_temperature=xp.where(increment >= left, xp.ones_like(reached), reached),
         log_normalizer=population.log_normalizer + log_mean_exp(weights),
-        scale=_local_scale(particles, reached, weights),
         acceptance_rate=xp.zeros_like(population.acceptance_rate),
     )
+    position, tilt, gradient = moved.particles.position, moved.particles.tilt, moved.gradient
+    return moved._replace(scale=local_units(position, tilt, gradient, 1.0))
 
 
 def move(
@@ -166,20 +175,17 @@ def move(
     """
     here = population.particles
     xp, beta = array_namespace(here.position), population.inverse_temperature
+    # Of each row, shaped to broadcast with positions.
     event = (1,) * (here.position.ndim - here.start.ndim)
-    # Numbers of each row, shaped to broadcast with positions.
-    wide_beta, log_step_size = (
-        xp.reshape(x, (*x.shape, *event)) for x in (beta, population.log_step_size)
-    )
-    step_size, scale = xp.exp(log_step_size), population.scale
-    gradient = here.start_gradient + wide_beta * here.tilt_gradient
+    step_size = xp.reshape(xp.exp(population.log_step_size), (*beta.shape, *event))
+    scale, gradient = population.scale, population.gradient
     proposal = langevin_move(here.position, gradient, noise, step_size, scale=scale)
     there = evaluate(proposal)
     log_ratio = mala_log_acceptance(
         here.start + beta * here.tilt,
         gradient,
         there.start + beta * there.tilt,
-        there.start_gradient + wide_beta * there.tilt_gradient,
+        population._replace(particles=there).gradient,
         noise,
         step_size,
         scale=scale,
@@ -194,12 +200,13 @@ def move(
 
 
 def state_of(population: Population, sampler: Any, potential: Callable[[Any], Any]) -> ChainState:
-    """State of a kernel, at the step size and scale of a population."""
+    """State of a kernel, at the step size of a population, in units of its own."""
     state = sampler.init(potential, population.particles.position)
     if sampler.target_accept_prob is None:
         return state
     step_size = array_namespace(population.scale).exp(population.log_step_size)
-    return state._replace(step_size=step_size, scale=population.scale)
+    scale = local_units(state.position, state.potential, state.gradient, population.scale)
+    return state._replace(step_size=step_size, scale=scale)
 
 
 def after_step(
@@ -227,30 +234,3 @@ def _is_enough(population: Population, log_share: Any) -> Any:
     increment = (1.0 - population.inverse_temperature) * xp.exp(log_share)
     count = xp.sum(xp.astype(xp.isfinite(tilt), tilt.dtype), axis=0)
     return effective_sample_size(log_weights(population, increment)) >= _EFFECTIVE * count
-
-
-def _local_scale(particles: Particles, inverse_temperature: Any, log_weights: Any) -> Any:
-    """Return units of coordinates, of a mode where there are several, 1 without a spread."""
-    position = as_real(particles.position)
-    xp, spread = array_namespace(position), _spread(position, log_weights)
-    ones = xp.ones_like(spread)
-    if particles.start_gradient is None:
-        return xp.where(spread > 0, spread, ones)
-    shape = (*inverse_temperature.shape, *(1,) * (position.ndim - log_weights.ndim))
-    beta = xp.reshape(inverse_temperature, shape)
-    gradient = particles.start_gradient + beta * particles.tilt_gradient
-    return local_scale(spread, _spread(gradient, log_weights), ones)
-
-
-def _spread(x: Any, log_weights: Any) -> Any:
-    """Weighted standard deviations of coordinates; values that are not finite have no weight."""
-    xp = array_namespace(x)
-    shape = (*log_weights.shape, *(1,) * (x.ndim - log_weights.ndim))
-    weights = xp.reshape(xp.exp(log_weights - xp.max(log_weights, axis=0)), shape)
-    weights = weights / xp.sum(weights, axis=0)
-    x = xp.where(xp.isfinite(x), x, xp.zeros_like(x))
-    # Squares of steep gradients overflow in half precision.
-    largest = xp.max(xp.abs(x), axis=0)
-    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
-    mean = xp.sum(weights * (x / unit), axis=0)
-    return unit * xp.sqrt(xp.sum(weights * (x / unit - mean) ** 2, axis=0))

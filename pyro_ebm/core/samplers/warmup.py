@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.numerics import as_real
+from pyro_ebm.core.numerics import as_real, at_least_single
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.local_units import local_scale
 
 # Constants of Hoffman and Gelman: how fast early errors are forgotten, and how far steps go.
 _STABILIZATION, _SHRINKAGE, _DECAY = 10.0, 0.05, 0.75
@@ -159,30 +160,6 @@ def num_braked(num_warmup: int) -> int:
     return min(_START, num_warmup // 2)
 
 
-def local_scale(spread: Any, gradient_spread: Any, otherwise: Any) -> Any:
-    r"""Return units of coordinates, from standard deviations of values and of gradients.
-
-    .. math:: s = \sqrt{\mathrm{sd}(x) / \mathrm{sd}(\nabla U)}
-
-    This is the standard deviation of a Gaussian, also when the values are a part of it. Where a
-    density has several modes it is near the width of one, not their distance.
-
-    Args:
-        spread: :math:`\mathrm{sd}(x)`.
-        gradient_spread: :math:`\mathrm{sd}(\nabla U)`.
-        otherwise: Units of coordinates for which one of them is zero or not finite.
-
-    References:
-        | Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence (Seyboldt, Carlson
-          and Carpenter, 2026)
-    """
-    xp = array_namespace(spread)
-    usable = (spread > 0) & (gradient_spread > 0) & xp.isfinite(spread + gradient_spread)
-    ones = xp.ones_like(spread)
-    ratio = xp.where(usable, spread, ones) / xp.where(usable, gradient_spread, ones)
-    return xp.where(usable, xp.sqrt(ratio), otherwise)
-
-
 class Moments(NamedTuple):
     """Number of draws of each chain, their running means, and sums of squared deviations.
 
@@ -237,8 +214,7 @@ def _positions_and_gradients(state: ChainState) -> Any:
     rows = xp.stack([x for x in (position, state.gradient) if x is not None])
     # Where a chain starts outside of the support there is no gradient.
     rows = xp.where(xp.isfinite(rows), rows, xp.zeros_like(rows))
-    # Squares of steep gradients overflow in half precision.
-    return xp.astype(rows, xp.float32) if xp.finfo(rows.dtype).bits < 32 else rows
+    return at_least_single(rows)
 
 
 def warmup_windows(num_warmup: int) -> list[tuple[int, int]]:

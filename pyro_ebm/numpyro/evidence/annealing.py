@@ -9,8 +9,9 @@ from jax import Array, lax, random
 
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.evidence import pilots
-from pyro_ebm.core.numerics import as_real
+from pyro_ebm.core.numerics import as_real, masked_mean, masked_std
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.smc import family_sums, resample
 
@@ -42,20 +43,20 @@ def pilot_run(
     state = sampler.init(path.at(inverse_temperatures[0]), position)
     state = pilots.begin_pilots(sampler, state, learns=resamples)
     distance, log_step_size = jnp.zeros_like(state.potential[0]), jnp.log(state.step_size)
-    learns = resamples and pilots.learns_scales(sampler)
+    learns = resamples and learns_scales(sampler)
 
     def move(carry: Any, at: Any) -> tuple[Any, Any]:
         (paths, distance, log_step_size), (key, inverse_temperature) = carry, at
         potential = path.at(inverse_temperature)
         paths, gain = core.reweight(sampler, potential, paths, jnp.exp(log_step_size))
-        distance = distance + pilots.masked_std(jnp.isfinite(paths.state.potential), gain)
+        distance = distance + masked_std(jnp.isfinite(paths.state.potential), gain)
         if resamples:
             paths = _evened(key, paths)
-            paths = paths._replace(state=pilots.in_local_units(sampler, paths.state))
+            paths = paths._replace(state=in_local_units(sampler, paths.state))
         alive = jnp.isfinite(paths.state.potential)
         state, info = sampler.step(key, potential, paths.state)
         if sampler.target_accept_prob is not None:
-            rate = pilots.masked_mean(alive, info.acceptance_rate)
+            rate = masked_mean(alive, info.acceptance_rate)
             log_step_size = pilots.tune_log_step_size(
                 log_step_size, rate, sampler.target_accept_prob
             )

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.evidence import pilots
-from pyro_ebm.core.numerics import as_real
+from pyro_ebm.core.numerics import as_real, masked_mean, masked_std
+from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import family_sums, resample
 
@@ -41,22 +42,22 @@ def pilot_run(
     for inverse_temperature in inverse_temperatures[1:]:
         potential = path.at(inverse_temperature)
         paths, gain = core.reweight(sampler, potential, paths, log_step_size.exp())
-        distance = distance + pilots.masked_std(paths.state.potential.isfinite(), gain)
+        distance = distance + masked_std(paths.state.potential.isfinite(), gain)
         if resamples:
             paths = _evened(paths)
-            paths = paths._replace(state=pilots.in_local_units(sampler, paths.state))
+            paths = paths._replace(state=in_local_units(sampler, paths.state))
         alive = paths.state.potential.isfinite()
         state, info = sampler.step(potential, paths.state)
         paths = paths._replace(state=state)
         if sampler.target_accept_prob is not None:
-            rate = pilots.masked_mean(alive, info.acceptance_rate)
+            rate = masked_mean(alive, info.acceptance_rate)
             log_step_size = pilots.tune_log_step_size(
                 log_step_size, rate, sampler.target_accept_prob
             )
         distances.append(distance)
         log_step_sizes.append(log_step_size)
         scales.append(state.scale)
-    learned = torch.stack(scales) if resamples and pilots.learns_scales(sampler) else None
+    learned = torch.stack(scales) if resamples and learns_scales(sampler) else None
     return torch.stack(distances), torch.stack(log_step_sizes), learned
 
 

@@ -1,10 +1,12 @@
 import math
+from types import SimpleNamespace
 
 import array_api_strict
 import numpy as np
 import pytest
 
 from pyro_ebm.core.samplers import smc
+from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.smc_draws import arrange, number_of_draws, summarize
 
 rng = np.random.default_rng(0)
@@ -79,24 +81,40 @@ def test_a_move_keeps_the_density_and_tunes_its_step():
 
 
 @pytest.mark.parametrize("has_gradients", [True, False])
-def test_scale_is_that_of_the_weighted_population(has_gradients):
+def test_scale_is_that_of_the_population_after_its_change(has_gradients):
     position = rng.normal(size=(2000, 2)) * [1.0, 0.01]
     # N(0, 1) times exp(-2 x^2) has precision 5.
     gradients = (position / [1.0, 1e-4], position * [4.0, 0.0]) if has_gradients else (None, None)
-    tilt = np.append(2 * position[:-1, 0] ** 2, np.inf)
-    people = smc.begin(smc.Particles(position, np.zeros(2000), tilt, *gradients))
-    scale = smc.resampled(people, 1.0, np.arange(2000)).scale
+    people = smc.begin(smc.Particles(position, *np.zeros((2, 2000)), *gradients))
+    weights = np.exp(-2 * position[:, 0] ** 2)
+    chosen = rng.choice(2000, size=2000, p=weights / weights.sum())
+    scale = smc.resampled(people, 1.0, chosen).scale
     np.testing.assert_allclose(scale, [5**-0.5, 0.01], rtol=0.1)
 
 
-def test_scale_is_closer_to_that_of_one_mode():
-    """Standard deviation .1 at -5 and 5: the root of .1 times 5."""
-    ends = np.where(np.arange(2000) % 2, 5.0, -5.0)
-    inner = 0.1 * rng.normal(size=2000)
+def two_modes(has_gradients):
+    """Standard deviation .1 at -5 and 5."""
+    ends, inner = np.where(np.arange(2000) % 2, 5.0, -5.0), 0.1 * rng.normal(size=2000)
     position, gradient = (ends + inner)[:, None], (inner / 0.01)[:, None]
-    people = smc.begin(smc.Particles(position, inner, 0 * inner, gradient, 0 * gradient))
-    scale = smc.resampled(people, 1.0, np.arange(2000)).scale
-    np.testing.assert_allclose(scale, math.sqrt(0.1 * 5), rtol=0.05)
+    gradients = (gradient, 0 * gradient) if has_gradients else (None, None)
+    return gradient, smc.begin(smc.Particles(position, inner, 0 * inner, *gradients))
+
+
+def test_scale_is_closer_to_that_of_one_mode():
+    """The root of .1 times 5, where one mode has .1 and both 5."""
+    _, people = two_modes(has_gradients=True)
+    people = smc.resampled(people, 1.0, np.arange(2000))
+    np.testing.assert_allclose(people.scale, math.sqrt(0.1 * 5), rtol=0.05)
+
+
+def test_a_kernel_moves_in_units_of_its_own_gradients():
+    gradient, people = two_modes(has_gradients=False)
+    people = smc.resampled(people, 1.0, np.arange(2000))
+    np.testing.assert_allclose(people.scale, 5.0, rtol=0.05)
+    numbers = np.zeros(2000), gradient, None, np.ones(()), np.ones(()), 0
+    kernel = SimpleNamespace(target_accept_prob=0.8, init=lambda _, x: ChainState(x, *numbers))
+    state = smc.state_of(people, kernel, None)
+    np.testing.assert_allclose(state.scale, math.sqrt(0.1 * 5), rtol=0.05)
 
 
 def test_other_array_libraries():

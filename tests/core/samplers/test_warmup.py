@@ -11,7 +11,6 @@ from pyro_ebm.core.samplers.warmup import (
     dual_averaging,
     initial_step_size,
     learned_scale,
-    local_scale,
     num_braked,
     step_size_in_scales,
     update_moments,
@@ -113,13 +112,6 @@ def test_scales_in_half_precision():
     found = learned(runs)[1]
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, 1e-3, rtol=0.01)
-
-
-@pytest.mark.parametrize("usable", [True, False])
-def test_local_scale(usable):
-    bad = np.array([0.0, np.inf, np.nan])
-    found = local_scale(np.full(3, 9.0), np.full(3, 4.0) if usable else bad, np.array([7.0]))
-    np.testing.assert_array_equal(found, 1.5 if usable else 7.0)
 
 
 @pytest.mark.parametrize("num_warmup", [20, 50, 149, 150, 200, 1000, 1234])
