@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.settings import MALA, Langevin
 from pyro_ebm.core.samplers.warmup import (
     average_step_size,
     begin_dual_averaging,
     begin_moments,
     brake,
     dual_averaging,
+    fitting_step_size,
     initial_step_size,
     learned_scale,
     num_braked,
@@ -155,3 +157,13 @@ def test_step_size_where_scales_are_known():
         np.testing.assert_allclose(steps, expected)
     held = np.where(np.arange(3) == 0, 0.0, scale)
     assert np.all(step_size_in_scales(gradient, held, 2) <= expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 16.0])
+def test_fitting_step_size_of_a_hot_level(temperature):
+    """The gradient of a level is that at temperature 1."""
+    level = rng.normal(size=(5000, 3))
+    state = ChainState(level, level[:, 0], temperature * level, None, 0.1, np.ones(3), 0)
+    found = fitting_step_size(MALA(), state, np.ones(()), temperature)
+    assert found == pytest.approx(3 ** (-1 / 3), rel=0.05)
+    assert fitting_step_size(Langevin(0.1), state, 7.0, temperature) == 7.0
