@@ -28,7 +28,9 @@ class ContrastiveDivergence(Negatives):
     The draws come from k steps of a sampler (CD-k) that starts at the values, which needs the
     fewest steps and is the most biased, or at draws of the base. The default is MALA from the data,
     right at any scale: a kernel without acceptance runs off where its step is too large, and the
-    energy with it. Energy and base are trained together.
+    energy with it. Its moves are at most half as long as the standard deviation of the values:
+    draws that fill a wide base at once would teach far walls first. Energy and base are trained
+    together.
 
     Attach ``chains=PersistentChains(...)`` to continue the chains of the last step (persistent
     contrastive divergence, and a replay buffer), or an array of draws of shape

@@ -1,5 +1,6 @@
 """Runs of chains: their start, the draws that are kept, and their statistics."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +9,14 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.samplers.checks import check_init_codes, check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
-from pyro_ebm.core.samplers.gibbs import of_numbers
+from pyro_ebm.core.samplers.gibbs import numeric_mask, of_numbers
 from pyro_ebm.core.samplers.settings import Kernel
 from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
+from pyro_ebm.core.samplers.warmup import adjusted_kernel
 
 Evaluated = tuple[ChainState, tuple[Any, Any]]
+# Longest move from data, in standard deviations of the data.
+_LONGEST_MOVE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +32,22 @@ class ShortRun:
     acceptance_rate: Any
 
 
-def with_step_sizes(sampler: Any, state: ChainState, num_laws: int) -> ChainState:
+def with_step_sizes(
+    sampler: Any, state: ChainState, num_laws: int, longest: Any = math.inf
+) -> ChainState:
     """Give each element of the last ``num_laws`` dimensions of chains a step size to be tuned."""
     if not is_tuned(sampler):
         return state
     shape = state.potential.shape[state.potential.ndim - num_laws :]
     xp = array_namespace(state.potential)
     hotter = tuple(with_step_sizes(sampler, level, num_laws) for level in state.hotter)
-    return state._replace(step_size=xp.broadcast_to(state.step_size, shape), hotter=hotter)
+    step_size = xp.broadcast_to(xp.clip(state.step_size, max=longest), shape)
+    return state._replace(step_size=step_size, hotter=hotter)
 
 
-def tuned(sampler: Any, state: ChainState, info: TransitionInfo) -> ChainState:
+def tuned(
+    sampler: Any, state: ChainState, info: TransitionInfo, longest: Any = math.inf
+) -> ChainState:
     r"""Tune the step size of a short run after each step: :math:`\log h \mathrel{+}= a - a^*`.
 
     Kernels with a step size of their own keep it.
@@ -49,7 +58,24 @@ def tuned(sampler: Any, state: ChainState, info: TransitionInfo) -> ChainState:
     rate = xp.mean(rate, axis=tuple(range(rate.ndim - state.step_size.ndim)))
     factor = xp.exp(rate - sampler.target_accept_prob)
     hotter = tuple(tuned(sampler, *level) for level in zip(state.hotter, info.hotter, strict=True))
-    return state._replace(step_size=state.step_size * factor, hotter=hotter)
+    return state._replace(step_size=xp.clip(state.step_size * factor, max=longest), hotter=hotter)
+
+
+def longest_step_size(sampler: Any, state: ChainState) -> Any:
+    """Bound the step size of a run from data by their spread; infinite without one.
+
+    An energy that has learned little is as wide as its base. Draws that fill a wide base at once
+    teach it far walls first, and detail late.
+    """
+    kernel, xp = adjusted_kernel(sampler), array_namespace(state.position)
+    if kernel is None or not is_tuned(sampler):
+        return math.inf
+    rows = xp.reshape(state.position, (math.prod(state.potential.shape), -1))
+    columns = getattr(sampler, "columns", ())
+    counts = numeric_mask(columns, rows) if columns else xp.ones_like(rows[0, :])
+    variance = xp.sum(counts * xp.var(rows, axis=0)) / xp.sum(counts)
+    longest = kernel.own_step_size(_LONGEST_MOVE**2 / 2 * variance)
+    return xp.where(variance > 0, longest, xp.full_like(longest, math.inf))
 
 
 def is_tuned(sampler: Any) -> bool:

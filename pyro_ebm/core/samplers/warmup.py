@@ -67,6 +67,13 @@ class Adjusted(Protocol):
         ...
 
 
+def adjusted_kernel(sampler: Any) -> Adjusted | None:
+    """Return the kernel of numbers, perhaps inside of replica exchange or beside one of codes."""
+    kernel = getattr(sampler, "kernel", sampler)
+    kernel = getattr(kernel, "numeric", kernel)
+    return kernel if isinstance(kernel, Adjusted) else None
+
+
 class DualAveraging(NamedTuple):
     """State of the search for a step size.
 
@@ -125,9 +132,8 @@ def restart_dual_averaging(
 
 def fitting_step_size(sampler: Any, state: Any, otherwise: Any, temperature: float = 1.0) -> Any:
     """Compute the step size of a kernel in the units of a state, by the rule of thumb."""
-    kernel = getattr(sampler, "kernel", sampler)
-    kernel = getattr(kernel, "numeric", kernel)
-    if not isinstance(kernel, Adjusted):
+    kernel = adjusted_kernel(sampler)
+    if kernel is None:
         return otherwise
     gradient = state.gradient / temperature
     found = step_size_in_scales(gradient, state.scale, state.potential.ndim)

@@ -49,13 +49,17 @@ def short_run(
     position: Array,
     num_steps: int,
     num_laws: int = 0,
+    *,
+    from_data: bool = False,
 ) -> core.ShortRun:
     position = promoted(potential, position)
     if type(sampler) is Langevin:
         end = sampler._walk(rng_key, potential, position, num_steps)
         return core.ShortRun(end, jnp.ones((), end.dtype))
-    start = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
-    state, rate = _steps(rng_key, sampler, potential, start, num_steps)
+    start = sampler.init(potential, position)
+    longest = core.longest_step_size(sampler, start) if from_data else jnp.inf
+    start = core.with_step_sizes(sampler, start, num_laws, longest)
+    state, rate = _steps(rng_key, sampler, potential, start, num_steps, longest)
     return core.ShortRun(state.position, rate)
 
 
@@ -82,11 +86,20 @@ def move_values(
     value: Array,
     num_steps: int,
     num_laws: int = 0,
+    *,
+    from_data: bool = False,
 ) -> core.ShortRun:
     distribution, value = lax.stop_gradient((distribution, value))
     target = Target.of_any(distribution)
-    start = target.potential, target.position(value)
-    run = short_run(rng_key, kernel_for(sampler, target), *start, num_steps, num_laws)
+    run = short_run(
+        rng_key,
+        kernel_for(sampler, target),
+        target.potential,
+        target.position(value),
+        num_steps,
+        num_laws,
+        from_data=from_data,
+    )
     return replace(run, samples=target.value(run.samples))
 
 
@@ -144,11 +157,16 @@ def run_chains(
 
 
 def _steps(
-    rng_key: Array, sampler: Sampler, potential: Potential, state: ChainState, num_steps: int
+    rng_key: Array,
+    sampler: Sampler,
+    potential: Potential,
+    state: ChainState,
+    num_steps: int,
+    longest: Any = jnp.inf,
 ) -> tuple[ChainState, Array]:
     def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
         state, info = sampler.step(key, potential, state)
-        return core.tuned(sampler, state, info), info.acceptance_rate.mean()
+        return core.tuned(sampler, state, info, longest), info.acceptance_rate.mean()
 
     state, rates = lax.scan(move, state, random.split(rng_key, num_steps))
     return state, rates.mean()

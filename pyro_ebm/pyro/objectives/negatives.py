@@ -32,5 +32,5 @@ def move_data(settings: core.Negatives, distribution: EnergyBased, value: Tensor
         settings, distribution, default_kernel(distribution), from_data=True
     )
     num_laws = len(own_shape(distribution))
-    run = move_values(sampler, distribution, value, num_steps, num_laws)
+    run = move_values(sampler, distribution, value, num_steps, num_laws, from_data=True)
     return core.with_acceptance(sampler, replace(run, samples=run.samples[None]))

@@ -1,5 +1,6 @@
 """Runs of samplers: short runs, and chains with warm-up."""
 
+import math
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -32,18 +33,27 @@ from pyro_ebm.pyro.samplers.warmup import Warmup, prepare_state
 
 @torch.no_grad()
 def short_run(
-    sampler: Sampler, potential: Potential, position: Tensor, num_steps: int, num_laws: int = 0
+    sampler: Sampler,
+    potential: Potential,
+    position: Tensor,
+    num_steps: int,
+    num_laws: int = 0,
+    *,
+    from_data: bool = False,
 ) -> core.ShortRun:
     """Run some steps from a position; detached.
 
-    The last ``num_laws`` dimensions of chains have step sizes of their own to be tuned.
+    The last ``num_laws`` dimensions of chains have step sizes of their own to be tuned,
+    ``from_data`` within the spread of the positions.
     """
     with pyro.validation_enabled(is_validate=False):
         if type(sampler) is Langevin:  # A class of the user's may have a step of its own.
             end = sampler._walk(potential, position, num_steps)
             return core.ShortRun(end, end.new_ones(()))
-        state = core.with_step_sizes(sampler, sampler.init(potential, position), num_laws)
-        state, rate = _steps(sampler, potential, state, num_steps)
+        state = sampler.init(potential, position)
+        longest = core.longest_step_size(sampler, state) if from_data else math.inf
+        state = core.with_step_sizes(sampler, state, num_laws, longest)
+        state, rate = _steps(sampler, potential, state, num_steps, longest)
     return core.ShortRun(state.position, rate)
 
 
@@ -66,12 +76,19 @@ def move_levels(
 
 @torch.no_grad()
 def move_values(
-    sampler: Sampler, distribution: Any, value: Tensor, num_steps: int, num_laws: int = 0
+    sampler: Sampler,
+    distribution: Any,
+    value: Tensor,
+    num_steps: int,
+    num_laws: int = 0,
+    *,
+    from_data: bool = False,
 ) -> core.ShortRun:
     """Run some steps from values in the support; see :func:`short_run`."""
     target = Target.of_any(distribution)
     start = target.potential, target.position(value)
-    run = short_run(kernel_for(sampler, target), *start, num_steps, num_laws)
+    kernel = kernel_for(sampler, target)
+    run = short_run(kernel, *start, num_steps, num_laws, from_data=from_data)
     return replace(run, samples=target.value(run.samples))
 
 
@@ -131,13 +148,17 @@ def run_chains(
 
 
 def _steps(
-    sampler: Sampler, potential: Potential, state: ChainState, num_steps: int
+    sampler: Sampler,
+    potential: Potential,
+    state: ChainState,
+    num_steps: int,
+    longest: Any = math.inf,
 ) -> tuple[ChainState, Tensor]:
     """Take some steps, and tune the step size; return the mean acceptance too."""
     total = state.position.new_zeros(())
     for _ in range(num_steps):
         state, info = sampler.step(potential, state)
-        state = core.tuned(sampler, state, info)
+        state = core.tuned(sampler, state, info, longest)
         total = total + info.acceptance_rate.mean()
     return state, total / num_steps
 
