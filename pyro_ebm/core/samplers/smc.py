@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.numerics import as_real, effective_sample_size, log_mean_exp
+from pyro_ebm.core.numerics import as_real, log_mean_exp
 from pyro_ebm.core.samplers.dynamics import (
     ChainState,
     accept,
@@ -23,7 +23,7 @@ from pyro_ebm.core.samplers.local_units import local_units
 
 MAX_TEMPERATURES = 200
 # Halvings of the logarithm of an increment, from one in e^40.
-NUM_HALVINGS, _LOG_SMALLEST = 30, -40.0
+NUM_HALVINGS, _LOG_SMALLEST = 20, -40.0
 # Share of the population that is effective after a change of temperature.
 _EFFECTIVE = 0.5
 _TARGET_ACCEPT_PROB = 0.574
@@ -123,26 +123,53 @@ def log_weights(population: Population, increment: Any) -> Any:
     return xp.where(xp.isfinite(tilt), -increment * tilt, xp.full_like(tilt, -math.inf))
 
 
-def widest(population: Population) -> tuple[Any, Any]:
-    """Bounds of the logarithm of the next increment, relative to what is left."""
-    none = array_namespace(population.log_step_size).zeros_like(population.log_step_size)
-    return none + _LOG_SMALLEST, none
+class Search(NamedTuple):
+    """Search for the next increment of a population; numbers have shape ``(*batch,)``.
+
+    Attributes:
+        low: Logarithm of an increment, relative to what is left, that leaves enough effective.
+        high: Logarithm of one that may not.
+        left: What is left of the path.
+        above: Energies above the smallest, shape ``(N, *batch)``; zero for infinite ones.
+        alive: 1 for finite energies and 0 for others.
+    """
+
+    low: Any
+    high: Any
+    left: Any
+    above: Any
+    alive: Any
+
+    def is_enough(self, log_share: Any) -> Any:
+        """Whether half of those with finite energies are effective after an increment."""
+        xp = array_namespace(log_share)
+        weights = self.alive * xp.exp(-self.left * xp.exp(log_share) * self.above)
+        # Means, as sums of half-precision numbers overflow.
+        mean, squares = xp.mean(weights, axis=0), xp.mean(weights**2, axis=0)
+        return mean**2 >= _EFFECTIVE * xp.mean(self.alive, axis=0) * squares
+
+    def halved(self) -> "Search":
+        """Halve the distance of the bounds."""
+        middle = 0.5 * (self.low + self.high)
+        xp, enough = array_namespace(middle), self.is_enough(middle)
+        return self._replace(
+            low=xp.where(enough, middle, self.low), high=xp.where(enough, self.high, middle)
+        )
+
+    def increment(self) -> Any:
+        """Return the increment: all that is left, if that leaves enough effective."""
+        xp, whole = array_namespace(self.low), self.low * 0.0
+        return self.left * xp.exp(xp.where(self.is_enough(whole), whole, self.low))
 
 
-def narrow(bounds: tuple[Any, Any], population: Population) -> tuple[Any, Any]:
-    """Halve the distance of bounds: the lower leaves enough of the population effective."""
-    xp, (low, high) = array_namespace(bounds[0]), bounds
-    middle = 0.5 * (low + high)
-    enough = _is_enough(population, middle)
-    return xp.where(enough, middle, low), xp.where(enough, high, middle)
-
-
-def next_increment(bounds: tuple[Any, Any], population: Population) -> Any:
-    """Return the next increment: all that is left, if that leaves enough effective."""
-    xp, (low, _) = array_namespace(bounds[0]), bounds
-    whole = xp.zeros_like(low)
-    share = xp.where(_is_enough(population, whole), whole, low)
-    return (1.0 - population.inverse_temperature) * xp.exp(share)
+def begin_search(population: Population) -> Search:
+    """Begin between next to nothing and all that is left."""
+    tilt, none = population.particles.tilt, population.log_step_size * 0.0
+    xp, left = array_namespace(tilt), 1.0 - population.inverse_temperature
+    finite = xp.isfinite(tilt)
+    least = xp.min(xp.where(finite, tilt, xp.full_like(tilt, math.inf)), axis=0)
+    above = xp.where(finite, tilt - least, xp.zeros_like(tilt))
+    return Search(none + _LOG_SMALLEST, none, left, above, xp.astype(finite, tilt.dtype))
 
 
 def resampled(population: Population, increment: Any, chosen: Any) -> Population:
@@ -227,10 +254,3 @@ def take_rows(x: Any, chosen: Any) -> Any:
     index = xp.reshape(chosen, (*chosen.shape, *(1,) * (x.ndim - chosen.ndim)))
     shape = (*chosen.shape, *x.shape[chosen.ndim :])
     return xp.take_along_axis(x, xp.broadcast_to(index, shape), axis=0)
-
-
-def _is_enough(population: Population, log_share: Any) -> Any:
-    xp, tilt = array_namespace(log_share), population.particles.tilt
-    increment = (1.0 - population.inverse_temperature) * xp.exp(log_share)
-    count = xp.sum(xp.astype(xp.isfinite(tilt), tilt.dtype), axis=0)
-    return effective_sample_size(log_weights(population, increment)) >= _EFFECTIVE * count

@@ -74,10 +74,10 @@ def lead(
 
 def _resample_population(rng_key: Array, population: core.Population) -> core.Population:
     """Choose the next temperature, and resample."""
-    bounds = lax.fori_loop(
-        0, core.NUM_HALVINGS, lambda _, x: core.narrow(x, population), core.widest(population)
+    search = lax.fori_loop(
+        0, core.NUM_HALVINGS, lambda _, search: search.halved(), core.begin_search(population)
     )
-    increment = core.next_increment(bounds, population)
+    increment = search.increment()
     chosen = resample(rng_key, core.log_weights(population, increment))
     return core.resampled(population, increment, chosen)
 

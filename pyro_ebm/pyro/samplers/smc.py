@@ -49,10 +49,10 @@ def lead(
     population = core.begin(evaluate(position), ancestors)
     visited = [population.inverse_temperature]
     while population.is_cooling.any() and len(visited) <= core.MAX_TEMPERATURES:
-        bounds = core.widest(population)
+        search = core.begin_search(population)
         for _ in range(core.NUM_HALVINGS):
-            bounds = core.narrow(bounds, population)
-        increment = core.next_increment(bounds, population)
+            search = search.halved()
+        increment = search.increment()
         chosen = resample(core.log_weights(population, increment))
         population = core.resampled(population, increment, chosen)
         move = _move if kernel is None else partial(_move_by_kernel, kernel, path)

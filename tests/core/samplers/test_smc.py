@@ -20,10 +20,10 @@ def population(tilt, position=None):
 
 
 def next_increment(people):
-    bounds = smc.widest(people)
+    search = smc.begin_search(people)
     for _ in range(smc.NUM_HALVINGS):
-        bounds = smc.narrow(bounds, people)
-    return smc.next_increment(bounds, people)
+        search = search.halved()
+    return search.increment()
 
 
 def test_half_of_the_population_is_effective():
