@@ -169,7 +169,10 @@ def spread_over_value(site: Site) -> Any:
 
 def log_density(site: Site) -> Array:
     """Log-density of each batch element; masks are a part of it, scales are not."""
-    return site["fn"].log_prob(site["value"])
+    # Of a flow whose inverse is not known: what its draw went through.
+    intermediates = site.get("intermediates")
+    given = [intermediates] if intermediates else []
+    return site["fn"].log_prob(site["value"], *given)
 
 
 # --- dependencies: a second, abstract run of the model ---

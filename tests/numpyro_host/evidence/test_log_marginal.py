@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 from helpers.compilations import counted_compilations
 from helpers.evidence.log_marginal import *  # noqa: F403
 from jax import random
-from numpyro import handlers
+from numpyro import handlers, infer
+from numpyro.infer.autoguide import AutoBNAFNormal
 
 import pyro_ebm.numpyro as ebm
 
@@ -38,3 +40,19 @@ def test_a_key_of_their_own_is_refused(method):
     seeded = [handlers.seed(function, 0) for function in (conjugate_model, conjugate_guide)]
     with pytest.raises(ValueError, match="without a random key of its own, got one in a seed"):
         ebm.log_marginal(*seeded, method=method)(random.key(0), jnp.ones(()))
+
+
+def test_a_guide_without_an_inverse():
+    def model(x):
+        z = numpyro.sample("z", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+        numpyro.sample("x", dist.Normal(z.sum(), 1.0), obs=x)
+
+    guide = AutoBNAFNormal(model, num_flows=1, hidden_factors=[2])
+    x = jnp.array(0.3)
+    svi = infer.SVI(model, guide, optax.adam(0.1), infer.Trace_ELBO())
+    params = svi.run(random.key(0), 100, x, progress_bar=False).params
+    log_marginal = ebm.log_marginal(model, guide, num_samples=10_000, params=params)
+    found = log_marginal(random.key(1), x)
+    exact = dist.Normal(0.0, math.sqrt(3)).log_prob(x)
+    assert found.effective_sample_size > 100
+    assert abs(found.estimate - exact) < 4 * found.standard_error
