@@ -44,15 +44,11 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     warn_if_untrained,
 )
 from pyro_ebm.pyro.distributions.draws import draw_values
-from pyro_ebm.pyro.distributions.flows import (
-    as_distribution,
-    real_space,
-    support_of,
-    tolerant_log_prob,
-)
+from pyro_ebm.pyro.distributions.flows import as_distribution, tolerant_log_prob
 from pyro_ebm.pyro.distributions.joint import ConditionalEnergy, Joint
 from pyro_ebm.pyro.distributions.latents import evaluate_watching, is_scale_learned, latents_so_far
 from pyro_ebm.pyro.distributions.pushforward import LatentEnergy, Restricted, as_pushforward
+from pyro_ebm.pyro.distributions.supports import real_space, support_of
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import SMC
 from pyro_ebm.pyro.samplers.target import Target

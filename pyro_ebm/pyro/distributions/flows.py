@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from pyro.contrib.zuko import ZukoToPyro
-from pyro.distributions import Independent, constraints
+from pyro.distributions import Independent
 from torch import Tensor
 from torch.distributions import ComposeTransform, Distribution, Transform, TransformedDistribution
 
@@ -17,14 +17,6 @@ def as_distribution(base: Any) -> Any:
     """Unwrap a flow of zuko; any other base is unchanged."""
     # The wrapped distribution can be sampled outside of a model too.
     return base.dist if isinstance(base, ZukoToPyro) else base
-
-
-def support_of(base: Any) -> Any:
-    """Support of a distribution; those of zuko have none: all real numbers."""
-    try:
-        return base.support
-    except NotImplementedError:
-        return real_space(len(base.event_shape))
 
 
 def tolerant_log_prob(log_prob: Callable[[Tensor], Tensor], value: Tensor, base: Any) -> Tensor:
@@ -45,11 +37,6 @@ def tolerant_log_prob(log_prob: Callable[[Tensor], Tensor], value: Tensor, base:
             return unknown
         where = usable.reshape((*usable.shape, *(1,) * num_dims))
         return torch.where(usable, log_prob(torch.where(where, value, value[usable][0])), unknown)
-
-
-def real_space(num_dims: int) -> Any:
-    """Constraint to arrays of real numbers with a number of event dimensions."""
-    return constraints.independent(constraints.real, num_dims) if num_dims else constraints.real
 
 
 def latent_and_generator(base: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:

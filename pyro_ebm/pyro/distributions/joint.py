@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_ebm.core.distributions import joint as core
-from pyro_ebm.pyro.distributions.flows import as_distribution, support_of
+from pyro_ebm.pyro.distributions.flows import as_distribution
+from pyro_ebm.pyro.distributions.supports import support_of
 from pyro_ebm.pyro.samplers.target import Target
 
 

@@ -238,6 +238,30 @@ def test_a_base_with_its_log_normalizer(host):
     assert float(outer.log_prob(x)) == pytest.approx(expected, rel=1e-5)
 
 
+def mixture_of_two(host):
+    weights, components = host.array([0.5, 0.5]), host.dist.Normal(host.array([-2.0, 1.0]), 0.5)
+    return host.dist.MixtureSameFamily(host.dist.Categorical(weights), components)
+
+
+OTHER_BASES = {
+    "angle": (lambda host: host.dist.VonMises(0.0, 1.0), math.pi),
+    "mixture": (mixture_of_two, 6.0),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_BASES)
+def test_values_are_where_draws_of_the_base_are(host, name):
+    """An angle stays in one period; the support of a mixture is that of its components."""
+    make, end = OTHER_BASES[name]
+    base, grid = make(host), np.linspace(-end, end, 4001)
+    weights = np.exp(np.asarray(base.log_prob(host.array(grid))) - 0.5 * grid)
+    mean = np.average(grid, weights=weights)
+    deviation = np.average((grid - mean) ** 2, weights=weights) ** 0.5
+    draws = np.asarray(host.sample(host.ebm.EnergyBased(lambda x: 0.5 * x, base), (1000,)))
+    assert abs(draws).max() < end
+    assert abs(draws.mean() - mean) < 4 * deviation / 1000**0.5
+
+
 def test_nan(host):
     def energy(x):
         return x.sum(-1) * math.nan
