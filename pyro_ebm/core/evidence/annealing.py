@@ -14,7 +14,12 @@ from typing import Any, NamedTuple, Protocol
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.tempered import tempered
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
+from pyro_ebm.core.numerics import (
+    at_least_single,
+    effective_sample_size,
+    log_mean_exp,
+    logsumexp,
+)
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.smc import own_numbers, take_rows
 
@@ -174,7 +179,9 @@ class Annealed(NamedTuple):
 def begin_paths(state: ChainState, ancestors: Any = None) -> Paths:
     """Start paths of weight one, at states that may be copies of numbered ``ancestors``."""
     ancestors = own_numbers(state.potential) if ancestors is None else ancestors
-    return Paths(state, array_namespace(state.potential).zeros_like(state.potential), ancestors)
+    zeros = array_namespace(state.potential).zeros_like(state.potential)
+    # In half precision a sum of many terms loses the small ones.
+    return Paths(state, at_least_single(zeros), ancestors)
 
 
 def reweight(

@@ -11,7 +11,12 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.evidence.log_normalizer import FEW, LogNormalizer
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
+from pyro_ebm.core.numerics import (
+    at_least_single,
+    effective_sample_size,
+    log_mean_exp,
+    logsumexp,
+)
 from pyro_ebm.core.samplers.truncation import log_of_share
 
 # Standard errors between a mean and its bound.
@@ -38,7 +43,7 @@ def summarize_log_weights(
         | Annealed importance sampling (Neal, 2001)
         | Variance estimation in the particle filter (Lee and Whiteley, 2018)
     """
-    xp = array_namespace(log_weights)
+    xp, log_weights = array_namespace(log_weights), at_least_single(log_weights)
     num_weights = log_weights.shape[0] if num_weights is None else num_weights
     estimate = log_mean_exp(log_weights)
     size = effective_sample_size(log_weights) if size is None else size

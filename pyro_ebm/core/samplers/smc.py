@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.numerics import as_real, log_mean_exp
+from pyro_ebm.core.numerics import as_real, at_least_single, log_mean_exp
 from pyro_ebm.core.samplers.dynamics import (
     ChainState,
     accept,
@@ -103,7 +103,7 @@ def begin(particles: Particles, ancestors: Any = None) -> Population:
         particles,
         own_numbers(tilt) if ancestors is None else ancestors,
         xp.where(usable, zero, xp.full_like(zero, math.nan)),
-        zero,
+        at_least_single(zero),
         zero + math.log(0.5 * num_coordinates ** (-1 / 3)),
         xp.ones_like(as_real(particles.position[0, ...])),
         zero,
@@ -119,7 +119,7 @@ def own_numbers(x: Any) -> Any:
 def log_weights(population: Population, increment: Any) -> Any:
     """Log-weights for an increment of the inverse temperature; zero weight at infinite energy."""
     tilt = population.particles.tilt
-    xp = array_namespace(tilt)
+    xp, tilt = array_namespace(tilt), at_least_single(tilt)
     return xp.where(xp.isfinite(tilt), -increment * tilt, xp.full_like(tilt, -math.inf))
 
 
@@ -164,7 +164,7 @@ class Search(NamedTuple):
 
 def begin_search(population: Population) -> Search:
     """Begin between next to nothing and all that is left."""
-    tilt, none = population.particles.tilt, population.log_step_size * 0.0
+    tilt, none = at_least_single(population.particles.tilt), population.log_step_size * 0.0
     xp, left = array_namespace(tilt), 1.0 - population.inverse_temperature
     finite = xp.isfinite(tilt)
     least = xp.min(xp.where(finite, tilt, xp.full_like(tilt, math.inf)), axis=0)
