@@ -144,7 +144,6 @@ class Search(NamedTuple):
         """Whether half of those with finite energies are effective after an increment."""
         xp = array_namespace(log_share)
         weights = self.alive * xp.exp(-self.left * xp.exp(log_share) * self.above)
-        # Means, as sums of half-precision numbers overflow.
         mean, squares = xp.mean(weights, axis=0), xp.mean(weights**2, axis=0)
         return mean**2 >= _EFFECTIVE * xp.mean(self.alive, axis=0) * squares
 
