@@ -56,13 +56,15 @@ def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
         0.5
     """
     reference, draws = (_flat(x) for x in (reference, draws))
-    ancestors = np.arange(len(reference)) if ancestors is None else to_numpy(ancestors)
+    ancestors = np.arange(len(reference)) if ancestors is None else _thinned(ancestors)
     scale = reference.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     reference, draws = reference / scale, draws / scale
     # In a coordinate without spread another number is another mode.
     is_constant, number = reference.std(0) == 0, len(draws)
     draws = draws[np.isclose(draws, reference[:1])[:, is_constant].all(1)]
+    with np.errstate(over="ignore"):  # What is no number, or too far for a distance, is in no cell.
+        draws = draws[np.isfinite((draws**2).sum(1))]
     if not len(draws):
         return 1.0
     most = len(np.unique(reference, axis=0))
@@ -83,14 +85,14 @@ def describe_missing_modes(
     """
     try:
         reference = _find_reference(distribution, samples, check, *rng_key)
+        if reference is None:
+            return
+        batch_shape, event_shape = tuple(distribution.batch_shape), tuple(distribution.event_shape)
+        samples = to_numpy(samples).reshape((-1, *batch_shape, *event_shape))
+        most = _largest_missing_mass(samples, reference, len(event_shape))
     except Exception as error:  # noqa: BLE001 - No error of a check may lose finished chains.
         yield f"No draws of {distribution} to look for missing modes: {error}"
         return
-    if reference is None:
-        return
-    batch_shape, event_shape = tuple(distribution.batch_shape), tuple(distribution.event_shape)
-    samples = to_numpy(samples).reshape((-1, *batch_shape, *event_shape))
-    most = _largest_missing_mass(samples, reference, len(event_shape))
     if most > _MUCH:
         yield (
             f"{most:.0%} of {reference.source} lie where no chain on {distribution} has been. "
@@ -165,6 +167,8 @@ def _largest_missing_mass(samples: np.ndarray, reference: Reference, num_event_d
 
 def _of_values(values: Any, name: str) -> Reference:
     values = to_numpy(values)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Expected finite values of {name}, got NaN or infinity.")
     return Reference(values, np.arange(len(values)), f"the values of {name}")
 
 
@@ -204,8 +208,12 @@ def _cells(points: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flat(x: Any) -> np.ndarray:
-    x = to_numpy(x).astype(float)
-    return x.reshape((len(x), -1))[:: max(1, len(x) // _MOST_DRAWS)]
+    x = _thinned(x).astype(float)
+    return x.reshape((len(x), -1))
+
+
+def _thinned(x: Any) -> np.ndarray:
+    return to_numpy(x)[:: max(1, len(x) // _MOST_DRAWS)]
 
 
 def _spread(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

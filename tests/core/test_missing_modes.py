@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pyro_ebm.missing_modes import missing_mass
+from pyro_ebm.missing_modes import check_modes, missing_mass
 
 rng = np.random.default_rng(0)
 
@@ -38,3 +38,22 @@ def test_few_ancestors_find_no_mode():
     ancestors = np.where(reference[:, 0] > 1.5, 0, np.arange(512))
     assert missing_mass(draws([1.0, 0.0]), reference, ancestors) == 0.0
     assert missing_mass(draws([1.0, 0.0]), reference) > 0.4
+
+
+def test_references_of_many_values_are_thinned_with_their_ancestors():
+    reference = draws([0.5, 0.5], 9000)
+    assert missing_mass(draws([1.0, 0.0]), reference, np.arange(9000)) > 0.4
+    assert missing_mass(draws([0.5, 0.5]), reference, np.arange(9000)) == 0.0
+
+
+def test_draws_that_are_no_numbers_are_in_no_mode():
+    """Chains that diverged halfway saw what they saw; those that saw nothing missed all."""
+    reference, half = draws([0.5, 0.5], 512), draws([0.5, 0.5])
+    half[::2] = np.nan
+    assert missing_mass(half, reference) == 0.0
+    assert missing_mass(np.full((500, 1), np.inf), reference) == 1.0
+
+
+def test_reference_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="finite values of `reference`"):
+        check_modes({"z": np.zeros((4, 100))}, "z", np.array([0.0, np.nan]), lambda: None)

@@ -76,6 +76,15 @@ def test_no_check_loses_finished_chains(host, monkeypatch):
     assert chains.samples.shape == (4, 250)
 
 
+def test_draws_that_are_no_numbers_do_not_lose_chains(host):
+    prior = host.ebm.EnergyBased(lambda x: 0.5 * x**2, host.dist.Normal(0.0, 1.0))
+    kernel = host.ebm.Langevin(100.0)
+    with pytest.warns(UserWarning, match="diverged"):
+        with pytest.warns(UserWarning, match="where no chain"):
+            chains = host.run_chains(kernel, prior, num_samples=250)
+    assert not np.isfinite(np.asarray(chains.samples)).all()
+
+
 def test_moved_values_stay_in_the_support(host):
     distribution, value = host.dist.Gamma(3.0, 2.0), host.array(rng.uniform(size=500))
     moved = host.move_values(host.ebm.MALA(0.2), distribution, value, 100).samples
