@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.contour import QuadContourSet
+from scipy.stats import binom
 
 from pyro_ebm.calibration import Calibration
 from pyro_ebm.core.columns import Column
@@ -325,6 +326,14 @@ def test_ranks_of_each_number():
     assert legend(ax)[1] == f"number 0 (p = {calibration.p_values[0]:.2g})"
     named = plot_ranks(Calibration(ranks, 99, ("mu", "sigma")))
     assert legend(named)[2] == f"sigma (p = {calibration.p_values[1]:.2g})"
+
+
+def test_band_of_ranks_is_that_of_all_simulations():
+    """Expected counts add up to 99.99... here."""
+    calibration = Calibration(np.random.default_rng(0).integers(26, size=(100, 1)), 25)
+    _, expected = calibration.counts
+    band = plot_ranks(calibration).patches[0].get_data()
+    np.testing.assert_array_equal(band.values, binom.ppf(0.995, 100, expected / 100))
 
 
 # --- tables ---
