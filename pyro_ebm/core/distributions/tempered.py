@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -18,15 +18,12 @@ class TemperedTarget:
     Without a base it starts at a standard normal in unconstrained space.
     """
 
-    # The host's class of targets.
-    target_class: ClassVar[Any]
-
     distribution: Any
 
     @cached_property
     def target(self) -> Any:
         """Bijection to the support."""
-        return self.target_class.of_any(self.distribution)
+        return self.distribution._target_class.of_any(self.distribution)
 
     def start(self, position: Any) -> Any:
         """Potential of the base over unconstrained space, shape ``(*sample, *batch)``."""

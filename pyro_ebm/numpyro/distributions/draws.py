@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, custom_batching, lax, random
 from jax.tree_util import register_dataclass
 
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
@@ -16,7 +17,6 @@ from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.core.samplers.truncation import ancestors_of, choose_inside
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
-from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.samplers.gibbs import Gibbs
 from pyro_ebm.numpyro.samplers.grid import Grid, draw_on_grid
 from pyro_ebm.numpyro.samplers.run import move_values
@@ -24,6 +24,7 @@ from pyro_ebm.numpyro.samplers.smc import family_sums, lead
 from pyro_ebm.numpyro.samplers.target import Target, initial_values
 
 register_dataclass(SMCDraws)
+register_dataclass(TemperedTarget)
 
 
 def draw_values(

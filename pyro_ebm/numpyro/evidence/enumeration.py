@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence.enumeration import sum_over_values, values_of
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
 
 def enumerate_values(distribution: EnergyBased) -> LogNormalizer:

@@ -14,6 +14,7 @@ from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
 from pyro_ebm.core.evidence.weights import bracket, times_share
@@ -28,7 +29,6 @@ from pyro_ebm.core.samplers.truncation import (
 )
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
-from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 from pyro_ebm.numpyro.evidence.annealing import (
     anneal,
     resample_and_move,

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.evidence.quadrature import event_shape_of
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
 from pyro_ebm.core.samplers.boxes import Box, first_box, limits_of, points_of_grid
-from pyro_ebm.numpyro.distributions.tempered import TemperedTarget
 
 # Energies that are evaluated at once.
 _CHUNK = 2**14

@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.samplers.gibbs import kernel_for
 from pyro_ebm.core.samplers.grid import NUM_PILOTS
 from pyro_ebm.core.samplers.run import ShortRun
@@ -15,7 +16,6 @@ from pyro_ebm.core.samplers.settings import SMC
 from pyro_ebm.core.samplers.smc_draws import SMCDraws, summarize
 from pyro_ebm.core.samplers.truncation import ancestors_of, choose_inside
 from pyro_ebm.pyro.distributions.pushforward import Pushforward
-from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.gibbs import Gibbs
 from pyro_ebm.pyro.samplers.grid import Grid, draw_on_grid
 from pyro_ebm.pyro.samplers.run import move_values

@@ -2,10 +2,10 @@
 
 import torch
 
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence.enumeration import sum_over_values, values_of
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 
 
 @torch.no_grad()

@@ -9,11 +9,11 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 from pyro_ebm.core.evidence.quadrature import event_shape_of
 from pyro_ebm.core.evidence.quadrature import integrate as integrate_on_grids
 from pyro_ebm.core.samplers.boxes import first_box, limits_of
-from pyro_ebm.pyro.distributions.tempered import TemperedTarget
 from pyro_ebm.pyro.samplers.grid import evaluate_on_grid
 
 
