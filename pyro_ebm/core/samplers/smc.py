@@ -8,7 +8,7 @@ gradients, are kept apart: a change of temperature evaluates nothing.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
@@ -27,6 +27,20 @@ NUM_HALVINGS, _LOG_SMALLEST = 20, -40.0
 # Share of the population that is effective after a change of temperature.
 _EFFECTIVE = 0.5
 _TARGET_ACCEPT_PROB = 0.574
+
+
+class Path(Protocol):
+    """A tempered potential over unconstrained space, and its parts."""
+
+    def start(self, position: Any) -> Any:
+        """Evaluate :math:`U_0`."""
+
+    def tilt(self, position: Any) -> Any:
+        """Evaluate :math:`E`."""
+
+    def at(self, inverse_temperature: Any) -> Callable[[Any], Any]:
+        r"""Return :math:`U_\beta`."""
+        ...
 
 
 class Particles(NamedTuple):

@@ -1,7 +1,7 @@
 """Sequential Monte Carlo as a compiled loop over temperatures."""
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array, lax, random
 from pyro_ebm.core.samplers import settings
 from pyro_ebm.core.samplers import smc as core
 from pyro_ebm.numpyro.samplers.base import Sampler, noise_like
-from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
+from pyro_ebm.numpyro.samplers.target import value_and_gradient
 
 
 class SMC(settings.SMC):
@@ -24,19 +24,9 @@ class SMC(settings.SMC):
     """
 
 
-class Path(Protocol):
-    """Both parts of a tempered potential."""
-
-    def start(self, position: Array) -> Array: ...
-
-    def tilt(self, position: Array) -> Array: ...
-
-    def at(self, inverse_temperature: Array) -> Potential: ...
-
-
 def lead(
     rng_key: Array,
-    path: Path,
+    path: core.Path,
     position: Array,
     num_moves: int,
     kernel: Sampler | None = None,
@@ -119,7 +109,7 @@ def _move(keys: Array, population: core.Population, evaluate: Any) -> core.Popul
 
 
 def _move_by_kernel(
-    kernel: Sampler, path: Path, keys: Array, population: core.Population, evaluate: Any
+    kernel: Sampler, path: core.Path, keys: Array, population: core.Population, evaluate: Any
 ) -> core.Population:
     potential = path.at(population.inverse_temperature)
 
@@ -136,7 +126,7 @@ def _move_by_kernel(
     return population._replace(particles=evaluate(state.position))
 
 
-def _evaluate(path: Path, position: Array, *, has_gradients: bool) -> core.Particles:
+def _evaluate(path: core.Path, position: Array, *, has_gradients: bool) -> core.Particles:
     if not has_gradients:
         return core.Particles(position, path.start(position), path.tilt(position), None, None)
     # One gradient each: together they would cost one pass more.

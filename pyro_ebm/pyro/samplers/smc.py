@@ -1,7 +1,7 @@
 """Sequential Monte Carlo, temperature by temperature."""
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_ebm.core.samplers import settings
 from pyro_ebm.core.samplers import smc as core
 from pyro_ebm.pyro.samplers.base import Sampler
-from pyro_ebm.pyro.samplers.target import Potential, value_and_gradient
+from pyro_ebm.pyro.samplers.target import value_and_gradient
 
 
 class SMC(settings.SMC):
@@ -23,19 +23,9 @@ class SMC(settings.SMC):
     """
 
 
-class Path(Protocol):
-    """Both parts of a tempered potential."""
-
-    def start(self, position: Tensor) -> Tensor: ...
-
-    def tilt(self, position: Tensor) -> Tensor: ...
-
-    def at(self, inverse_temperature: Tensor) -> Potential: ...
-
-
 @torch.no_grad()
 def lead(
-    path: Path,
+    path: core.Path,
     position: Tensor,
     num_moves: int,
     kernel: Sampler | None = None,
@@ -92,7 +82,7 @@ def _move(population: core.Population, evaluate: Any, num_moves: int) -> core.Po
 
 
 def _move_by_kernel(
-    kernel: Sampler, path: Path, population: core.Population, evaluate: Any, num_moves: int
+    kernel: Sampler, path: core.Path, population: core.Population, evaluate: Any, num_moves: int
 ) -> core.Population:
     potential = path.at(population.inverse_temperature)
     state = core.state_of(population, kernel, potential)
@@ -104,7 +94,7 @@ def _move_by_kernel(
     return population._replace(particles=evaluate(state.position))
 
 
-def _evaluate(path: Path, position: Tensor, *, has_gradients: bool) -> core.Particles:
+def _evaluate(path: core.Path, position: Tensor, *, has_gradients: bool) -> core.Particles:
     if not has_gradients:
         return core.Particles(position, path.start(position), path.tilt(position), None, None)
     both = path.start, path.tilt
