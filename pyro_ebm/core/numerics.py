@@ -1,4 +1,4 @@
-"""Real numbers, numerically safe sums of exponentials, and logarithms, for any array library."""
+"""Shapes, real numbers, safe sums of exponentials, and logarithms, for any array library."""
 
 import math
 from functools import cache
@@ -17,6 +17,22 @@ def _is_whole(_: type, dtype: Any) -> bool:
     # By name, once for each type: samplers ask at every step, and `isdtype` takes its time. The
     # class beside it: types of different libraries may have one hash, and refuse comparison.
     return "int" in str(dtype) or "bool" in str(dtype)
+
+
+def expand_left(x: Any, ndim: int) -> Any:
+    """Put dimensions of size one in front, up to ``ndim`` in all."""
+    return array_namespace(x).reshape(x, (*(1,) * (ndim - x.ndim), *x.shape))
+
+
+def expand_right(x: Any, ndim: int) -> Any:
+    """Append dimensions of size one, up to ``ndim`` in all."""
+    return array_namespace(x).reshape(x, (*x.shape, *(1,) * (ndim - x.ndim)))
+
+
+def row_numbers(x: Any) -> Any:
+    """Return the number of its row for each element, of the first axis from zero; integers."""
+    xp = array_namespace(x)
+    return xp.cumulative_sum(xp.astype(xp.ones_like(x), xp.int32), axis=0) - 1
 
 
 def at_least_single(x: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.distributions.checks import check_distribution, check_value_shape
+from pyro_ebm.core.numerics import expand_left
 from pyro_ebm.core.samplers.truncation import is_inside
 
 Shape = tuple[int, ...]
@@ -180,9 +181,7 @@ def context_of(distribution: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     shapes = {n: distribution.base._batch_shape_of(n, value) for n, value in given.items()}
     ndim = max(map(len, shapes.values()))
     context = {
-        name: array_namespace(value).reshape(
-            value, ((1,) * (ndim - len(shapes[name])) + tuple(value.shape))
-        )
+        name: expand_left(value, value.ndim + ndim - len(shapes[name]))
         for name, value in given.items()
     }
     return {"context": context, "context_batch_ndims": ndim}

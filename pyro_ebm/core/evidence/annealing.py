@@ -17,11 +17,13 @@ from pyro_ebm.core.distributions.tempered import tempered
 from pyro_ebm.core.numerics import (
     at_least_single,
     effective_sample_size,
+    expand_right,
     log_mean_exp,
     logsumexp,
+    row_numbers,
 )
 from pyro_ebm.core.samplers.dynamics import ChainState
-from pyro_ebm.core.samplers.smc import own_numbers, take_rows
+from pyro_ebm.core.samplers.smc import take_rows
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _LARGEST_PILOT, _PILOT_POWER = 200, 4
@@ -115,13 +117,12 @@ def equidistant_schedule(
           Salakhutdinov, 2013)
     """
     xp = array_namespace(distances)
-    batch = (1,) * (distances.ndim - 1)
-    even = xp.reshape(inverse_temperatures, (-1, *batch)) + xp.zeros_like(distances)
+    even = expand_right(inverse_temperatures, distances.ndim) + xp.zeros_like(distances)
     # A constant energy has no distances, and every schedule is as good.
     total = xp.where(distances[-1] > 0, distances[-1], xp.ones_like(distances[-1]))
     covered = (1.0 - _EVEN_SHARE) * distances / total + _EVEN_SHARE * even
     covered = covered / covered[-1]
-    at = xp.reshape(shares, (-1, *batch))
+    at = expand_right(shares, distances.ndim)
     inside = _interpolate(at[1:-1], covered, even)
     ends = xp.zeros_like(even[:1]), xp.ones_like(even[:1])
     step_sizes = xp.exp(_interpolate(at, covered, log_step_sizes))
@@ -178,7 +179,7 @@ class Annealed(NamedTuple):
 
 def begin_paths(state: ChainState, ancestors: Any = None) -> Paths:
     """Start paths of weight one, at states that may be copies of numbered ``ancestors``."""
-    ancestors = own_numbers(state.potential) if ancestors is None else ancestors
+    ancestors = row_numbers(state.potential) if ancestors is None else ancestors
     zeros = array_namespace(state.potential).zeros_like(state.potential)
     # In half precision a sum of many terms loses the small ones.
     return Paths(state, at_least_single(zeros), ancestors)
@@ -209,7 +210,7 @@ def resample_uneven(paths: Paths, chosen: Any) -> Paths:
     """Replace uneven paths by those chosen by weight, shape ``(N, *batch)``."""
     state, log_weights, ancestors = paths
     xp, uneven = array_namespace(log_weights), are_uneven(log_weights)
-    own = own_numbers(log_weights)
+    own = row_numbers(log_weights)
     chosen = xp.where(uneven, chosen, xp.astype(own, chosen.dtype))
     mean = xp.broadcast_to(log_mean_exp(log_weights), log_weights.shape)
     parts = {name: getattr(state, name) for name in ("position", "potential", "gradient")}
@@ -226,7 +227,7 @@ def finish_paths(start: Paths, paths: Paths, family_sums: Callable[[Any, Any], A
         weights = xp.exp(paths.log_weights - logsumexp(paths.log_weights))
         return 1.0 / xp.sum(family_sums(paths.ancestors, weights) ** 2, axis=0)
 
-    is_resampled = xp.any(paths.ancestors != own_numbers(paths.log_weights), axis=0)
+    is_resampled = xp.any(paths.ancestors != row_numbers(paths.log_weights), axis=0)
     ends = paths.state.position, paths.log_weights
     return Annealed(*ends, size(paths), size(start), is_resampled)
 

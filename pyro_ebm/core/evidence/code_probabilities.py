@@ -7,7 +7,7 @@ from array_api_compat import array_namespace, device
 from pyro_ebm.core.columns import index_of
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased
-from pyro_ebm.core.numerics import logsumexp
+from pyro_ebm.core.numerics import expand_right, logsumexp
 
 
 def code_probabilities(distribution: Any, value: Any, column: int | str) -> Any:
@@ -41,7 +41,7 @@ def code_probabilities(distribution: Any, value: Any, column: int | str) -> Any:
     flat = xp.reshape(value, (*batch_shape, len(target.columns)))
     here = xp.arange(flat.shape[-1], device=device(flat)) == column
     codes = xp.arange(size, dtype=flat.dtype, device=device(flat))
-    values = xp.where(here, xp.reshape(codes, (-1,) + (1,) * flat.ndim), flat)
+    values = xp.where(here, expand_right(codes, flat.ndim + 1), flat)
     log_p = -target.potential(xp.reshape(values, (size, *batch_shape, *event_shape)))
     return xp.exp(xp.moveaxis(log_p - logsumexp(log_p), 0, -1))
 

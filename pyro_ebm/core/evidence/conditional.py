@@ -10,7 +10,12 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.joint import check_given
 from pyro_ebm.core.evidence.log_normalizer import FEW
-from pyro_ebm.core.numerics import effective_sample_size, log_mean_exp, logsumexp
+from pyro_ebm.core.numerics import (
+    effective_sample_size,
+    expand_right,
+    log_mean_exp,
+    logsumexp,
+)
 
 # Standard deviations that a mean may move by, and nats that log Z may vary by.
 _SUSPICIOUS, _WRONG = 0.1, 0.5
@@ -267,7 +272,7 @@ def _shift(draws: Any, log_z: Any) -> Any:
     """Standardized move of each number's mean where draws are weighed by 1/Z."""
     xp = array_namespace(draws)
     weights = xp.exp(xp.min(log_z) - log_z)
-    weights = xp.reshape(weights / xp.sum(weights), (-1, *(1,) * (draws.ndim - 1)))
+    weights = expand_right(weights / xp.sum(weights), draws.ndim)
     centered = draws - xp.mean(draws, axis=0)
     scale = xp.std(draws, axis=0)
     moved = xp.sum(weights * centered, axis=0)

@@ -10,6 +10,7 @@ from pyro_ebm.core.columns import misfit
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import own_shape
 from pyro_ebm.core.distributions.joint import AbstractJoint
+from pyro_ebm.core.numerics import expand_right
 from pyro_ebm.core.samplers.truncation import is_inside, move_inside
 
 
@@ -108,7 +109,7 @@ def with_counted_rows(energy: Any, value: Any, counts: Any) -> Any:
     is_counted = counts > 0
     first = xp.argmax(xp.astype(xp.reshape(is_counted, (-1,)), xp.int32))
     row = xp.reshape(value, (-1, *event_shape))[first]
-    return xp.where(xp.reshape(is_counted, (*counts.shape, *(1,) * len(event_shape))), value, row)
+    return xp.where(expand_right(is_counted, value.ndim), value, row)
 
 
 def _count(bad: Any, counts: Any, event_ndim: int) -> str:

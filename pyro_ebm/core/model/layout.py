@@ -7,6 +7,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.numerics import expand_left
+
 Shape = tuple[int, ...]
 
 
@@ -93,8 +95,7 @@ class PlateLayout:
         """
         xp = array_namespace(log_densities)
         depth = len(self.plate_shape)
-        missing = (1,) * (depth - log_densities.ndim)
-        padded = xp.reshape(log_densities, missing + tuple(log_densities.shape))
+        padded = expand_left(log_densities, depth)
         axes = tuple(axis - depth for axis, size in enumerate(self.plate_shape) if size == 1)
         return xp.sum(padded, axis=axes, keepdims=True) if axes else padded
 

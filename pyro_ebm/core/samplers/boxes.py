@@ -10,6 +10,8 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
+from pyro_ebm.core.numerics import expand_right
+
 Box = tuple[Any, Any]
 
 # Nats below its maximum at which a density is negligible (1e-7).
@@ -32,7 +34,7 @@ def limits_of(round_trip: Callable[[Any], Any], position: Any) -> Box:
     """
     xp, ends = array_namespace(position), []
     steps = xp.arange(-_NUM_STEPS, _NUM_STEPS + 1, dtype=position.dtype, device=device(position))
-    offsets = _STEP * xp.reshape(steps, (-1,) + (1,) * (position.ndim - 2))
+    offsets = _STEP * expand_right(steps, position.ndim - 1)
     for axis in range(position.shape[-1]):
         zero = xp.zeros_like(position[0, ..., 0]) + xp.zeros_like(offsets)
         parts = [zero + offsets if axis == other else zero for other in range(position.shape[-1])]
@@ -114,7 +116,7 @@ def _next_edges(kept: Any, box: Box, axis: int) -> Box:
     profile = xp.any(kept, axis=others) if others else kept
     steps = xp.arange(num_intervals + 1, dtype=low.dtype, device=device(low))
     step = (high - low) / num_intervals
-    points = low + step * xp.reshape(steps, (-1,) + (1,) * low.ndim)
+    points = low + step * expand_right(steps, low.ndim + 1)
     infinite = xp.full_like(points, math.inf)
     first = xp.min(xp.where(profile, points, infinite), axis=0) - step
     last = xp.max(xp.where(profile, points, -infinite), axis=0) + step

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.numerics import expand_right
+
 # A move that loses this many nats has left the region where the integrator works (Stan's number).
 _DIVERGENCE = -1000.0
 
@@ -66,8 +68,7 @@ class ChainState(NamedTuple):
         if not self.step_size.ndim or self.potential is None:
             return self.step_size, self.scale
         num_event_dims = self.position.ndim - self.potential.ndim
-        shape = tuple(self.step_size.shape) + (1,) * num_event_dims
-        return array_namespace(self.step_size).reshape(self.step_size, shape), self.scale
+        return expand_right(self.step_size, self.step_size.ndim + num_event_dims), self.scale
 
 
 class TransitionInfo(NamedTuple):
@@ -182,9 +183,7 @@ def refresh(velocity: Any, noise: Any, step_size: Any, friction: float) -> Any:
 
 def accept(accepted: Any, proposal: Any, current: Any) -> Any:
     """Take ``proposal`` in the chains that accepted it and ``current`` in the others."""
-    xp = array_namespace(proposal)
-    shape = tuple(accepted.shape) + (1,) * (proposal.ndim - accepted.ndim)
-    return xp.where(xp.reshape(accepted, shape), proposal, current)
+    return array_namespace(proposal).where(expand_right(accepted, proposal.ndim), proposal, current)
 
 
 def decide(

@@ -14,6 +14,7 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.columns import Columns
+from pyro_ebm.core.numerics import expand_right
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.core.samplers.settings import Kernel, Source, check_exact, check_sampler
@@ -130,7 +131,9 @@ def alternatives(position: Any, column: Any, size: int) -> Any:
 
     Positions have shape ``(*chains, num_columns)``. The k-th value is k codes on, modulo the size.
     """
-    return _with_code(position[None, ...], column, size, _steps(position, 1, size))
+    xp = array_namespace(position)
+    steps = xp.arange(1, size, dtype=position.dtype, device=device(position))
+    return _with_code(position[None, ...], column, size, expand_right(steps, position.ndim))
 
 
 def choose(
@@ -167,12 +170,6 @@ def numeric_mask(columns: Columns, like: Any) -> Any:
     xp = array_namespace(like)
     mask = [float(column.is_numeric) for column in columns]
     return xp.asarray(mask, dtype=like.dtype, device=device(like))
-
-
-def _steps(position: Any, start: int, stop: int) -> Any:
-    xp, shape = array_namespace(position), (-1,) + (1,) * (position.ndim - 1)
-    steps = xp.arange(start, stop, dtype=position.dtype, device=device(position))
-    return xp.reshape(steps, shape)
 
 
 def _with_code(position: Any, column: Any, size: int, steps: Any) -> Any:

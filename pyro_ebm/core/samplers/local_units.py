@@ -4,7 +4,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.numerics import as_real, at_least_single, masked_std
+from pyro_ebm.core.numerics import as_real, at_least_single, expand_right, masked_std
 from pyro_ebm.core.samplers.dynamics import ChainState
 
 
@@ -41,8 +41,8 @@ def local_units(position: Any, potential: Any, gradient: Any, otherwise: Any) ->
         gradient: Shape of ``position``; None where there are none, and units are spreads.
         otherwise: Units of coordinates without a spread.
     """
-    xp, event = array_namespace(potential), (1,) * (position.ndim - potential.ndim)
-    alive = xp.reshape(xp.isfinite(potential), (*potential.shape, *event))
+    xp = array_namespace(potential)
+    alive = expand_right(xp.isfinite(potential), position.ndim)
     position = as_real(position)
     spread = masked_std(alive, at_least_single(position))
     scale = xp.where(spread > 0, spread, xp.ones_like(spread) * otherwise)

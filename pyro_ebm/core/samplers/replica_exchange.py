@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive
+from pyro_ebm.core.numerics import expand_left, expand_right
 from pyro_ebm.core.samplers.dynamics import (
     ChainState,
     TransitionInfo,
@@ -134,13 +135,14 @@ def stack_levels(temperatures: tuple[float, ...], state: ChainState) -> tuple[Ch
     position = xp.stack([level.position for level in levels])
     gradient = state.gradient
     if gradient is not None:
-        gradient = xp.stack([level.gradient for level in levels]) / _like(temperature, position)
+        gradient = xp.stack([level.gradient for level in levels])
+        gradient = gradient / expand_right(temperature, gradient.ndim)
     stacked = state._replace(
         position=position,
         potential=xp.stack([level.potential for level in levels]) / temperature,
         gradient=gradient,
-        step_size=xp.stack([_lift(level.step_size, state.potential) for level in levels]),
-        scale=xp.stack([_lift(level.scale, state.position) for level in levels]),
+        step_size=xp.stack([expand_left(each.step_size, temperature.ndim - 1) for each in levels]),
+        scale=xp.stack([expand_left(each.scale, position.ndim - 1) for each in levels]),
         hotter=(),
     )
     return stacked, temperature
@@ -163,7 +165,7 @@ def swap_levels(
     xp = array_namespace(uniform)
     potential, gradient = moved.potential * temperature, moved.gradient
     if gradient is not None:
-        gradient = gradient * _like(temperature, gradient)
+        gradient = gradient * expand_right(temperature, gradient.ndim)
     log_ratio = swap_log_ratio(potential, temperature)
     swaps = xp.log(uniform) < log_ratio
     swaps = xp.stack([swaps[k, ...] & ((k + state.index) % 2 == 0) for k in range(len(swaps))])
@@ -196,17 +198,6 @@ def _check_temperatures(temperatures: Any) -> tuple[float, ...]:
     if len(values) < 2 or values[-1] != 1 or any(a <= b for a, b in pairwise(values)):
         raise ValueError(f"Expected `temperatures` to descend to 1, got {temperatures!r}.")
     return values
-
-
-def _lift(x: Any, like: Any) -> Any:
-    """Give an array as many dimensions as another, from the left."""
-    return array_namespace(x).reshape(x, (1,) * (like.ndim - x.ndim) + tuple(x.shape))
-
-
-def _like(temperature: Any, position: Any) -> Any:
-    num_event_dims = position.ndim - temperature.ndim
-    shape = tuple(temperature.shape) + (1,) * num_event_dims
-    return array_namespace(temperature).reshape(temperature, shape)
 
 
 def _levels(swaps: Any, x: Any) -> list[Any]:

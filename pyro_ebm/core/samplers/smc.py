@@ -12,7 +12,13 @@ from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
-from pyro_ebm.core.numerics import as_real, at_least_single, log_mean_exp
+from pyro_ebm.core.numerics import (
+    as_real,
+    at_least_single,
+    expand_right,
+    log_mean_exp,
+    row_numbers,
+)
 from pyro_ebm.core.samplers.dynamics import (
     ChainState,
     accept,
@@ -91,11 +97,10 @@ class Population(NamedTuple):
     @property
     def gradient(self) -> Any:
         """Gradient of the tempered potential; None with discrete columns, or for a kernel."""
-        position, start, _, down, up = self.particles
+        position, _, _, down, up = self.particles
         if down is None:
             return None
-        beta, event = self.inverse_temperature, (1,) * (position.ndim - start.ndim)
-        return down + array_namespace(beta).reshape(beta, (*beta.shape, *event)) * up
+        return down + expand_right(self.inverse_temperature, position.ndim - 1) * up
 
     def finite_positions(self) -> Any:
         """Return the positions, NaN where the path did not reach 1."""
@@ -115,19 +120,13 @@ def begin(particles: Particles, ancestors: Any = None) -> Population:
     num_coordinates = math.prod(particles.position.shape[tilt.ndim :])
     return Population(
         particles,
-        own_numbers(tilt) if ancestors is None else ancestors,
+        row_numbers(tilt) if ancestors is None else ancestors,
         xp.where(usable, zero, xp.full_like(zero, math.nan)),
         at_least_single(zero),
         zero + math.log(0.5 * num_coordinates ** (-1 / 3)),
         xp.ones_like(as_real(particles.position[0, ...])),
         zero,
     )
-
-
-def own_numbers(x: Any) -> Any:
-    """Return the numbers of rows, shape ``(N, *batch)``."""
-    xp = array_namespace(x)
-    return xp.cumulative_sum(xp.astype(xp.ones_like(x), xp.int32), axis=0) - 1
 
 
 def log_weights(population: Population, increment: Any) -> Any:
@@ -215,9 +214,7 @@ def move(
     """
     here = population.particles
     xp, beta = array_namespace(here.position), population.inverse_temperature
-    # Of each row, shaped to broadcast with positions.
-    event = (1,) * (here.position.ndim - here.start.ndim)
-    step_size = xp.reshape(xp.exp(population.log_step_size), (*beta.shape, *event))
+    step_size = expand_right(xp.exp(population.log_step_size), here.position.ndim - 1)
     scale, gradient = population.scale, population.gradient
     proposal = langevin_move(here.position, gradient, noise, step_size, scale=scale)
     there = evaluate(proposal)
@@ -263,7 +260,5 @@ def after_step(
 
 def take_rows(x: Any, chosen: Any) -> Any:
     """Take elements of the first axis, chosen for each element of a batch, ``(N, *batch)``."""
-    xp = array_namespace(x)
-    index = xp.reshape(chosen, (*chosen.shape, *(1,) * (x.ndim - chosen.ndim)))
-    shape = (*chosen.shape, *x.shape[chosen.ndim :])
-    return xp.take_along_axis(x, xp.broadcast_to(index, shape), axis=0)
+    xp, shape = array_namespace(x), (*chosen.shape, *x.shape[chosen.ndim :])
+    return xp.take_along_axis(x, xp.broadcast_to(expand_right(chosen, x.ndim), shape), axis=0)

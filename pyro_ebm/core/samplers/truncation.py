@@ -5,6 +5,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pyro_ebm.core.numerics import expand_right, row_numbers
+
 # Times at most that draws of a base outside of the support are drawn again.
 NUM_TRIES = 200
 # Draws of a base at least, to see which share of them is inside of a narrower support.
@@ -92,9 +94,8 @@ def choose_inside(inside: Any, draws: Any, number: int) -> tuple[Any, Any]:
     xp = array_namespace(draws)
     order = xp.argsort(xp.astype(~inside, xp.int8), axis=0, stable=True)
     counts = xp.sum(xp.astype(inside, order.dtype), axis=0)
-    rank = xp.cumulative_sum(xp.ones_like(order[:number]), axis=0) - 1
-    chosen = rank % xp.where(counts > 0, counts, xp.ones_like(counts))
-    index = _over_event(xp.take_along_axis(order, chosen, axis=0), draws)
+    chosen = row_numbers(order[:number]) % xp.where(counts > 0, counts, xp.ones_like(counts))
+    index = expand_right(xp.take_along_axis(order, chosen, axis=0), draws.ndim)
     return xp.take_along_axis(draws, index, axis=0), xp.mean(xp.astype(inside, draws.dtype), axis=0)
 
 
@@ -111,7 +112,7 @@ def ancestors_of(distribution: Any, draws: Any) -> Any:
     is_first = xp.all(same, axis=-1)
     periods = xp.cumulative_sum(xp.astype(is_first, xp.int32), axis=0)
     length = xp.sum(xp.astype(periods <= 1, xp.int32), axis=0)
-    return (xp.cumulative_sum(xp.ones_like(periods), axis=0) - 1) % length
+    return row_numbers(periods) % length
 
 
 def check_share(distribution: Any, share: Any, num_draws: int) -> None:
@@ -131,8 +132,4 @@ def log_of_share(share: Any, num_draws: int) -> tuple[Any, Any]:
 
 
 def _where(inside: Any, value: Any, other: Any) -> Any:
-    return array_namespace(value).where(_over_event(inside, value), value, other)
-
-
-def _over_event(x: Any, value: Any) -> Any:
-    return array_namespace(x).reshape(x, tuple(x.shape) + (1,) * (value.ndim - x.ndim))
+    return array_namespace(value).where(expand_right(inside, value.ndim), value, other)

@@ -12,6 +12,7 @@ from pyro_ebm.core.evidence import pilots
 from pyro_ebm.core.numerics import as_real, masked_mean, masked_std
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
+from pyro_ebm.core.samplers.smc import take_rows
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.smc import family_sums, resample
 
@@ -135,15 +136,13 @@ def resample_and_move(
 ) -> tuple[Array, Array]:
     """Resample chains and move them at the end of a path; return the mean acceptance rate too."""
     choice_key, chain_key = random.split(rng_key)
-    chosen = resample(choice_key, log_weights)
-    chosen = chosen.reshape(chosen.shape + (1,) * (position.ndim - chosen.ndim))
     potential = path.at(schedule.inverse_temperatures[-1])
 
     def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
         state, info = sampler.step(key, potential, state)
         return state, info.acceptance_rate.mean(0)
 
-    state = sampler.init(potential, jnp.take_along_axis(position, chosen, axis=0))
+    state = sampler.init(potential, take_rows(position, resample(choice_key, log_weights)))
     state = core.in_units(state, *schedule.last())
     state, rates = lax.scan(move, state, random.split(chain_key, num_moves))
     return state.position, rates.mean(0)

@@ -7,6 +7,7 @@ from pyro_ebm.core.evidence import annealing as core
 from pyro_ebm.core.evidence import pilots
 from pyro_ebm.core.numerics import as_real, masked_mean, masked_std
 from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
+from pyro_ebm.core.samplers.smc import take_rows
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.smc import family_sums, resample
 
@@ -107,10 +108,8 @@ def resample_and_move(
     num_moves: int,
 ) -> tuple[Tensor, Tensor]:
     """Resample chains and move them at the end of a path; return the mean acceptance rate too."""
-    chosen = resample(log_weights)
-    chosen = chosen.reshape(chosen.shape + (1,) * (position.ndim - chosen.ndim))
     potential = path.at(schedule.inverse_temperatures[-1])
-    state = sampler.init(potential, torch.take_along_dim(position, chosen, 0))
+    state = sampler.init(potential, take_rows(position, resample(log_weights)))
     state = core.in_units(state, *schedule.last())
     rates = []
     for _ in range(num_moves):
