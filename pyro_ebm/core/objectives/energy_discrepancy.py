@@ -93,11 +93,7 @@ class EnergyDiscrepancy(Objective):
         """
         xp, positive, negative = array_namespace(potential), potential[0, ...], potential[1:, ...]
         scales = xp.reshape(negative, (num_scales, self.num_samples, *positive.shape))
-        losses = [
-            energy_discrepancy(positive, scales[k, ...], self.stabilization)
-            for k in range(num_scales)
-        ]
-        return self._with_metrics(sum(losses) / num_scales, positive, negative)
+        return self._mean_loss(positive, scales, negative)
 
     def _chunks(self) -> list[int]:
         """Numbers of copies that each chunk has of a value."""
@@ -105,12 +101,16 @@ class EnergyDiscrepancy(Objective):
         num_whole, rest = divmod(self.num_samples, size)
         return [size] * num_whole + [rest] * (rest > 0)
 
-    def _loss_of_chunks(self, positive: Any, minima: Any, negative: Any) -> Loss:
-        """Loss from soft minima, shape ``(K, chunks, *batch)``; negatives are for metrics."""
+    def _mean_loss(self, positive: Any, scales: Any, negative: Any) -> Loss:
+        """Mean loss over K perturbations; negatives are for metrics.
+
+        ``scales`` are potentials of copies, or soft minima of parts of them, shape
+        ``(K, copies, *batch)``.
+        """
         w, num_samples = self.stabilization, self.num_samples
         losses = [
-            energy_discrepancy(positive, minima[k, ...], w, num_samples)
-            for k in range(minima.shape[0])
+            energy_discrepancy(positive, scales[k, ...], w, num_samples)
+            for k in range(scales.shape[0])
         ]
         return self._with_metrics(sum(losses) / len(losses), positive, negative)
 

@@ -61,7 +61,7 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         ]
         minima, negative = zip(*chunks, strict=True)
         positive = target.potential(lax.stop_gradient(x))
-        return self._loss_of_chunks(positive, jnp.stack(minima), jnp.concatenate(negative))
+        return self._mean_loss(positive, jnp.stack(minima), jnp.concatenate(negative))
 
     def _evaluate_chunks(
         self, rng_key: Array, target: Any, kernel: Any, x: Array

@@ -63,7 +63,7 @@ class EnergyDiscrepancy(core.EnergyDiscrepancy):
         ]
         minima, negative = zip(*chunks, strict=True)
         minima = torch.stack(minima).unflatten(0, (len(kernels), len(sizes)))
-        return positive, self._loss_of_chunks(positive, minima, torch.cat(negative))
+        return positive, self._mean_loss(positive, minima, torch.cat(negative))
 
 
 def _evaluate_chunk(
