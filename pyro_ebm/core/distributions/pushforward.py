@@ -98,6 +98,12 @@ class AbstractPushforward:
         raise NotImplementedError
 
 
+def with_density(distribution: Any) -> Any:
+    """Return an energy-based distribution with a density: on a pushforward, that of the latent."""
+    is_pushforward = isinstance(distribution.base, AbstractPushforward)
+    return distribution.latent if is_pushforward else distribution
+
+
 def check_noise_scale(noise_scale: Any, array_type: type) -> Any:
     """Return a number as a float, an array as it is; raise if negative or of several elements."""
     if not isinstance(noise_scale, array_type):

@@ -14,6 +14,7 @@ from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.pushforward import with_density
 from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
@@ -28,7 +29,6 @@ from pyro_ebm.core.samplers.truncation import (
     is_inside,
 )
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.distributions.pushforward import Pushforward
 from pyro_ebm.numpyro.evidence.annealing import (
     anneal,
     resample_and_move,
@@ -94,7 +94,7 @@ def log_normalizer(
 def _default_kernel(distribution: EnergyBased, method: str) -> Sampler | None:
     if method == "importance":
         return None
-    return default_kernel(_with_density(distribution), MALA(0.1))
+    return default_kernel(with_density(distribution), MALA(0.1))
 
 
 def _importance(
@@ -109,7 +109,7 @@ def _importance(
 def _grid(
     rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
 ) -> Result:
-    distribution = _with_density(distribution)
+    distribution = with_density(distribution)
     if settings.draws is not None:
         core.check_draws(distribution, settings.draws)
         values = settings.draws
@@ -123,13 +123,13 @@ def _grid(
 
 
 def _enumerated(_: Array, distribution: EnergyBased, *__: Any) -> Result:
-    return enumerate_values(_with_density(distribution)), ()
+    return enumerate_values(with_density(distribution)), ()
 
 
 def _annealed(
     rng_key: Array, distribution: EnergyBased, settings: core.LogNormalizerSettings
 ) -> Result:
-    distribution = _with_density(distribution)
+    distribution = with_density(distribution)
     _check(rng_key, distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
     sampler = kernel_for(settings.sampler, path.target)
@@ -158,10 +158,6 @@ def _annealed(
     if share is not None:
         result = times_share(result, share, num_draws)
     return result, doubts
-
-
-def _with_density(distribution: EnergyBased) -> EnergyBased:
-    return distribution.latent if isinstance(distribution.base, Pushforward) else distribution
 
 
 def _bracket(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import check_energy_based
 from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.distributions.pushforward import with_density
 from pyro_ebm.core.distributions.tempered import TemperedTarget
 from pyro_ebm.core.evidence import log_normalizer as core
 from pyro_ebm.core.evidence.annealing import describe_stuck_draws, weights_of_both
@@ -23,7 +24,6 @@ from pyro_ebm.core.samplers.truncation import (
     is_inside,
 )
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.distributions.pushforward import Pushforward
 from pyro_ebm.pyro.evidence.annealing import (
     anneal,
     resample_and_move,
@@ -81,7 +81,7 @@ def log_normalizer(
 def _default_kernel(distribution: EnergyBased, method: str) -> Sampler | None:
     if method == "importance":
         return None
-    return default_kernel(_with_density(distribution), MALA(0.1))
+    return default_kernel(with_density(distribution), MALA(0.1))
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def _importance(distribution: EnergyBased, settings: core.LogNormalizerSettings)
 
 
 def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
-    distribution = _with_density(distribution)
+    distribution = with_density(distribution)
     if settings.draws is not None:
         core.check_draws(distribution, settings.draws)
         values = settings.draws
@@ -107,11 +107,11 @@ def _grid(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Re
 
 
 def _enumerated(distribution: EnergyBased, _: core.LogNormalizerSettings) -> Result:
-    return enumerate_values(_with_density(distribution)), ()
+    return enumerate_values(with_density(distribution)), ()
 
 
 def _annealed(distribution: EnergyBased, settings: core.LogNormalizerSettings) -> Result:
-    distribution = _with_density(distribution)
+    distribution = with_density(distribution)
     _check(distribution, settings, needs_density=True)
     path = TemperedTarget(distribution)
     sampler = kernel_for(settings.sampler, path.target)
@@ -153,10 +153,6 @@ def _starts(distribution: EnergyBased, num_starts: int) -> tuple[Tensor, tuple[T
     values, share = choose_inside(is_inside(distribution, draws), draws, num_starts)
     check_share(distribution, share, num_draws)
     return values, (share, num_draws)
-
-
-def _with_density(distribution: EnergyBased) -> EnergyBased:
-    return distribution.latent if isinstance(distribution.base, Pushforward) else distribution
 
 
 def _check(
