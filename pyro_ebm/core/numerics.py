@@ -29,6 +29,15 @@ def expand_right(x: Any, ndim: int) -> Any:
     return array_namespace(x).reshape(x, (*x.shape, *(1,) * (ndim - x.ndim)))
 
 
+def sum_event(x: Any, event_ndim: int) -> Any:
+    """Sum over the last dimensions."""
+    # Reshaped, because some libraries take an empty tuple of axes to mean all of them.
+    batch_shape = x.shape[: x.ndim - event_ndim]
+    num_coordinates = math.prod(x.shape[x.ndim - event_ndim :])
+    xp = array_namespace(x)
+    return xp.sum(xp.reshape(x, (*batch_shape, num_coordinates)), axis=-1)
+
+
 def row_numbers(x: Any) -> Any:
     """Return the number of its row for each element, of the first axis from zero; integers."""
     xp = array_namespace(x)

@@ -1,11 +1,12 @@
 """Bidirectional bounds: an energy between two bounds of its likelihood from a generator."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
+from pyro_ebm.core.numerics import sum_event
 from pyro_ebm.core.objectives.generator import ENTROPIES, GeneratorDraws
 from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss, Objective
 from pyro_ebm.core.objectives.negatives import energy_metrics, weight_metrics
@@ -85,6 +86,11 @@ class BidirectionalBounds(Objective):
           2025), https://arxiv.org/abs/2506.04609
     """
 
+    # The host's functions: values of rows and their gradients, differentiable in parameters; a
+    # number and its gradient, as constants.
+    _value_and_slope: ClassVar[Any]
+    _value_and_gradient: ClassVar[Any]
+
     entropy: str = "exact"
     penalty: str = "log_ratio"
     penalty_weight: float = 1.0
@@ -111,7 +117,11 @@ class BidirectionalBounds(Objective):
     def _is_mean_over_parts(self) -> bool:
         return self.threshold == 0 or self.penalty == "data"
 
-    def _loss(self, potential: Any, penalty: Any, draws: GeneratorDraws) -> Loss:
+    def _loss(self, distribution: Any, value: Any, draws: GeneratorDraws) -> Loss:
+        if self.penalty == "data":
+            potential, penalty = self._penalize_data(distribution, value)
+        else:
+            potential, penalty = distribution.potential(value), self._penalize(draws)
         constant, xp = draws.constant, array_namespace(potential)
         generated = xp.sum(constant(draws.gradient) * draws.value) / draws.value.shape[0]
         entropy = xp.mean(draws.neg_log_density)
@@ -124,6 +134,28 @@ class BidirectionalBounds(Objective):
             "penalty": lambda: xp.mean(half_squared_norm(draws.slope)),
         }
         return EvaluatedLoss(loss, metrics, potential)
+
+    def _penalize(self, draws: GeneratorDraws) -> Any:
+        """Penalty on slopes of the log-ratio, whose gradient goes through the potential's."""
+        if not self.penalty_weight:
+            return 0.0
+        xp = array_namespace(draws.gradient)
+
+        def mean_square(gradient: Any) -> Any:
+            return xp.mean(half_squared_norm(draws.slope_at(gradient)))
+
+        # Numbers alone: a graph in all parameters would be built beside.
+        penalty, weights = self._value_and_gradient(mean_square, draws.gradient)
+        value, factor = hinge(penalty, self.penalty_weight, self.threshold)
+        change = xp.sum(weights * draws.gradient)
+        return value + factor * (change - draws.constant(change))
+
+    def _penalize_data(self, distribution: Any, value: Any) -> tuple[Any, Any]:
+        """Potentials of values, and the penalty on their gradients; shapes ``(*batch,)``."""
+        potential, gradient = self._value_and_slope(distribution.potential, value)
+        square = sum_event(gradient**2, distribution.event_dim)
+        penalty, _ = hinge(square, self.penalty_weight, self.threshold)
+        return potential, penalty
 
 
 def half_squared_norm(gradient: Any) -> Any:

@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive, check_positive_integer
 from pyro_ebm.core.distributions.energy_based import scaled_energy
+from pyro_ebm.core.numerics import sum_event
 from pyro_ebm.core.objectives.loss import Objective
 from pyro_ebm.core.objectives.settings import convert_fields
 
@@ -107,8 +108,8 @@ def score_matching(gradient: Any, directions: Any, products: Any, event_ndim: in
         event_ndim: Number of event dimensions.
     """
     xp = array_namespace(gradient, directions, products)
-    curvature = xp.mean(_sum_event(directions * products, event_ndim), axis=0)
-    return 0.5 * _sum_event(gradient**2, event_ndim) - curvature
+    curvature = xp.mean(sum_event(directions * products, event_ndim), axis=0)
+    return 0.5 * sum_event(gradient**2, event_ndim) - curvature
 
 
 def denoising_score_matching(gradient: Any, noise: Any, variance: float, event_ndim: int) -> Any:
@@ -126,7 +127,7 @@ def denoising_score_matching(gradient: Any, noise: Any, variance: float, event_n
         variance: :math:`t`.
         event_ndim: Number of event dimensions.
     """
-    return 0.5 * _sum_event((math.sqrt(variance) * gradient - noise) ** 2, event_ndim)
+    return 0.5 * sum_event((math.sqrt(variance) * gradient - noise) ** 2, event_ndim)
 
 
 def coordinate_directions(identity: Any, batch_ndim: int, event_shape: tuple[int, ...]) -> Any:
@@ -184,8 +185,8 @@ def check_slope(
         return scaled_energy(distribution, target.value(x))
 
     *_, gradient, products = hessian_products(energy, points, along[None, ...])
-    before, here, after = (_sum_event(gradient * along, event_ndim)[k, ...] for k in range(3))
-    curvature = _sum_event(products[0, ...] * along, event_ndim)[1, ...]
+    before, here, after = (sum_event(gradient * along, event_ndim)[k, ...] for k in range(3))
+    curvature = sum_event(products[0, ...] * along, event_ndim)[1, ...]
     jump = float(xp.max(xp.abs((after - before) / 2 - _STEP * curvature)))
     if jump > _LARGEST_JUMP * float(xp.mean(xp.abs(here))):
         raise ValueError(
@@ -208,11 +209,3 @@ def _points(distribution: Any, target: Any, value: Any, counts: Any) -> tuple[An
         x = xp.reshape(x, (math.prod(batch_shape), *event_shape))
         x = x[xp.reshape(xp.broadcast_to(counts, batch_shape), (-1,)) > 0][:_NUM_ROWS, ...]
     return x, len(event_shape)
-
-
-def _sum_event(x: Any, event_ndim: int) -> Any:
-    # Reshaped, because some libraries take an empty tuple of axes to mean all of them.
-    xp = array_namespace(x)
-    batch_shape = x.shape[: x.ndim - event_ndim]
-    num_coordinates = math.prod(x.shape[x.ndim - event_ndim :])
-    return xp.sum(xp.reshape(x, (*batch_shape, num_coordinates)), axis=-1)

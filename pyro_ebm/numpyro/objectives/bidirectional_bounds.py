@@ -1,22 +1,18 @@
 """Bidirectional bounds with NumPyro."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import jax
 from jax import Array, lax, random
-from numpyro.distributions.util import sum_rightmost
 
 from pyro_ebm.core.distributions.checks import check_one_law
 from pyro_ebm.core.objectives import bidirectional_bounds as core
 from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
-from pyro_ebm.numpyro.objectives.generator import (
-    GeneratorDraws,
-    VariationalGenerator,
-    value_and_slope,
-)
+from pyro_ebm.numpyro.objectives.generator import VariationalGenerator, value_and_slope
 
 
 class BidirectionalBounds(core.BidirectionalBounds):
@@ -36,6 +32,8 @@ class BidirectionalBounds(core.BidirectionalBounds):
         1.838
     """
 
+    _value_and_slope = staticmethod(value_and_slope)
+
     def loss(
         self,
         rng_key: Array,
@@ -52,29 +50,8 @@ class BidirectionalBounds(core.BidirectionalBounds):
         num_values = value.size // prod(distribution.event_shape)
         latent = family.draw(draw_key, self.num_samples or num_values)
         draws = family.compare(distribution, latent)
-        if self.penalty == "data":
-            potential, penalty = self._penalize_data(distribution, value)
-        else:
-            potential, penalty = distribution.potential(value), self._penalize(draws)
-        return self._loss(potential, penalty, draws)
+        return self._loss(distribution, value, draws)
 
-    def _penalize(self, draws: GeneratorDraws) -> Array | float:
-        """Penalty on the log-ratio's slopes, differentiable through the gradients of U."""
-        if not self.penalty_weight:
-            return 0.0
-
-        def mean_square(gradient: Array) -> Array:
-            return core.half_squared_norm(draws.slope_at(gradient)).mean()
-
-        found = jax.value_and_grad(mean_square)(lax.stop_gradient(draws.gradient))
-        penalty, weights = lax.stop_gradient(found)
-        value, factor = core.hinge(penalty, self.penalty_weight, self.threshold)
-        change = (weights * draws.gradient).sum()
-        return value + factor * (change - lax.stop_gradient(change))
-
-    def _penalize_data(self, distribution: EnergyBased, value: Array) -> tuple[Array, Array]:
-        """Potentials at the data with the penalty there, ``(*batch,)``."""
-        potential, gradient = value_and_slope(distribution.potential, value)
-        square = sum_rightmost(gradient**2, distribution.event_dim)
-        penalty, _ = core.hinge(square, self.penalty_weight, self.threshold)
-        return potential, penalty
+    @staticmethod
+    def _value_and_gradient(function: Callable[[Array], Array], x: Array) -> Any:
+        return lax.stop_gradient(jax.value_and_grad(function)(lax.stop_gradient(x)))

@@ -1,9 +1,9 @@
 """Bidirectional bounds with Pyro."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import check_one_law
@@ -11,7 +11,7 @@ from pyro_ebm.core.objectives import bidirectional_bounds as core
 from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
-from pyro_ebm.pyro.objectives.generator import GeneratorDraws, VariationalGenerator, value_and_slope
+from pyro_ebm.pyro.objectives.generator import VariationalGenerator, value_and_slope
 
 
 class BidirectionalBounds(core.BidirectionalBounds):
@@ -29,6 +29,8 @@ class BidirectionalBounds(core.BidirectionalBounds):
         tensor([0.9189])
     """
 
+    _value_and_slope = staticmethod(value_and_slope)
+
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, generator: Any, encoder: Any = None
     ) -> Loss:
@@ -38,29 +40,10 @@ class BidirectionalBounds(core.BidirectionalBounds):
         family = VariationalGenerator.of(distribution, generator, encoder, **options)
         num_values = value.numel() // distribution.event_shape.numel()
         draws = family.compare(distribution, family.draw(self.num_samples or num_values))
-        if self.penalty == "data":
-            potential, penalty = self._penalize_data(distribution, value)
-        else:
-            potential, penalty = distribution.potential(value), self._penalize(draws)
-        return self._loss(potential, penalty, draws)
+        return self._loss(distribution, value, draws)
 
-    def _penalize(self, draws: GeneratorDraws) -> Tensor | float:
-        """Penalty on slopes of the log-ratio, whose gradient goes through the potential's."""
-        if not self.penalty_weight:
-            return 0.0
-
-        def mean_square(gradient: Tensor) -> Tensor:
-            return core.half_squared_norm(draws.slope_at(gradient)).mean()
-
-        with torch.no_grad():  # Numbers alone: a graph in all parameters would be built beside.
-            weights, penalty = torch.func.grad_and_value(mean_square)(draws.gradient.detach())
-        value, factor = core.hinge(penalty, self.penalty_weight, self.threshold)
-        change = (weights * draws.gradient).sum()
-        return value + factor * (change - change.detach())
-
-    def _penalize_data(self, distribution: EnergyBased, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Potentials of values, and the penalty on their gradients; shapes ``(*batch,)``."""
-        potential, gradient = value_and_slope(distribution.potential, value)
-        square = cast(Tensor, sum_rightmost(gradient.square(), distribution.event_dim))
-        penalty, _ = core.hinge(square, self.penalty_weight, self.threshold)
-        return potential, penalty
+    @staticmethod
+    def _value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Any:
+        with torch.no_grad():
+            gradient, value = torch.func.grad_and_value(function)(x.detach())
+        return value, gradient
