@@ -1,5 +1,6 @@
 """KALE: likelihood of an energy relative to its base, which need not have a density."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -9,8 +10,8 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_choice, check_nonnegative, check_positive_integer
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.energy_based import scaled_energy
-from pyro_ebm.core.numerics import log_mean_exp
-from pyro_ebm.core.objectives.loss import EvaluatedLoss, Metrics, Objective
+from pyro_ebm.core.numerics import log_mean_exp, sum_event
+from pyro_ebm.core.objectives.loss import EvaluatedLoss, Objective
 from pyro_ebm.core.objectives.negatives import (
     check_base_loss,
     energy_metrics,
@@ -102,6 +103,8 @@ class KALE(Objective):
 
     # The host's function that evaluates another one with its parameters held constant.
     _frozen: ClassVar[Any]
+    # The host's gradient of a function of one array.
+    _gradient: ClassVar[Any]
     # The host's class of shapes.
     _shape: ClassVar[Any] = tuple
 
@@ -159,17 +162,15 @@ class KALE(Objective):
         The base is trained ``through`` draws or by ``zero``, which has their density's gradient.
         """
         base, constant = distribution.base, self._constant
+        evaluated = draws if log_normalizer is None else constant(draws)
+        potential, negative = scaled_energies(distribution, value, evaluated)
+        metrics = self._metrics(potential, negative)
         if log_normalizer is None:
-            potential, negative = scaled_energies(distribution, value, draws)
-            metrics = self._metrics(potential, negative)
             loss = potential + log_partition(negative - zero)
         else:
-            potential, negative = scaled_energies(distribution, value, constant(draws))
             partition = log_partition(negative)
             lag = constant(log_normalizer - partition)
-            xp = array_namespace(lag)
-            metrics = self._metrics(potential, negative)
-            metrics = {**metrics, "normalizer_lag": lambda: xp.mean(lag)}
+            metrics["normalizer_lag"] = lambda: array_namespace(lag).mean(lag)
             loss = potential + self._bound(partition, log_normalizer)
             # The base weighs draws otherwise than the bound does.
             negative = constant(negative)
@@ -190,7 +191,17 @@ class KALE(Objective):
         gradient = log_normalizer_gradient(lagging, fixed, safe=self.safe_gradient)
         return fenchel_bound(partition, fixed) + gradient * (log_normalizer - fixed)
 
-    def _metrics(self, positive: Any, negative: Any) -> Metrics:
+    def _penalized(self, found: EvaluatedLoss, distribution: Any, between: Any) -> EvaluatedLoss:
+        """Add the penalty on the energy's gradient at these points, one for each value."""
+
+        def total(x: Any) -> Any:
+            return array_namespace(x).sum(scaled_energy(distribution, x))
+
+        penalty = sum_event(self._gradient(total)(between) ** 2, distribution.event_dim)
+        loss = found.value + self.gradient_penalty * penalty
+        return EvaluatedLoss(loss, found.metrics, found.potential)
+
+    def _metrics(self, positive: Any, negative: Any) -> dict[str, Callable[..., Any]]:
         positive, negative = self._constant(positive), self._constant(negative)
         return {**energy_metrics(positive, negative), **weight_metrics(-negative)}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf, prod
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import check_one_law, is_implicit
@@ -104,6 +104,22 @@ def draw_from_base(objective: Any, base: Any, *rng_key: Any, through: bool = Fal
     if through:
         return base.rsample(*rng_key, (objective.num_samples,))
     return objective._constant(base.sample(*rng_key, (objective.num_samples,)))
+
+
+def points_between(
+    value: Any, draws: Any, event_ndim: int, uniform: Callable[[tuple[int, ...]], Any]
+) -> Any:
+    """Return a random point between each value and a draw, constants, of the shape of values.
+
+    Draws have shape ``(M, *context, *event)``, and are repeated where there are fewer than values;
+    ``uniform`` draws numbers from 0 to 1 of a shape.
+    """
+    xp, batch_shape = array_namespace(value, draws), value.shape[: value.ndim - event_ndim]
+    row_shape = batch_shape[: value.ndim - draws.ndim + 1]
+    rows = xp.arange(prod(row_shape), device=device(draws)) % draws.shape[0]
+    ends = xp.reshape(xp.take(draws, rows, axis=0), (*row_shape, *draws.shape[1:]))
+    weights = uniform((*batch_shape, *(1,) * event_ndim))
+    return weights * value + (1 - weights) * ends
 
 
 def is_reparametrized(distribution: Any) -> bool:

@@ -1,15 +1,13 @@
 """KALE with NumPyro."""
 
-from math import prod
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.distributions.util import sum_rightmost
 
-from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.objectives import kale as core
-from pyro_ebm.core.objectives.loss import EvaluatedLoss, Loss
+from pyro_ebm.core.objectives.loss import Loss
+from pyro_ebm.core.objectives.negatives import points_between
 from pyro_ebm.numpyro.distributions.bound_energy import frozen_in_parameters
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
 
@@ -32,6 +30,7 @@ class KALE(core.KALE):
 
     _constant = staticmethod(lax.stop_gradient)
     _frozen = staticmethod(frozen_in_parameters)
+    _gradient = staticmethod(jax.grad)
 
     def loss(
         self,
@@ -44,24 +43,9 @@ class KALE(core.KALE):
         value, (draw_key, penalty_key) = lax.stop_gradient(value), random.split(rng_key)
         draws, zero, through = self._draw(distribution, log_normalizer, draw_key)
         found = self._loss(distribution, value, draws, zero, log_normalizer, through=through)
-        if self.gradient_penalty:
-            penalty = _squared_gradient(penalty_key, distribution, value, draws)
-            loss = found.value + self.gradient_penalty * penalty
-            return EvaluatedLoss(loss, found.metrics, found.potential)
-        return found
-
-
-def _squared_gradient(
-    rng_key: Array, distribution: EnergyBased, value: Array, draws: Array
-) -> Array:
-    """Square the energy's gradient between each value and a draw; shape ``(*batch,)``."""
-    event_dim = distribution.event_dim
-    batch_shape = value.shape[: value.ndim - event_dim]
-    # Draws are repeated where there are fewer than values.
-    row_shape = batch_shape[: value.ndim - draws.ndim + 1]
-    rows = jnp.arange(prod(row_shape)) % len(draws)
-    ends = lax.stop_gradient(draws)[rows].reshape((*row_shape, *draws.shape[1:]))
-    weights = random.uniform(rng_key, batch_shape + (1,) * event_dim, value.dtype)
-    between = weights * value + (1 - weights) * ends
-    gradient = jax.grad(lambda x: scaled_energy(distribution, x).sum())(between)
-    return sum_rightmost(gradient**2, event_dim)
+        if not self.gradient_penalty:
+            return found
+        uniform = partial(random.uniform, penalty_key, dtype=value.dtype)
+        fixed = lax.stop_gradient(draws)
+        between = points_between(value, fixed, distribution.event_dim, uniform)
+        return self._penalized(found, distribution, between)
