@@ -1,7 +1,7 @@
 """Draws by sequential Monte Carlo, and what their family trees show."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,16 +73,25 @@ def effective_ancestors(family_sizes: Any) -> Any:
 def summarize(
     population: Population,
     samples: Any,
-    ancestors: Any,
-    family_sizes: tuple[Any, Any],
+    chosen: Any,
+    starts: Any,
     inverse_temperatures: Any,
+    family_sums: Callable[[Any, Any], Any],
 ) -> SMCDraws:
     """Return the result of a run: samples, their ancestors, and what the population shows.
 
-    ``family_sizes`` are numbers of descendants at the start and at the end.
+    Args:
+        population: The population at the end.
+        samples: Values of those of its particles that are ``chosen``, by their numbers.
+        chosen: Numbers of particles.
+        starts: Numbers of ancestors at the start, where some are copies; else None.
+        inverse_temperatures: Those that the population has visited.
+        family_sums: Adds weights by ancestor.
     """
-    xp = array_namespace(population.log_normalizer)
-    num_starts, size = map(effective_ancestors, family_sizes)
+    xp, ends = array_namespace(population.log_normalizer), population.ancestors
+    each = xp.ones_like(population.particles.tilt)
+    num_starts = effective_ancestors(each if starts is None else family_sums(starts, each))
+    size = effective_ancestors(family_sums(ends, each))
     variance = 1.0 / size - 1.0 / num_starts
     error = xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance)))
     reached = population.inverse_temperature == 1
@@ -93,7 +102,7 @@ def summarize(
         error,
         size,
         population.acceptance_rate,
-        ancestors,
+        ends[chosen, ...],
         inverse_temperatures,
     )
 

@@ -96,10 +96,7 @@ def _run_population(rng_key: Array, distribution: Any, smc: SMC, number: int) ->
     population, visited = lead(path_key, path, position, smc.num_moves, kernel, ancestors)
     chosen = random.permutation(order_key, num_particles)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
-    ends, each = population.ancestors, jnp.ones_like(population.particles.tilt)
-    at_end = family_sums(ends, each)
-    at_start = each if ancestors is None else family_sums(ancestors, each)
-    return summarize(population, samples, ends[chosen], (at_start, at_end), visited)
+    return summarize(population, samples, chosen, ancestors, visited, family_sums)
 
 
 def _run_grid(rng_key: Array, distribution: Any, grid: Grid, number: int) -> ShortRun:

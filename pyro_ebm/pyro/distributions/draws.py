@@ -58,10 +58,7 @@ def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
         population, visited = lead(path, position, smc.num_moves, kernel, ancestors)
     chosen = torch.randperm(num_particles, device=values.device)[:number]
     samples = path.target.value(population.finite_positions()[chosen])
-    ends, each = population.ancestors, torch.ones_like(population.particles.tilt)
-    at_end = family_sums(ends, each)
-    at_start = each if ancestors is None else family_sums(ancestors, each)
-    return summarize(population, samples, ends[chosen], (at_start, at_end), visited)
+    return summarize(population, samples, chosen, ancestors, visited, family_sums)
 
 
 def _run_grid(distribution: Any, grid: Grid, number: int) -> ShortRun:

@@ -138,11 +138,13 @@ def test_arrangement_of_draws(sample_shape, batch_shape, own_shape):
     np.testing.assert_array_equal(found[..., 0], np.broadcast_to(laws, found.shape[:-1]))
 
 
-@pytest.mark.parametrize(("at_end", "error"), [([2, 2, 0, 0], 0.0), ([4, 0, 0, 0], 0.5**0.5)])
-def test_error_of_a_population_that_starts_from_copies(at_end, error):
+@pytest.mark.parametrize(("ends", "error"), [([0, 0, 1, 1], 0.0), ([0, 0, 0, 0], 0.5**0.5)])
+def test_error_of_a_population_that_starts_from_copies(ends, error):
     """Two draws, each twice: 1 / 2 of the variance is known from the start."""
     zero = np.zeros(4)
-    population = smc.begin(smc.Particles(zero[:, None], zero, zero, None, None))
-    sizes = np.array([2.0, 2, 0, 0]), np.array(at_end, dtype=float)
-    draws = summarize(population, zero[:, None], np.arange(4), sizes, np.ones(2))
+    particles = smc.Particles(zero[:, None], zero, zero, None, None)
+    population, chosen = smc.begin(particles, np.array(ends)), np.array([3, 0])
+    starts, family_sums = np.array([0, 0, 1, 1]), lambda x, w: np.bincount(x, w, minlength=4)
+    draws = summarize(population, zero[:2, None], chosen, starts, np.ones(2), family_sums)
+    assert draws.ancestors.tolist() == [ends[3], 0]
     assert float(draws.standard_error) == pytest.approx(error)
