@@ -23,7 +23,9 @@ from pyro_ebm.core.numerics import (
     row_numbers,
 )
 from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
 from pyro_ebm.core.samplers.smc import take_rows
+from pyro_ebm.core.samplers.warmup import fitting_step_size
 
 # Small enough at the start for energies that vary by thousands of nats over the base.
 _LARGEST_PILOT, _PILOT_POWER = 200, 4
@@ -142,6 +144,16 @@ def schedule_of_pilot(inverse_temperatures: Any, log_step_sizes: Any) -> Schedul
     xp = array_namespace(log_step_sizes)
     used = xp.concat((log_step_sizes[:1], log_step_sizes[:-1]))
     return Schedule(inverse_temperatures, xp.exp(used))
+
+
+def begin_pilots(sampler: Any, state: ChainState, *, learns: bool) -> ChainState:
+    """Start pilots at a step size for each element of a batch, in local units if they learn any."""
+    step_size = state.step_size
+    if learns and learns_scales(sampler):
+        state = in_local_units(sampler, state)
+        step_size = fitting_step_size(sampler, state, step_size)
+    none = array_namespace(state.potential).zeros_like(state.potential[0, ...])
+    return state._replace(step_size=step_size + none)
 
 
 class Paths(NamedTuple):

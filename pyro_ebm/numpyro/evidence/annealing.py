@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from pyro_ebm.core.evidence import annealing as core
-from pyro_ebm.core.evidence import pilots
 from pyro_ebm.core.numerics import as_real, masked_mean, masked_std
 from pyro_ebm.core.samplers.dynamics import ChainState
 from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
@@ -42,7 +41,7 @@ def pilot_run(
     are returned too.
     """
     state = sampler.init(path.at(inverse_temperatures[0]), position)
-    state = pilots.begin_pilots(sampler, state, learns=resamples)
+    state = core.begin_pilots(sampler, state, learns=resamples)
     distance, log_step_size = jnp.zeros_like(state.potential[0]), jnp.log(state.step_size)
     learns = resamples and learns_scales(sampler)
 
@@ -58,9 +57,7 @@ def pilot_run(
         state, info = sampler.step(key, potential, paths.state)
         if sampler.target_accept_prob is not None:
             rate = masked_mean(alive, info.acceptance_rate)
-            log_step_size = pilots.tune_log_step_size(
-                log_step_size, rate, sampler.target_accept_prob
-            )
+            log_step_size = log_step_size + (rate - sampler.target_accept_prob)
         paths = paths._replace(state=state)
         scale = state.scale if learns else None
         return (paths, distance, log_step_size), (distance, log_step_size, scale)

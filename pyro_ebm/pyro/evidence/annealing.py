@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from pyro_ebm.core.evidence import annealing as core
-from pyro_ebm.core.evidence import pilots
 from pyro_ebm.core.numerics import as_real, masked_mean, masked_std
 from pyro_ebm.core.samplers.local_units import in_local_units, learns_scales
 from pyro_ebm.core.samplers.smc import take_rows
@@ -36,7 +35,7 @@ def pilot_run(
     are returned too.
     """
     state = sampler.init(path.at(inverse_temperatures[0]), position)
-    state = pilots.begin_pilots(sampler, state, learns=resamples)
+    state = core.begin_pilots(sampler, state, learns=resamples)
     distance = torch.zeros_like(state.potential[0])
     log_step_size, scales = state.step_size.log(), [state.scale]
     distances, log_step_sizes, paths = [distance], [log_step_size], core.begin_paths(state)
@@ -52,9 +51,7 @@ def pilot_run(
         paths = paths._replace(state=state)
         if sampler.target_accept_prob is not None:
             rate = masked_mean(alive, info.acceptance_rate)
-            log_step_size = pilots.tune_log_step_size(
-                log_step_size, rate, sampler.target_accept_prob
-            )
+            log_step_size = log_step_size + (rate - sampler.target_accept_prob)
         distances.append(distance)
         log_step_sizes.append(log_step_size)
         scales.append(state.scale)

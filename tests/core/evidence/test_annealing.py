@@ -8,12 +8,15 @@ import pytest
 from pyro_ebm.core.evidence.annealing import (
     are_uneven,
     begin_paths,
+    begin_pilots,
     describe_stuck_draws,
     equidistant_schedule,
     finish_paths,
     log_weight_increment,
     pilot_inverse_temperatures,
 )
+from pyro_ebm.core.samplers.dynamics import ChainState
+from pyro_ebm.core.samplers.settings import MALA
 
 PILOT = np.array(pilot_inverse_temperatures(100))
 
@@ -117,3 +120,18 @@ def test_paths_are_resampled_where_few_are_effective():
     dead, even, few = np.full(10, -math.inf), np.zeros(10), 5.0 * np.arange(10)
     log_weights = np.stack([dead, even, few], axis=1)
     assert are_uneven(log_weights).tolist() == [False, False, True]
+
+
+def test_step_sizes_of_pilots_at_the_start():
+    """In local units, that of a Gaussian; without, that of the state; one for each context."""
+    scales = np.array([[0.1, 10.0], [1e-3, 1.0]])
+    position = np.random.default_rng(0).normal(size=(1000, 2, 2)) * scales
+    potential, gradient = 0.5 * ((position / scales) ** 2).sum(-1), position / scales**2
+    potential[0] = np.inf
+    state = ChainState(position, potential, gradient, None, np.ones(()), np.ones(()), 0)
+    local = begin_pilots(MALA(), state, learns=True)
+    np.testing.assert_allclose(local.step_size, 2 * [2 ** (-1 / 3)], rtol=0.1)
+    np.testing.assert_allclose(local.scale, scales, rtol=0.1)
+    other = begin_pilots(MALA(), state, learns=False)
+    assert other.step_size.tolist() == [1.0, 1.0]
+    assert other.scale == 1.0
