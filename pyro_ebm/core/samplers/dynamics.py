@@ -5,15 +5,19 @@ Arguments, in all functions: ``potential`` :math:`U`, minus the log-density up t
 ``noise`` :math:`\xi`, standard normal, shape ``(*chains, *event)``; ``step_size`` :math:`h`; and
 ``scale`` :math:`s`, the standard deviation that a coordinate is measured in (a diagonal mass matrix
 is :math:`s^{-2}`), which broadcasts with ``position``. In these units the gradient is
-:math:`s \nabla U`, and velocities are standard normal. A prime marks what is proposed.
+:math:`s \nabla U`, and velocities are standard normal. A prime marks what is proposed. ``evaluate``
+is a function of positions that returns potentials and gradients.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
 from pyro_ebm.core.numerics import expand_right
+
+Evaluate = Callable[[Any], tuple[Any, Any]]
 
 # A move that loses this many nats has left the region where the integrator works (Stan's number).
 _DIVERGENCE = -1000.0
@@ -171,14 +175,44 @@ def refresh(velocity: Any, noise: Any, step_size: Any, friction: float) -> Any:
     r"""Change velocities by friction and noise (an exact Ornstein-Uhlenbeck step).
 
     .. math:: v' = c v + \sqrt{1 - c^2}\, \xi, \qquad c = e^{-\kappa h}
+    """
+    xp = array_namespace(velocity)
+    decay = xp.exp(-friction * step_size)
+    return decay * velocity + (1.0 - decay * decay) ** 0.5 * noise
+
+
+def leapfrog(evaluate: Evaluate, moving: tuple[Any, ...], step_size: Any, scale: Any) -> Any:
+    """Make a leapfrog step of ``moving``: position, potential, gradient and velocity."""
+    position, _, gradient, velocity = moving
+    velocity = kick(velocity, gradient, 0.5 * step_size, scale=scale)
+    position = drift(position, velocity, step_size, scale=scale)
+    potential, gradient = evaluate(position)
+    return position, potential, gradient, kick(velocity, gradient, 0.5 * step_size, scale=scale)
+
+
+def aboba(
+    evaluate: Evaluate,
+    position: Any,
+    velocity: Any,
+    noise: Any,
+    step_size: Any,
+    scale: Any,
+    friction: float,
+) -> tuple[Any, Any, TransitionInfo]:
+    """Make a step of kinetic Langevin dynamics: drift, kick, refresh, kick, drift.
 
     References:
         | Rational construction of stochastic numerical methods for molecular sampling
           (Leimkuhler and Matthews, 2013)
     """
-    xp = array_namespace(velocity)
-    decay = xp.exp(-friction * step_size)
-    return decay * velocity + (1.0 - decay * decay) ** 0.5 * noise
+    half = 0.5 * step_size
+    position = drift(position, velocity, half, scale=scale)
+    potential, gradient = evaluate(position)
+    velocity = kick(velocity, gradient, half, scale=scale)
+    velocity = refresh(velocity, noise, step_size, friction)
+    velocity = kick(velocity, gradient, half, scale=scale)
+    position = drift(position, velocity, half, scale=scale)
+    return position, velocity, unadjusted_info(potential, gradient)
 
 
 def accept(accepted: Any, proposal: Any, current: Any) -> Any:

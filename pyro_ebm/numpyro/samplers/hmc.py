@@ -1,11 +1,12 @@
 """Hamiltonian Monte Carlo."""
 
+from functools import partial
 from typing import Any
 
 from jax import Array, lax, random
 
 from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import ChainState, decide, drift, hmc_log_acceptance, kick
+from pyro_ebm.core.samplers.dynamics import ChainState, decide, hmc_log_acceptance, leapfrog
 from pyro_ebm.numpyro.samplers.base import Transition, initial_state, noise_like
 from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
@@ -35,18 +36,12 @@ class HMC(settings.HMC):
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
         noise_key, accept_key = random.split(rng_key)
         velocity = noise_like(noise_key, state.position)
-        step_size, scale = self._units(random.fold_in(rng_key, 2), state)
-        half = 0.5 * step_size
+        units = self._units(random.fold_in(rng_key, 2), state)
 
-        def leapfrog(_: Any, moving: Any) -> Any:
-            position, _, gradient, velocity = moving
-            velocity = kick(velocity, gradient, half, scale=scale)
-            position = drift(position, velocity, step_size, scale=scale)
-            value, gradient = value_and_gradient(potential, position)
-            return position, value, gradient, kick(velocity, gradient, half, scale=scale)
+        def move(_: Any, moving: Any) -> Any:
+            return leapfrog(partial(value_and_gradient, potential), moving, *units)
 
-        moving = (*state[:3], velocity)
-        *proposal, end = lax.fori_loop(0, self.num_steps, leapfrog, moving)
+        *proposal, end = lax.fori_loop(0, self.num_steps, move, (*state[:3], velocity))
         log_ratio = hmc_log_acceptance(state.potential, velocity, proposal[1], end)
         uniform = random.uniform(accept_key, log_ratio.shape, log_ratio.dtype)
         return decide(state, tuple(proposal), log_ratio, uniform)

@@ -1,10 +1,12 @@
 """Underdamped Langevin dynamics."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax import Array
 
 from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import ChainState, drift, kick, refresh, unadjusted_info
+from pyro_ebm.core.samplers.dynamics import ChainState, aboba
 from pyro_ebm.numpyro.samplers.base import Transition, initial_state, noise_like
 from pyro_ebm.numpyro.samplers.target import Potential, value_and_gradient
 
@@ -22,13 +24,7 @@ class KineticLangevin(settings.KineticLangevin):
         return state._replace(potential=None, gradient=None, velocity=jnp.zeros_like(position))
 
     def step(self, rng_key: Array, potential: Potential, state: ChainState) -> Transition:
-        step_size, scale = state.units()
-        half = 0.5 * step_size
-        position = drift(state.position, state.velocity, half, scale=scale)
-        value, gradient = value_and_gradient(potential, position)
-        velocity = kick(state.velocity, gradient, half, scale=scale)
-        velocity = refresh(velocity, noise_like(rng_key, position), step_size, self.friction)
-        velocity = kick(velocity, gradient, half, scale=scale)
-        position = drift(position, velocity, half, scale=scale)
-        moved = state.moved(position, None, None)._replace(velocity=velocity)
-        return moved, unadjusted_info(value, gradient)
+        noise = noise_like(rng_key, state.position)
+        moving = state.position, state.velocity, noise, *state.units(), self.friction
+        position, velocity, info = aboba(partial(value_and_gradient, potential), *moving)
+        return state.moved(position, None, None)._replace(velocity=velocity), info

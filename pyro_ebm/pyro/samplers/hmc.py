@@ -1,10 +1,13 @@
 """Hamiltonian Monte Carlo."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pyro_ebm.core.samplers import settings
-from pyro_ebm.core.samplers.dynamics import ChainState, decide, drift, hmc_log_acceptance, kick
+from pyro_ebm.core.samplers.dynamics import ChainState, decide, hmc_log_acceptance, leapfrog
 from pyro_ebm.pyro.samplers.base import Transition, initial_state
 from pyro_ebm.pyro.samplers.target import Potential, compilable, value_and_gradient
 
@@ -36,23 +39,12 @@ class HMC(settings.HMC):
         velocity, units = torch.randn_like(state.position), self._units(state)
         moving = (*state[:3], velocity)
         for _ in range(self.num_steps):
-            moving = _leapfrog(potential, *moving, *units)
+            moving = _leapfrog(potential, moving, *units)
         *proposal, end = moving
         log_ratio = hmc_log_acceptance(state.potential, velocity, proposal[1], end)
         return decide(state, tuple(proposal), log_ratio, torch.rand_like(log_ratio))
 
 
 @compilable
-def _leapfrog(
-    potential: Potential,
-    position: Tensor,
-    value: Tensor,
-    gradient: Tensor,
-    velocity: Tensor,
-    step_size: Tensor,
-    scale: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    velocity = kick(velocity, gradient, 0.5 * step_size, scale=scale)
-    position = drift(position, velocity, step_size, scale=scale)
-    value, gradient = value_and_gradient(potential, position)
-    return position, value, gradient, kick(velocity, gradient, 0.5 * step_size, scale=scale)
+def _leapfrog(potential: Potential, moving: tuple[Tensor, ...], *units: Tensor) -> Any:
+    return leapfrog(partial(value_and_gradient, potential), moving, *units)

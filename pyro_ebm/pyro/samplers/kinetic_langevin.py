@@ -1,5 +1,8 @@
 """Underdamped Langevin dynamics."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,21 +34,5 @@ class KineticLangevin(settings.KineticLangevin):
 
 
 @compilable
-def _aboba(
-    potential: Potential,
-    position: Tensor,
-    velocity: Tensor,
-    noise: Tensor,
-    step_size: Tensor,
-    scale: Tensor,
-    friction: float,
-) -> tuple[Tensor, Tensor, dynamics.TransitionInfo]:
-    half = 0.5 * step_size
-    position = dynamics.drift(position, velocity, half, scale=scale)
-    value, gradient = value_and_gradient(potential, position)
-    velocity = dynamics.refresh(
-        dynamics.kick(velocity, gradient, half, scale=scale), noise, step_size, friction
-    )
-    velocity = dynamics.kick(velocity, gradient, half, scale=scale)
-    position = dynamics.drift(position, velocity, half, scale=scale)
-    return position, velocity, dynamics.unadjusted_info(value, gradient)
+def _aboba(potential: Potential, *args: Any) -> Any:
+    return dynamics.aboba(partial(value_and_gradient, potential), *args)
