@@ -158,6 +158,11 @@ def are_values(columns: Columns, value: Any) -> Any:
     xp = array_namespace(value)
     if value.shape[-1] != len(columns):
         return xp.zeros(value.shape[:-1], dtype=xp.bool, device=device(value))
-    size = xp.asarray([column.size for column in columns], device=device(value))
-    is_code = (value >= 0) & (value < size) & (value % 1 == 0)
-    return xp.all(xp.where(size == 0, value == value, is_code), axis=-1)  # noqa: PLR0124
+    # A number that differs from itself is NaN.
+    return xp.all(have_codes(columns, value) & (value == value), axis=-1)  # noqa: PLR0124
+
+
+def have_codes(columns: Columns, value: Any) -> Any:
+    """Return whether elements, ``(*batch, num_columns)``, are codes where columns have some."""
+    size = array_namespace(value).asarray([column.size for column in columns], device=device(value))
+    return (size == 0) | ((value >= 0) & (value < size) & (value % 1 == 0))

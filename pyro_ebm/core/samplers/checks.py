@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.columns import Columns
+from pyro_ebm.core.columns import Columns, have_codes
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.dynamics import ChainState, is_finite
 
@@ -97,9 +97,7 @@ def check_init_codes(value: Any, columns: Columns) -> None:
     """Raise unless initial values have codes in the columns of codes."""
     xp = array_namespace(value)
     value = xp.reshape(value, (-1, len(columns)))
-    size = xp.asarray([column.size for column in columns], device=device(value))
-    is_code = (value >= 0) & (value < size) & (value % 1 == 0)
-    wrong = xp.reshape((size > 0) & ~is_code, (-1,))
+    wrong = xp.reshape(~have_codes(columns, value), (-1,))
     if bool(xp.any(wrong)):
         row, c = divmod(int(xp.argmax(xp.astype(wrong, xp.int8))), len(columns))
         raise ValueError(
