@@ -9,7 +9,14 @@ from array_api_compat import array_namespace, device
 
 from pyro_ebm._arrays import to_numpy
 from pyro_ebm.core.checks import check_nonnegative
-from pyro_ebm.core.columns import Columns, are_values, check_columns, described, index_of, misfit
+from pyro_ebm.core.columns import (
+    Columns,
+    are_values,
+    check_columns,
+    describe_columns,
+    index_of,
+    misfit,
+)
 from pyro_ebm.core.numerics import logsumexp
 
 
@@ -48,7 +55,7 @@ class AbstractColumnMarginals:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"ColumnMarginals({described(self.columns)})"
+        return f"ColumnMarginals({describe_columns(self.columns)})"
 
     @classmethod
     def fit(cls, columns: Iterable[Any], data: Any, *, smoothing: float = 1.0) -> Self:
@@ -134,4 +141,4 @@ def _check_data(columns: Columns, data: np.ndarray) -> None:
     wrong = ~are_values(columns, data) | ~np.isfinite(data).all(-1)
     if wrong.any():
         got = misfit(columns, data, wrong)
-        raise ValueError(f"Expected `data` of {described(columns)}, got {got}.")
+        raise ValueError(f"Expected `data` of {describe_columns(columns)}, got {got}.")

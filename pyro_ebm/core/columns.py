@@ -116,7 +116,7 @@ def names_of(columns: Columns, prefix: str) -> list[str]:
     return names
 
 
-def described(columns: Columns) -> str:
+def describe_columns(columns: Columns) -> str:
     """Describe columns in a line, the first eight of them."""
     sizes = [f"({column.size})" if column.size else "" for column in columns]
     words = [f"{it.name or c}: {it.kind}{sizes[c]}" for c, it in enumerate(columns)]

@@ -203,7 +203,7 @@ REMEDY = (
 )
 
 
-def depends_on_latent(latent: str, site: str | None = None, *, is_discrete: bool = False) -> str:
+def describe_dependence(latent: str, site: str | None = None, *, is_discrete: bool = False) -> str:
     """Describe a log-normalizer that depends on a latent variable, perhaps on that of its site."""
     of = f"site {site!r}" if site else "an energy-based site"
     wrong = "the weights of its values" if is_discrete else "its posterior"
@@ -216,7 +216,7 @@ def depends_on_latent(latent: str, site: str | None = None, *, is_discrete: bool
     )
 
 
-def learned_scale(site: str | None = None) -> str:
+def describe_learned_scale(site: str | None = None) -> str:
     """Describe a weight of an unknown log-normalizer that has a gradient."""
     of = f"site {site!r}" if site else "an energy-based site"
     return (

@@ -180,8 +180,10 @@ def evaluate_both(
     )
 
 
-def _call(of: HasContext, function: Any, rows: tuple[Any, ...], batch_shape: Shape) -> Any:
-    results = check_energies(function(*rows), rows[0], of)
+def _call(
+    distribution: HasContext, function: Any, rows: tuple[Any, ...], batch_shape: Shape
+) -> Any:
+    results = check_energies(function(*rows), rows[0], distribution)
     xp = array_namespace(results)
     # Autocast computes a network, and not a log Z, in half precision.
     results = xp.astype(results, xp.result_type(results.dtype, rows[0].dtype), copy=False)

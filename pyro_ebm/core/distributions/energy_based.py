@@ -11,7 +11,7 @@ from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import bounds_shape, evaluate, own_shape
 from pyro_ebm.core.distributions.enumerable import Enumerable
 from pyro_ebm.core.distributions.joint import check_given, context_of
-from pyro_ebm.core.distributions.known import itself
+from pyro_ebm.core.distributions.known import identity
 from pyro_ebm.core.numerics import as_real
 from pyro_ebm.core.samplers.truncation import infinite_outside, move_inside, truncates
 
@@ -254,7 +254,7 @@ def conditioned(
     (base,) = left.values() if len(left) == 1 else (joint(**left),)
     settings = distribution._settings() | context_of(distribution, given)
     if distribution.log_normalizer is None:
-        settings["log_normalizer"] = partial(itself, 0.0)
+        settings["log_normalizer"] = partial(identity, 0.0)
     return base, settings
 
 

@@ -8,7 +8,9 @@ from array_api_compat import array_namespace
 
 
 def stratified(base: Any, draws: Any, uniform: Callable[[], Any]) -> Any:
-    """Return draws of a base, in one dimension one between each two of its quantiles if it has any.
+    """Return draws of a base; in one dimension, one in each stratum between its quantiles.
+
+    Draws of a base without quantiles are returned as they are.
 
     ``uniform`` draws numbers from 0 to 1 of the shape of ``draws``, ``(N, *batch, *event)``.
     """

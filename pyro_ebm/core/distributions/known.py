@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def itself(value: Any, *_: Any) -> Any:
+def identity(value: Any, *_: Any) -> Any:
     """Return the first argument; a partial keeps a log-normalizer and its standard error."""
     return value
 
@@ -18,5 +18,5 @@ def error_of(log_normalizer: Any) -> Any:
     """Return the standard error of a log-normalizer that a density has; None if it is exact."""
     kept = getattr(log_normalizer, "content", log_normalizer)
     # NumPyro binds a copy of the function, whose code is the same.
-    is_ours = getattr(getattr(kept, "func", None), "__code__", None) is itself.__code__
+    is_ours = getattr(getattr(kept, "func", None), "__code__", None) is identity.__code__
     return kept.args[1] if is_ours and len(kept.args) > 1 else None

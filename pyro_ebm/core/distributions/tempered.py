@@ -22,7 +22,7 @@ class TemperedTarget:
 
     @cached_property
     def target(self) -> Any:
-        """Bijection to the support."""
+        """Target of the distribution: the bijection to its support, or its columns."""
         return self.distribution._target_class.of_any(self.distribution)
 
     def start(self, position: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_ebm.core.distributions.checks import depends_on_latent, is_implicit
+from pyro_ebm.core.distributions.checks import describe_dependence, is_implicit
 
 _BIASING = ("doubly_intractable", "implicit", "mixture", "rows")
 
@@ -56,7 +56,10 @@ def issues_of_site(site: Any, energy: Any, mixture: Any) -> Iterator[ModelIssue]
 def issues_of_latents(
     site: str, behind: Collection[str], latents: Mapping[str, bool]
 ) -> Iterator[ModelIssue]:
-    """Yield the latents behind a log-normalizer, itself in a scan; ``latents``: if discrete."""
+    """Yield an issue for each latent behind a site's log-normalizer, in a scan perhaps its own.
+
+    ``behind`` are names; ``latents`` has whether each latent of the model is discrete.
+    """
     for latent, is_discrete in latents.items():
         if latent in behind:
             yield doubly_intractable(site, latent, is_discrete=is_discrete)
@@ -87,7 +90,7 @@ def check_site(site: str, energies: Collection[str], latents: Collection[str]) -
 def doubly_intractable(site: str, latent: str, *, is_discrete: bool = False) -> ModelIssue:
     """Log-normalizer that depends on a latent variable, perhaps a discrete one, or on itself."""
     kind = "mixture" if is_discrete else "doubly_intractable"
-    return ModelIssue(site, kind, depends_on_latent(latent, site, is_discrete=is_discrete))
+    return ModelIssue(site, kind, describe_dependence(latent, site, is_discrete=is_discrete))
 
 
 def in_mixture(site: str, mixture: Any) -> ModelIssue:

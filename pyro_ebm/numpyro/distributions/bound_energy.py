@@ -15,7 +15,7 @@ from jax.extend.core import jaxpr_as_fun
 from numpyro.handlers import trace
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from pyro_ebm.core.distributions.checks import REMEDY, depends_on_latent
+from pyro_ebm.core.distributions.checks import REMEDY, describe_dependence
 from pyro_ebm.numpyro.distributions.closures import capture, innermost, release
 from pyro_ebm.numpyro.distributions.latents import Latents
 
@@ -55,7 +55,7 @@ def warn_if_untrained(potential: Array, held: list[Array], latents: Latents) -> 
     if any(isinstance(handler, TrainedByObjective) for handler in _PYRO_STACK):
         return potential
     for name in latents.behind:
-        warnings.warn(depends_on_latent(name), stacklevel=3)
+        warnings.warn(describe_dependence(name), stacklevel=3)
     return potential if latents.behind else _watch(potential, held, latents.before)
 
 

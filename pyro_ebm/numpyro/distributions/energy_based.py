@@ -29,7 +29,7 @@ from pyro_ebm.core.distributions.context import (
     rows_of,
 )
 from pyro_ebm.core.distributions.joint import conditional_energy, part_names
-from pyro_ebm.core.distributions.known import itself, numbers_of
+from pyro_ebm.core.distributions.known import identity, numbers_of
 from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, single_value
 from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.smc_draws import (
@@ -192,7 +192,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         numbers = [lax.stop_gradient(jnp.asarray(x)) for x in numbers_of(log_normalizer)]
         if not_jax_tracer(numbers[0]):
             core.check_log_normalizer(self, numbers[0])
-        return core.normalize(copy.copy(held(self)), tree_util.Partial(itself, *numbers))
+        return core.normalize(copy.copy(held(self)), tree_util.Partial(identity, *numbers))
 
     def conditional(self, **given: Any) -> "EnergyBased":
         given = {name: jnp.asarray(value) for name, value in given.items()}

@@ -79,7 +79,7 @@ class Pushforward(core.AbstractPushforward, Distribution):
 
     @property
     def noise_scale(self) -> Any:
-        """Standard deviation of the noise, or None."""
+        """Standard deviation of the noise; 0 for none."""
         return self._noise_scale.content
 
     @property

@@ -19,7 +19,7 @@ from numpyro.distributions import (
 from numpyro.distributions.batch_util import promote_batch_shape
 
 from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased
-from pyro_ebm.core.distributions.known import error_of, itself
+from pyro_ebm.core.distributions.known import error_of, identity
 from pyro_ebm.numpyro.distributions.bound_energy import ScannedEnergy
 from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.pushforward import Pushforward
@@ -98,7 +98,7 @@ def promote_energy_based(dist: Any) -> Any:
     if jax.tree.leaves(dist.log_normalizer):
         numbers = jax.vmap(lambda number: (number(), error_of(number)))(dist.log_normalizer)
         numbers = jax.tree.map(partial(_stacked, num_dims=len(batch_shape)), numbers)
-        new.log_normalizer = tree_util.Partial(itself, *numbers)
+        new.log_normalizer = tree_util.Partial(identity, *numbers)
     if dist.context is not None:
         _promote_context(new, dist)
     return new

@@ -9,7 +9,7 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to, described
+from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to, describe_columns
 from pyro_ebm.core.numerics import as_real
 
 
@@ -26,7 +26,7 @@ class ColumnConstraint(constraints.Constraint):
         return are_values(self.columns, jnp.asarray(value))
 
     def __repr__(self) -> str:
-        return f"ColumnConstraint({described(self.columns)})"
+        return f"ColumnConstraint({describe_columns(self.columns)})"
 
     def feasible_like(self, prototype: Any) -> Array:
         return jnp.zeros_like(prototype)

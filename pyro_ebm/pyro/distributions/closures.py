@@ -56,19 +56,19 @@ def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[in
             new.cell_contents = _capture(old.cell_contents, copies)
 
 
-def numbers_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Numbers of modules and of code: of a function, and of those that it closes over."""
+def identities_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Identities of modules and of code: of a function, and of those that it closes over."""
     function = getattr(function, "__func__", function)
     if isinstance(function, nn.Module):
         return (*seen, id(function))
     if isinstance(function, functools.partial):
         used = [function.func, *function.args, *function.keywords.values()]
     else:
-        number = id(getattr(function, "__code__", type(function)))
-        if number in seen:
+        identity = id(getattr(function, "__code__", type(function)))
+        if identity in seen:
             return seen
-        seen, cells = (*seen, number), getattr(function, "__closure__", None) or ()
+        seen, cells = (*seen, identity), getattr(function, "__closure__", None) or ()
         used = [cell.cell_contents for cell in cells if not is_empty(cell)]
     for it in filter(callable, used):
-        seen = numbers_of(it, seen)
+        seen = identities_of(it, seen)
     return seen

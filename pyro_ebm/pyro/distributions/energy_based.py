@@ -18,12 +18,12 @@ from pyro_ebm.core.distributions.checks import (
     check_expansion,
     check_ingredients,
     check_inverse_temperature,
-    learned_scale,
+    describe_learned_scale,
     no_inverse,
 )
 from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
 from pyro_ebm.core.distributions.joint import part_names
-from pyro_ebm.core.distributions.known import itself, numbers_of
+from pyro_ebm.core.distributions.known import identity, numbers_of
 from pyro_ebm.core.distributions.probe import check_rows
 from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.smc_draws import (
@@ -185,7 +185,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def normalized(self, log_normalizer: Any) -> "EnergyBased":
         numbers = [torch.as_tensor(x).detach() for x in numbers_of(log_normalizer)]
         core.check_log_normalizer(self, numbers[0])
-        return core.normalize(self.expand(self.batch_shape), partial(itself, *numbers))
+        return core.normalize(self.expand(self.batch_shape), partial(identity, *numbers))
 
     def conditional(self, **given: Any) -> "EnergyBased":
         given = {name: torch.as_tensor(value) for name, value in given.items()}
@@ -247,7 +247,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
         free, latents = self._free(value), self._latents
         potential, found = frozen_in_parameters(self._frozen_potential, *free, latents=latents)
         if self._has_learned_scale and self._is_unnormalized:
-            raise ValueError(learned_scale())
+            raise ValueError(describe_learned_scale())
         if self.log_normalizer is not None:
             return -potential - self.log_normalizer()
         warn_if_untrained(self, found + trainable_parameters(self.energy))

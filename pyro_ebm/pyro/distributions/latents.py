@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_ebm.core.distributions.checks import depends_on_latent
+from pyro_ebm.core.distributions.checks import describe_dependence
 from pyro_ebm.pyro.distributions.graph import graph_nodes
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def evaluate_without(
     behind = {it.grad_fn: name for name, it in latents.items() if it.grad_fn is not None}
     found = [behind[node] for node in graph_nodes(result, values) if node in behind]
     for name in [*found, *sorted(get_provenance(result) - own)]:
-        raise ValueError(depends_on_latent(name))
+        raise ValueError(describe_dependence(name))
     return result
 
 
@@ -71,9 +71,9 @@ def evaluate_watching(
         except Exception as error:  # An enumerated latent makes shapes wrong, too.
             if uses.found is None:
                 raise
-            raise ValueError(depends_on_latent(uses.found)) from error
+            raise ValueError(describe_dependence(uses.found)) from error
     if uses.found is not None:
-        raise ValueError(depends_on_latent(uses.found))
+        raise ValueError(describe_dependence(uses.found))
     return result
 
 

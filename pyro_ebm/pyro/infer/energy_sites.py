@@ -14,7 +14,7 @@ from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import learned_scale
+from pyro_ebm.core.distributions.checks import describe_learned_scale
 from pyro_ebm.core.distributions.context import over_laws, own_shape
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
@@ -23,7 +23,7 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     KnownLogProb,
     trainable_parameters,
 )
-from pyro_ebm.pyro.distributions.closures import numbers_of
+from pyro_ebm.pyro.distributions.closures import identities_of
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased, without_plates
 from pyro_ebm.pyro.distributions.graph import graph_leaves
 from pyro_ebm.pyro.distributions.importance import importance_log_weights
@@ -41,7 +41,7 @@ from pyro_ebm.pyro.model.sites import (
 from pyro_ebm.pyro.optim import num_processes
 from pyro_ebm.pyro.samplers.target import Target
 
-# Of a site whose checks were made: its name, and numbers of its energy.
+# Of a site whose checks were made: its name, and identities of its energy.
 SiteKey = tuple[str, tuple[int, ...]]
 
 # Plates that Pyro itself puts around a model to draw many particles at once.
@@ -68,7 +68,7 @@ class EnergySite(core.EnergySite):
     @property
     def key(self) -> SiteKey:
         """Name, and what stays of the energy when the same model is run again."""
-        return self.name, numbers_of(self.energy.energy)
+        return self.name, identities_of(self.energy.energy)
 
     def log_normalizer(self, num_samples: int) -> Tensor:
         """Sum of estimates from draws of the base, zero without one; a mean over particles."""
@@ -281,7 +281,7 @@ class FactorEmitter(Messenger):
         others = {name: it for name, it in self.recorder.latents.items() if name != site.name}
         self._has_hidden_latents |= not all(it.requires_grad for it in others.values())
         if isinstance(site.scale, Tensor) and site.scale.requires_grad:
-            raise ValueError(learned_scale(site.name))
+            raise ValueError(describe_learned_scale(site.name))
         for issue in issues_of_graph(site.name, loss, others):
             raise ValueError(issue.message)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to, described
+from pyro_ebm.core.columns import Columns, are_values, codes_of, codes_up_to, describe_columns
 from pyro_ebm.core.numerics import as_real
 
 
@@ -21,7 +21,7 @@ class ColumnConstraint(constraints.Constraint):
         self.columns = columns
 
     def __repr__(self) -> str:
-        return f"ColumnConstraint({described(self.columns)})"
+        return f"ColumnConstraint({describe_columns(self.columns)})"
 
     def check(self, value: Tensor) -> Tensor:
         return are_values(self.columns, value)
