@@ -11,69 +11,29 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_ebm.core.model import issues
+from pyro_ebm.core.model.energies import EnergyFinder
 from pyro_ebm.core.model.sites import Site
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.graph import graph_leaves, graph_nodes
 
-WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution, TransformedDistribution)
-
 # --- energies inside of other distributions ---
 
 
-def unwrap(fn: Any) -> Any:
-    """Distribution inside of masks, plates and transforms."""
-    # A folded one is a mixture: its density at a value is that of two values inside.
-    while isinstance(fn, WRAPPERS) and not isinstance(fn, FoldedDistribution):
-        fn = fn.base_dist
-    return fn
+def _parts_of(fn: Any) -> Iterator[Distribution]:
+    for part in getattr(fn, "__dict__", {}).values():
+        if isinstance(part, Distribution):
+            yield part
 
 
-def find_energy(fn: Any) -> EnergyBased | None:
-    """Energy-based distribution inside of masks, plates and transforms, if there is one."""
-    unwrapped = unwrap(fn)
-    return unwrapped if isinstance(unwrapped, EnergyBased) else None
-
-
-def find_plain_energy(fn: Any) -> EnergyBased | None:
-    """Energy-based distribution inside of plates alone, if there is one."""
-    while isinstance(fn, Independent | ExpandedDistribution):
-        fn = fn.base_dist
-    return fn if isinstance(fn, EnergyBased) else None
-
-
-def is_unnormalized(fn: Any) -> bool:
-    """Return whether an energy-based site has no known log-normalizer."""
-    energy = find_energy(fn)
-    return energy is not None and energy.log_normalizer is None
-
-
-def find_mixture(
-    fn: Any, is_unknown: Callable[[Any], bool] = is_unnormalized
-) -> Distribution | None:
-    """Distribution of a site, if the density of one of its parts is unknown.
-
-    By default: if it is an energy without known log-normalizer.
-    """
-    mixture = unwrap(fn)
-    if isinstance(mixture, EnergyBased):
-        return None
-    for part in getattr(mixture, "__dict__", {}).values():
-        if isinstance(part, Distribution) and (is_unknown(part) or find_mixture(part, is_unknown)):
-            return mixture
-    return None
-
-
-def lacks_constant(fn: Any) -> bool:
-    """Return whether a density lacks a constant: of an energy, a conditional, or a mixture."""
-    energy = find_energy(fn)
-    if energy is None:
-        return find_mixture(fn, lacks_constant) is not None
-    return energy._is_unnormalized
-
-
-def has_energy(fn: Any) -> bool:
-    """Whether an energy is anywhere in a distribution."""
-    return find_energy(fn) is not None or find_mixture(fn) is not None
+_finder = EnergyFinder(
+    plates=(Independent, ExpandedDistribution),
+    others=(MaskedDistribution, TransformedDistribution),
+    folded=FoldedDistribution,
+    parts_of=_parts_of,
+)
+unwrap, has_energy, find_mixture = _finder.unwrap, _finder.has_energy, _finder.find_mixture
+find_energy, find_plain_energy = _finder.find_energy, _finder.find_plain_energy
+is_unnormalized, lacks_constant = _finder.is_unnormalized, _finder.lacks_constant
 
 
 def map_energy(fn: Any, value: Tensor, function: Callable[[EnergyBased, Tensor], Tensor]) -> Tensor:
