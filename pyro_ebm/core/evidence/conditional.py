@@ -188,7 +188,7 @@ def check_spread(
         of_prior = {name: x for name, x in prior().items() if name in draws}
     except NotImplementedError as error:
         raise ValueError(f"Expected parts with `sample`, got {joint.base}.") from error
-    kept = {name: _thin(x, settings.num_draws) for name, x in draws.items()}
+    kept = {name: x[:: -(-x.shape[0] // settings.num_draws)] for name, x in draws.items()}
     found = estimate(kept)
     _check_numbers(draws, found.log_z)
     result = _compare(kept, found, _summarize(estimate(of_prior)), settings)
@@ -234,10 +234,6 @@ def _check_numbers(names: Iterable[str], log_z: Any) -> None:
             f"{math.prod(log_z.shape)}: a draw is no number, or the energy there is none or "
             "infinite."
         )
-
-
-def _thin(x: Any, number: int) -> Any:
-    return x[:: -(-x.shape[0] // number)]
 
 
 def _compare(

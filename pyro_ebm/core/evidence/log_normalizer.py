@@ -265,12 +265,9 @@ def describe_doubts(distribution: Any, result: LogNormalizer) -> Iterator[str]:
 def _show(x: Any) -> str:
     if x.ndim == 0:
         return f"{float(x):.2f}"
-    shown = [_show(x[index, ...]) for index in _ends(x.shape[0])]
-    if x.shape[0] > _MAX_LINES:
-        shown.insert(len(shown) // 2, "...")
+    if x.shape[0] <= _MAX_LINES:
+        shown = [_show(x[index, ...]) for index in range(x.shape[0])]
+    else:
+        first, last = ([_show(x[i, ...]) for i in ends] for ends in ((0, 1, 2), (-3, -2, -1)))
+        shown = [*first, "...", *last]
     return "[" + ", ".join(shown) + "]"
-
-
-def _ends(size: int) -> list[int]:
-    """Return all indices, or the first and last few of many."""
-    return [*range(size)] if size <= _MAX_LINES else [0, 1, 2, size - 3, size - 2, size - 1]

@@ -157,9 +157,11 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
             guide()
         return [site for site in met.values() if site["type"] == "sample"]
 
+    def values(key: Array) -> dict[str, Any]:
+        return {site["name"]: site["value"] for site in sites_of(key)}
+
     sites, layout = sites_of(random.key(0)), posterior.layout
     core.check_density(sites, lambda fn: isinstance(unwrap(fn), Delta))
-    values = partial(_values_of, sites_of)
     _check_random("guide", values)
     posterior.check_shapes({site["name"]: site["value"].shape for site in sites})
     spread = find_provenance(values, key=random.key(0))
@@ -177,10 +179,6 @@ def _weight_of_draw(posterior: Posterior, guide: Any) -> tuple[LogWeight, list[i
         return log_weight
 
     return log_weight, plate_dims
-
-
-def _values_of(sites_of: Callable[[Array], list[Any]], key: Array) -> dict[str, Any]:
-    return {site["name"]: site["value"] for site in sites_of(key)}
 
 
 def _weight_of_chain(
