@@ -9,8 +9,8 @@ from contracts.walk import PACKAGE, walk
 @pytest.mark.parametrize("host", ["pyro", "numpyro"])
 def test_log_normalizer_stays_near_its_room(host):
     found = walk(PACKAGE / host, "log_normalizer")
-    assert found.num_rooms <= 6
-    assert found.num_returns <= 12
+    assert found.num_rooms <= 2
+    assert found.num_returns <= 11
 
 
 FILES = {
