@@ -57,10 +57,11 @@ def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[in
 
 
 def identities_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Identities of modules and of code: of a function, and of those that it closes over."""
+    """Identities of modules, their modes, and of code: of a function, and what it closes over."""
     function = getattr(function, "__func__", function)
     if isinstance(function, nn.Module):
-        return (*seen, id(function))
+        # Batch norm and dropout are sound in one mode alone.
+        return (*seen, id(function), *(module.training for module in function.modules()))
     if isinstance(function, functools.partial):
         used = [function.func, *function.args, *function.keywords.values()]
     else:

@@ -22,6 +22,21 @@ def test_layers_in_training_mode_are_refused(layer):
     prior(energy.eval())._check_rows(x)
 
 
+def test_layers_put_back_into_training_mode_are_refused():
+    energy = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0)).eval()
+    loss, x = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.1)), torch.randn(20, 2)
+
+    def model(x):
+        pyro.module("energy", energy)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", prior(lambda x: energy(x)), obs=x)
+
+    loss.loss_and_grads(model, empty_guide, x)
+    energy.train()
+    with pytest.raises(ValueError, match="evaluation mode"):
+        loss.loss_and_grads(model, empty_guide, x)
+
+
 def closing_over(energy, scale):
     def scaled(x):
         return energy(x) * scale if scale is not None else never
