@@ -26,6 +26,7 @@ HOST_FILES = {
         Path("distributions/supports.py"),
     },
     "numpyro": {
+        Path("distributions/probe.py"),
         Path("distributions/scanned.py"),
         Path("infer/meshes.py"),
         Path("model/parameters.py"),

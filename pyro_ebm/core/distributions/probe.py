@@ -22,8 +22,11 @@ def check_rows(distribution: Any, value: Any, site: str | None = None) -> None:
         value: Values of it, shape ``(*batch, *event)``.
         site: Name of its sample site, if it has one.
     """
-    of = _name(distribution, site)
-    first, second = check_number_of_rows(distribution, value, site)
+    check_same(distribution, *check_number_of_rows(distribution, value, site), site)
+
+
+def check_same(distribution: Any, first: Any, second: Any, site: str | None) -> None:
+    """Raise unless the energies of rows are the same in two calls, but for rounding."""
     xp = array_namespace(first)
     if first.shape[0] == 0:
         return
@@ -31,9 +34,9 @@ def check_rows(distribution: Any, value: Any, site: str | None = None) -> None:
     spread = float(xp.max(first) - xp.min(first))
     if difference > _RELATIVE * spread + _ROUNDING * float(xp.finfo(first.dtype).eps) * size:
         raise ValueError(
-            f"Expected {of} to give a row the same number again, alone and among others, got a "
-            f"difference of {difference:.3g} at energies of {size:.3g}. Put batch norm and dropout "
-            "into evaluation mode (`.eval()`), and take no means over rows."
+            f"Expected {_name(distribution, site)} to give a row the same number again, alone and "
+            f"among others, got a difference of {difference:.3g} at energies of {size:.3g}. Put "
+            "batch norm and dropout into evaluation mode (`.eval()`), and take no means over rows."
         )
 
 
