@@ -30,7 +30,7 @@ from pyro_ebm.core.distributions.context import (
 )
 from pyro_ebm.core.distributions.joint import conditional_energy, part_names
 from pyro_ebm.core.distributions.known import identity, numbers_of
-from pyro_ebm.core.distributions.probe import check_rows, single_value
+from pyro_ebm.core.distributions.probe import single_value
 from pyro_ebm.core.samplers.settings import Source, check_source
 from pyro_ebm.core.samplers.smc_draws import (
     NUM_REFERENCE_DRAWS,
@@ -53,7 +53,7 @@ from pyro_ebm.numpyro.distributions.draws import draw_values
 from pyro_ebm.numpyro.distributions.flows import as_distribution
 from pyro_ebm.numpyro.distributions.joint import Joint
 from pyro_ebm.numpyro.distributions.latents import Latents
-from pyro_ebm.numpyro.distributions.probe import check_traced_rows
+from pyro_ebm.numpyro.distributions.probe import probe_rows
 from pyro_ebm.numpyro.distributions.pushforward import as_pushforward, latent_energy
 from pyro_ebm.numpyro.distributions.scanned import promote_energy_based, vmap_over_energy_based
 from pyro_ebm.numpyro.samplers.base import Sampler
@@ -250,10 +250,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         if isinstance(self.energy, ScannedEnergy):  # It has an energy for each step.
             return
         try:
-            if all(map(not_jax_tracer, jax.tree.leaves((self, value)))):
-                check_rows(self, value, site)
-            else:
-                check_traced_rows(self, value, site)
+            probe_rows(held(self), value, site)
         except ValueError as error:
             if error.__cause__ is not None and self._takes_one_value(value):
                 raise single_value(self, site) from error

@@ -7,17 +7,20 @@ import jax.numpy as jnp
 from jax import Array, random
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.distributions.probe import check_number_of_rows, check_same
+from pyro_ebm.core.distributions.probe import check_number_of_rows, check_rows, check_same
 
 _call = jax.jit(check_number_of_rows, static_argnames="site")
 
 
-def check_traced_rows(distribution: Any, value: Any, site: str | None) -> None:
+def probe_rows(distribution: Any, value: Any, site: str | None) -> None:
     """Raise unless an energy takes any number of rows, independent of each other and of chance.
 
     Numbers that depend on those of a trace cannot be compared. Others stand in for them: rows that
     are independent are so with any parameters, and batch norm and dropout show with most.
     """
+    if are_known((distribution, value)):
+        check_rows(distribution, value, site)
+        return
     jax.eval_shape(lambda x: check_number_of_rows(distribution, x, site), value)
     with jax.ensure_compile_time_eval():
         try:
@@ -25,8 +28,13 @@ def check_traced_rows(distribution: Any, value: Any, site: str | None) -> None:
             first, second = _call(known, values, site)
         except Exception:  # Numbers of a mesh, or in what is no pytree, are the trace's alone.
             return
-        if not_jax_tracer(first) and not_jax_tracer(second):
+        if are_known((first, second)):
             check_same(distribution, first, second, site)
+
+
+def are_known(tree: Any) -> bool:
+    """Whether no number depends on those of a trace."""
+    return all(map(not_jax_tracer, jax.tree.leaves(tree)))
 
 
 def _known(leaf: Any) -> Any:

@@ -5,11 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from numpyro.util import not_jax_tracer
 
 from pyro_ebm.core.objectives import score_matching as core
 from pyro_ebm.core.objectives.loss import Loss, Objective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.distributions.probe import are_known
 from pyro_ebm.numpyro.objectives.jacobian import for_each
 from pyro_ebm.numpyro.samplers.target import Potential, Target, value_and_gradient
 
@@ -18,8 +18,9 @@ class _BySecondDerivatives(Objective):
     def check_energy(
         self, distribution: EnergyBased, value: Array, counts: Array, site: str
     ) -> None:
-        # Numbers are compared where they are known, outside of `jit`.
-        if all(map(not_jax_tracer, jax.tree.leaves((distribution, value, counts)))):
+        # Numbers are compared where they are known, outside of `jit`; but for a gradient in them.
+        distribution = lax.stop_gradient(distribution)
+        if are_known((distribution, value, counts)):
             target = Target.of(distribution)
             products = jax.jit(_hessian_products, static_argnums=0)
             core.check_slope(distribution, target, value, counts, products, _fixed_signs, site)

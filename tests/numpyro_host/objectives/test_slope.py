@@ -1,1 +1,29 @@
+import equinox as eqx
+import jax
+import numpyro
+import optax
+import pytest
+from helpers.hosts.numpyro import empty_guide, prior
 from helpers.objectives.slope import *  # noqa: F403
+from jax import random
+from numpyro.contrib.module import eqx_module
+from numpyro.infer import SVI
+
+import pyro_ebm.numpyro as ebm
+
+KEY = random.key(0)
+
+
+def test_a_first_update_refuses_them():
+    """``SVI.update`` takes gradients in the parameters, whose numbers are known all the same."""
+    x, net = random.normal(random.key(1), (64, 2)), eqx.nn.MLP(2, "scalar", 64, 1, key=KEY)
+
+    def model(x):
+        energy = jax.vmap(eqx_module("energy", net))  # With ReLU, unless told otherwise.
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("x", prior(energy), obs=x)
+
+    svi = SVI(model, empty_guide, optax.adam(1e-3), ebm.EnergyELBO(ebm.ScoreMatching()))
+    state = svi.init(KEY, x)
+    with pytest.raises(ValueError, match="site 'x' to have a continuous slope"):
+        svi.update(state, x)
