@@ -17,13 +17,14 @@
 #
 # $$p(x) = \frac{e^{-E(x)}\, p_0(x)}{Z},$$
 #
-# a base $p_0$ that you choose, say a normal, and a network $E$ that gives one number for each $x$.
-# Where the base has too much mass the energy is high, where it has too little the energy is low.
-# $E$ may be any function, which makes the model flexible; the price is $Z$, an integral that has no
-# closed form.
+# with a base distribution $p_0$ that you choose, such as a normal, and an energy $E$, here a neural
+# network, that gives one number for each $x$. The energy is high where the base has too much mass,
+# and low where it has too little. $E$ can be any function, which makes the model flexible. The
+# price is $Z$, an integral without a closed form.
 #
-# Here a small network learns two spirals from 5,000 points. You will see what the loss measures and
-# how to choose its two settings.
+# Here a small network learns the density of two spirals from 5,000 points. You will see what the
+# loss measures and how to choose its two settings. (`_tutorial`, imported below, only helps with
+# figures and shortens the runs in tests.)
 
 # %%
 import math
@@ -52,9 +53,9 @@ validation = jnp.asarray(spirals.sample(2000, seed=2))
 # %% [markdown]
 # ## The model
 #
-# `EnergyBased(energy, base)` is a distribution, and stands at a `sample` site like any other. The
-# energy gets rows of values, shape `(N, 2)`, and returns one number for each, shape `(N,)`. Nothing
-# is latent, so the guide is empty.
+# `EnergyBased(energy, base)` is a distribution, and goes into a `sample` statement like any other.
+# The energy gets values of shape `(N, 2)` and returns one number for each, shape `(N,)`. There is
+# no latent variable, so the guide is empty.
 
 
 # %%
@@ -79,23 +80,23 @@ def guide(x):
 # %% [markdown]
 # ## The loss
 #
-# Likelihood needs $Z$, which changes with every weight; a stock ELBO knows nothing of it. *Energy
-# discrepancy* does without. It adds noise to a data point $x$, and noise again, to make $M$ copies
-# $x_1, \dots, x_M$ of what it has now. Then it puts a question to the energy: *which of the $M + 1$
-# is the data point?* With $U = E - \log p_0$ the loss is
+# The likelihood contains $Z$, which changes with every weight of the network, and a stock ELBO
+# ignores it. *Energy discrepancy* is a loss without $Z$. It adds noise to a data point $x$, then
+# adds fresh noise to the result, $M$ times, to get copies $x_1, \dots, x_M$. The energy must then
+# decide *which of the $M + 1$ points is the data point*. With $U = E - \log p_0$ the loss is
 #
 # $$\ell(x) = \log\Big(\frac1M + \frac1M \sum_{j=1}^M e^{U(x) - U(x_j)}\Big),$$
 #
-# which, up to the constant $\log M$, is the cross-entropy of a classifier with logits $-U$. An
-# energy that knows nothing guesses: its loss is $\log(1 + 1/M)$. And the classifier that is right
-# as often as possible has $U = -\log p$ of the data, up to a constant: by answering the question
-# well, the energy becomes the density. Two numbers are yours to choose.
+# which, up to the constant $\log M$, is the cross-entropy of a classifier with logits $-U$. If $U$
+# is constant, the classifier can only guess, and the loss is $\log(1 + 1/M)$. The best classifier
+# has $U = -\log p$, with $p$ the density of the data, up to a constant. So the energy learns the
+# density by classifying. You choose two numbers.
 #
-# - `variance` is that of the noise (not its standard deviation). It is added twice, so that copies
-#   are $\sqrt{2 \cdot \text{variance}}$ away in each coordinate. Copies too close to data can
-#   hardly be told from it, and teach little; copies too far are told from it at once, and fine
-#   details decide nothing.
-# - `num_samples` is $M$. It does not move the minimum; more copies make each step dearer and less
+# - `variance` is the variance of the noise, not its standard deviation. Noise is added twice, so
+#   copies differ from the data by a standard deviation of $\sqrt{2 \cdot \text{variance}}$ in each
+#   coordinate. If copies are too close, they look like data, and the energy learns little. If they
+#   are too far, they are easy to tell apart, and the energy does not learn fine details.
+# - `num_samples` is $M$. It does not change the minimum. More copies make a step slower and less
 #   noisy.
 #
 # These are copies for three variances.
@@ -115,13 +116,14 @@ show("01_copies")
 # %% [markdown]
 # ## Training
 #
-# `EnergyELBO` makes an objective a loss for `SVI`. (The number that `SVI` reports is an estimate of
-# the negative ELBO, with a rough $\log Z$ inside, for which `num_normalizer_samples` draws are
-# spent. We do not need it.) The learning rate falls to zero along half a cosine. `MetricsRecorder`
-# evaluates the objective, and a few numbers about it, every 30 steps. Afterwards
-# `site_distribution` takes the trained density out of the model.
+# `EnergyELBO` turns an objective into a loss for `SVI`. The loss that `SVI` returns also contains a
+# rough estimate of $\log Z$; we do not need it, and `num_normalizer_samples=0` leaves it out. The
+# learning rate falls to zero along half a cosine. `MetricsRecorder` records the objective, and a
+# few diagnostics, every 30 steps. After training, `site_distribution` takes the trained density
+# out of the model.
 #
-# We train with each of the three variances, and once more with the middle one at a constant rate.
+# We train with each of the three variances, and once more with the middle one and a constant
+# learning rate.
 
 
 # %%
@@ -147,13 +149,13 @@ runs["constant rate"] = train(VARIANCES[1], falling=False)
 # %% [markdown]
 # ## Reading the loss
 #
-# On the left, the loss for each variance, with the loss of a guess as a dashed line. With the
-# smallest variance it hardly leaves that line: the question is too hard to learn much from. Do not
-# conclude that the largest variance is the best because its loss is the lowest. Its question is the
-# easiest! **Losses compare runs with the same settings, and no others.**
+# Left: the loss for each variance; the dashed line is the loss of guessing. With the smallest
+# variance it hardly leaves that line: data and copies are too similar to learn much from. Do not
+# conclude that the largest variance is the best because its loss is the lowest. Its classification
+# is the easiest. **Losses only compare runs with the same settings.**
 #
-# On the right, the energy gap: the mean energy of the copies minus that of the data. It must become
-# positive, and level off. A gap that grows and grows is an energy that runs away.
+# Right: the energy gap, the mean potential $U$ of the copies minus that of the data. It must become
+# positive and level off. If it keeps growing, the energy is running away.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
@@ -170,10 +172,10 @@ show("01_metrics")
 # %% [markdown]
 # ## Which run is the best?
 #
-# In two dimensions $Z$ can be computed on a grid. With it `log_density` gives the log-density of
-# points that were not trained on, the number that does compare runs. (In more dimensions
-# `log_normalizer` brackets $Z$ by annealing; see the third tutorial.) The truth is known for this
-# toy: its own mean log-density is the best that any model can reach on average.
+# In two dimensions $Z$ can be computed on a grid. With it, `log_density` gives the log-density of
+# held-out points, which does compare runs. (In more dimensions `log_normalizer` estimates $Z$ by
+# annealing, with bounds; see the third tutorial.) The true density of this toy is known: its mean
+# log-density is the best that any model can reach on average.
 
 # %%
 scores = {"truth": spirals.log_density(validation).mean()}
@@ -186,12 +188,12 @@ print(f"{'truth':18}{'':8}{scores['truth']:30.3f}")
 
 # %% [markdown]
 # The smallest variance is far behind. The middle one is the best of the three, although its loss is
-# not the lowest. The constant rate ends wherever its random walk around the minimum happened to be
-# stopped, here or at another seed, for better or worse; a falling rate brings the walk to rest.
+# not the lowest. With a constant rate the weights keep moving around the minimum, so the result
+# depends on when you stop. A falling rate lets them settle.
 #
-# A rule to start from: a standard deviation, $\sqrt{\text{variance}}$, of the size of the details
-# that you want, larger than the noise of the data; where modes lie apart, a variance of 0.5 to 1
-# times their squared distance, or several variances in one objective, `variance=(0.1, 3.0)`. Then
+# To start, choose a standard deviation, $\sqrt{\text{variance}}$, of the size of the details that
+# you want to resolve, but larger than the noise of the data. If the data has separate modes, take a
+# variance of 0.5 to 1 times their squared distance, or combine several, `variance=(0.1, 3.0)`. Then
 # compare on validation points.
 #
 # ## The density
@@ -206,8 +208,8 @@ for ax, variance in zip(axes[1:], VARIANCES, strict=True):
 show("01_densities")
 
 # %% [markdown]
-# With the smallest variance only pieces of the spirals are there. With the largest the outer arms
-# are there, and the middle is a blur. The middle one resolves more than either.
+# The smallest variance finds only pieces of the spirals. The largest finds the outer arms and blurs
+# the center. The middle one resolves more than either.
 #
-# The density is a distribution of the host, with `log_prob` and `sample`. In the next tutorial it
-# becomes the prior of a latent variable.
+# The trained density is a distribution of the host, with `log_prob` and `sample`. In the next
+# tutorial an energy becomes the prior of a latent variable.
