@@ -13,13 +13,13 @@
 # %% [markdown]
 # # An energy prior in a variational decoder
 #
-# A decoder of a latent variable is trained with a standard normal prior, by habit. The codes of the
-# data do not keep to it: they gather in clusters, with holes between. An energy-based prior can
-# follow them. This page trains a decoder of handwritten digits with either prior, and compares how
-# well new digits are predicted.
+# A decoder usually has a standard normal prior on its latent variable. But the latent values of the
+# data do not follow it: they form clusters with gaps between them. An energy-based prior can follow
+# them. This tutorial trains a decoder of handwritten digits with each prior, and compares how well
+# the two models predict new digits.
 #
-# There are only two latent dimensions, so that the priors can be seen. `digits_pyro.py` and
-# `digits_numpyro.py`, beside this page, do the same with sixteen, NUTS and ArviZ.
+# There are only two latent dimensions, so that we can plot the priors. The scripts `digits_pyro.py`
+# and `digits_numpyro.py` do the same with sixteen dimensions, NUTS and ArviZ.
 
 # %%
 import numpy as np
@@ -43,7 +43,7 @@ images, held_out = torch.from_numpy(data.train.images), torch.from_numpy(data.te
 # %% [markdown]
 # ## Two models and a guide
 #
-# The models differ in one line: the distribution at the site `z`. The guide, an encoder, is that of
+# The models differ in one line: the distribution at the site `z`. The guide is an encoder, as in
 # any variational autoencoder.
 
 
@@ -92,9 +92,8 @@ def make_pair(prior):
 
 
 # %% [markdown]
-# `render_model` of the host draws the model with the energy in it: the site `z` is a node like any
-# other. Here is the graph as text; in a notebook the object shows itself where Graphviz is
-# installed.
+# The host's `render_model` draws the model, energy included: the site `z` is a node like any other.
+# Here is the graph as text; with Graphviz installed, a notebook shows it as a picture.
 
 # %%
 model, guide = make_pair(energy_prior)
@@ -103,15 +102,15 @@ print(pyro.render_model(model, (images,), render_distributions=True).source)
 # %% [markdown]
 # ## Training, and which one predicts better
 #
-# The normal prior is trained by a stock ELBO. That would leave an energy as it is, since it does
-# not know $Z$. `EnergyELBO` is the same ELBO, with an objective beside it that trains the energy at
-# its site; the data of that objective are draws of the guide, the codes of images. Decoder and
-# encoder feel the energy too, as the log-density of the prior.
+# A stock ELBO trains the model with the normal prior. It would not train an energy, because it does
+# not know $Z$. `EnergyELBO` is the same ELBO plus an objective that trains the energy. The data of
+# that objective are the draws of the guide at the site `z`. The energy in turn enters the loss of
+# decoder and encoder as the log-density of the prior.
 #
 # Then `log_marginal` estimates $\log p(x) = \log \int p(x, z)\, dz$ of each new image by importance
 # sampling with the guide. It finds the energy at the site `z`, estimates its $\log Z$ and subtracts
-# it, so that two normalized densities are compared. It warns of images for which few of the draws
-# count; more draws would help, or `method="annealed"`, which needs no guide.
+# it, so that we compare two normalized densities. It warns of images for which few of the draws
+# count. More draws would help, and so would `method="annealed"`, which needs no guide.
 
 
 # %%
@@ -142,7 +141,7 @@ for name, (prior, loss) in settings.items():
     codes[name] = Predictive(guide, num_samples=1)(held_out)["z"][0].detach()
 
 # %% [markdown]
-# The difference is taken image by image: what makes an image hard for both models cancels.
+# We take the difference image by image, so that what makes an image hard for both models cancels.
 
 # %%
 gain = log_p["energy prior"] - log_p["normal prior"]
@@ -152,10 +151,10 @@ print(f"gain of the energy prior: {gain.mean():.2f} ± {error:.2f} nats an image
 # %% [markdown]
 # ## What the priors look like
 #
-# `site_distribution` takes a prior out of its model. Here are the two densities, and the codes of
-# new images, each written as its digit. The normal prior has its mass in the middle, wherever the
-# digits are, and holds the codes together. Under the energy prior kinds of digits move apart, and
-# the mass goes with them.
+# `site_distribution` takes a prior out of its model. Here are the two densities, and the latent
+# values of new images, each written as its digit. The normal prior has its mass in the middle,
+# wherever the digits are, and holds the codes together. Under the energy prior kinds of digits move
+# apart, and the mass goes with them.
 
 # %%
 grid = torch.as_tensor(plane(LIMIT))
@@ -170,5 +169,5 @@ for ax, (name, prior) in zip(axes, priors.items(), strict=True):
 show("02_priors")
 
 # %% [markdown]
-# The trained prior is a distribution: `sample`, `run_chains`, `log_normalizer` and NUTS take it as
-# it is. How to draw from an energy, and how to know that it went well, is next.
+# The trained prior is a distribution: `run_chains`, `log_normalizer` and NUTS accept it, and it has
+# `sample`. The next tutorial shows how to draw from an energy, and how to check the draws.
