@@ -13,12 +13,11 @@
 # %% [markdown]
 # # Draws, log Z, and what a bad chain looks like
 #
-# An energy is easy to evaluate and hard to sample. This page draws from one, shows how each kind of
-# bad chain gives itself away, or does not, and puts the log of the normalizing constant $Z$ between
-# two bounds.
+# An energy is easy to evaluate and hard to sample. This tutorial draws from one, shows which
+# diagnostics reveal each kind of bad chain and which do not, and computes bounds on $\log Z$.
 #
-# To know the truth we write an energy down instead of training it: three narrow modes that hold 50,
-# 30 and 20 percent of the mass, and $\log Z = 3$. A trained energy is used in just the same way.
+# To know the truth we write down an energy instead of training one: three narrow modes that hold
+# 50, 30 and 20 percent of the mass, with $\log Z = 3$. A trained energy is used in the same way.
 
 # %%
 import arviz as az
@@ -57,9 +56,9 @@ def shares(draws):
 # %% [markdown]
 # ## Draws
 #
-# `sample` draws by sequential Monte Carlo: a population of points is led from the base to the
-# energy in small steps, moved and resampled on the way. There is no step size to choose, and modes
-# get their weights.
+# `sample` draws by sequential Monte Carlo (SMC): a population of points moves from the base to the
+# density through intermediate densities, and is resampled on the way. You need not choose a step
+# size, and modes get their weights.
 
 # %%
 pyro.set_rng_seed(SEED)
@@ -72,15 +71,15 @@ show("03_draws")
 # %% [markdown]
 # ## Chains
 #
-# Chains are for what draws from nothing cannot do: posteriors, long runs, runs that go on later.
-# `run_chains` runs many at once, and `to_arviz` hands them to ArviZ. Here are four runs of four
+# Use Markov chains for posteriors, for long runs, and for runs that you want to continue later.
+# `run_chains` runs many at once, and `to_arviz` converts them for ArviZ. Here are four runs of four
 # chains.
 #
-# - *slow*: the step is far too small, and nothing tunes it.
-# - *scattered*: warm-up tunes the step, but every chain stays in the mode where it began.
-# - *one mode*: the same, and all chains began in the same mode, the smallest.
-# - *exchange*: replica exchange. Each chain has hot copies, for which the barriers between modes
-#   are low; they cross, and swap places with the cold one.
+# - *slow*: the step size is far too small, and nothing tunes it.
+# - *scattered*: warm-up tunes the step size, but each chain stays in the mode where it started.
+# - *one mode*: the same, but all chains start in the same mode, the smallest.
+# - *exchange*: replica exchange. Each chain has copies at higher temperatures, where the barriers
+#   between modes are low. These copies cross the barriers and swap places with the cold chain.
 
 
 # %%
@@ -110,9 +109,9 @@ for name, (sampler, starts) in settings.items():
     runs[name] = run(sampler, starts)
 
 # %% [markdown]
-# Two numbers are read first. *R-hat* compares the spread of each chain with that of all together: 1
-# if they agree, and above 1.01 there is something to explain. The *effective sample size* (ESS) is
-# the number of independent draws that would be worth as much.
+# Read two numbers first. *R-hat* compares the spread of each chain with that of all chains
+# together. It is 1 if they agree; a value above 1.01 needs an explanation. The *effective sample
+# size* (ESS) is the number of independent draws that would be as accurate.
 
 # %%
 print(f"{'':12}{'R-hat':>8}{'ESS':>8}{'accepted':>10}   shares of the modes")
@@ -127,15 +126,15 @@ print(
 )
 
 # %% [markdown]
-# - *slow* accepts nearly every step and gets nowhere: an acceptance near 1 is no good news. R-hat
-#   and ESS show it at once.
+# - *slow* accepts nearly every step and gets nowhere: an acceptance rate near 1 is a bad sign.
+#   R-hat and ESS show it at once.
 # - *scattered* mixes well within modes, and R-hat is far above 1: each chain has seen another part.
 # - *one mode* is the dangerous one. **Its R-hat and ESS are excellent, and it has missed most of
-#   the mass.** Agreement of chains proves nothing about where none of them has been. `run_chains`
-#   therefore compares a long run with draws by SMC, and warned above. (Give it your data as
-#   `check=data`, and it compares with them.)
+#   the mass.** Chains that agree say nothing about places that none of them has visited. Therefore
+#   `run_chains` compares a long run with draws by SMC, and warned above. With `check=data` it
+#   compares with your data instead.
 # - *exchange* has an R-hat near 1 and the right weights, from the same starts as *scattered*. Swap
-#   rates near 0 would ask for more temperatures.
+#   rates near 0 would mean that temperatures are missing in between.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 4))
@@ -146,8 +145,8 @@ for ax, name in zip(axes, ("scattered", "exchange"), strict=True):
 show("03_paths")
 
 # %% [markdown]
-# *Rank plots* show the same at a glance, in any number of dimensions. All draws are ranked
-# together; then each chain has a histogram of its ranks. Chains that agree have flat ones. Those of
+# *Rank plots* show the same at a glance, one for each coordinate. All draws are ranked together,
+# and each chain gets a histogram of its ranks. If chains agree, the histograms are flat. Those of
 # *one mode* are as flat as those of *exchange*.
 
 # %%
@@ -164,12 +163,12 @@ show("03_ranks")
 #
 # `log_normalizer` estimates $\log Z$ with a standard error, between a lower and an upper bound.
 #
-# - *importance* weighs draws of the base. Few of them hit narrow modes, and nothing bounds $\log Z$
-#   from above.
-# - *annealed* leads points from the base to the energy, and back again: forward paths give the
-#   lower bound, reverse paths the upper one. The more temperatures, the closer they are. With five
-#   of them, *hasty*, it warns.
-# - *grid* integrates, in one to three dimensions.
+# - *importance* weights draws of the base. Few of them hit narrow modes, and nothing bounds
+#   $\log Z$ from above.
+# - *annealed* moves points from the base to the density and back again: forward paths give the
+#   lower bound, reverse paths the upper one. The more temperatures, the closer they are. With only
+#   five of them, as in *hasty*, it warns.
+# - *grid* integrates numerically, in one to three dimensions.
 
 # %%
 settings = {
@@ -185,9 +184,9 @@ for name, options in settings.items():
     print(f"{name:11}", results[name])
 
 # %% [markdown]
-# The log-weights show why. If annealing is slow enough, those of forward and of reverse paths
-# overlap, and their histograms cross at $\log Z$. The faster it is, the further apart they lie, and
-# the fewer of the paths count.
+# The log-weights show why. If annealing is slow enough, those of forward and reverse paths overlap,
+# and their histograms cross at $\log Z$. The faster it is, the further apart they are, and the
+# fewer of the paths count.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(11, 4))
@@ -197,5 +196,5 @@ for ax, name in zip(axes, ("hasty", "patient"), strict=True):
 show("03_log_weights")
 
 # %% [markdown]
-# With $\log Z$ the density is an ordinary one: `density.normalized(log_z).log_prob(x)`, or
-# `log_density(density, x, log_z)`, which carries the error of $\log Z$ along.
+# Once $\log Z$ is known, so is the density: `density.normalized(log_z).log_prob(x)`, or
+# `log_density(density, x, log_z)`, whose standard error includes that of $\log Z$.

@@ -94,7 +94,7 @@ CLAIMS = [
         lambda run: width(run, "hasty") / width(run, "patient"),
         low=2.0,
     ),
-    Claim("*hasty*, it warns", lambda run: warns(run, "\nimportance ", "\nhasty "), low=1),
+    Claim("as in *hasty*, it warns", lambda run: warns(run, "\nimportance ", "\nhasty "), low=1),
     Claim("*grid* integrates", lambda run: abs(run.results["grid"].estimate - 3.0), high=1e-3),
     Claim(
         "the fewer of the paths count", lambda run: ess(run, "patient") / ess(run, "hasty"), low=2.0
