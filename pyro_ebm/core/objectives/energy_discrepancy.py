@@ -154,8 +154,8 @@ def energy_discrepancy(
 
     With :math:`w = 1` the minimizer is exactly :math:`-\log p`, up to a constant, for every M;
     smaller :math:`w` sharpens the fit and larger :math:`w` flattens it. The authors' code omits
-    :math:`-\log M`, which shifts the value and changes no gradient. A constant energy gives
-    :math:`\log((M + w)/M)`.
+    :math:`-\log M`, which shifts the value and changes no gradient. A constant
+    potential gives :math:`\log((M + w)/M)`.
 
     Args:
         positive: :math:`U(x)`, shape ``(*batch,)``.
