@@ -21,43 +21,43 @@ class AbstractEnergyBased(Enumerable):
 
     .. math:: p(x) = \frac1Z e^{-\beta E(x)} p_0(x), \qquad Z = \int e^{-\beta E(x)} p_0(x)\, dx
 
-    ``log_prob`` is *frozen in the parameters*: it leaves out :math:`\log Z` and is differentiable
-    in the value alone. Every stock ELBO, guide and MCMC kernel is then right for everything but the
+    ``log_prob`` is *frozen in the parameters*: it leaves out :math:`\log Z` and has gradients in
+    the value only. Stock ELBOs, guides and MCMC kernels are then correct for everything except the
     parameters of energy and base, which an objective trains: see ``EnergyELBO``. Energy and base
-    may not depend on another latent variable, whose posterior would need :math:`\log Z`.
+    must not depend on another latent variable, since its posterior would need :math:`\log Z`.
 
-    On a ``Pushforward`` base, chains run in its latent space (``latent``). Where such a base has no
+    On a ``Pushforward`` base, chains run in its latent space (``latent``). If such a base has no
     density, ``log_prob`` is relative to the base: minus the scaled energy.
 
-    With a ``context`` :math:`c`, one for each element of the batch (covariates, labels, features of
-    a group), this is a conditional density with a log-normalizer of its own for each context:
+    With a ``context`` :math:`c` (covariates, labels, features of a group), one for each element of
+    the batch, this is a conditional density. Each context has its own log-normalizer:
 
     .. math:: p(x \mid c) = \frac1{Z(c)} e^{-\beta E(x, c)} p_0(x)
 
     Args:
         energy: :math:`E`, any callable from ``(N, *event_shape)`` to ``(N,)``, low where values
             are likely; with a context, from ``(N, *event_shape)`` and ``(N, *context_event)``. Rows
-            must not influence each other (no batch norm). What differs between rows comes as
-            context; the energy sees other numbers of rows than there are data.
-        base: :math:`p_0`, a distribution with ``log_prob``, and with ``sample`` where draws or the
-            log-normalizer are needed; a ``Pushforward``, which may lack the former; or a
+            must not influence each other (no batch norm). N is often not the number of data, so
+            pass what differs between rows as context, not in a closure.
+        base: :math:`p_0`: a distribution with ``log_prob``, and with ``sample`` if you need draws
+            or the log-normalizer; a ``Pushforward``, which may have no ``log_prob``; or a
             normalizing flow. Default: the flat measure.
         event_shape: Shape of one value; required only without a base.
         context: An array of shape ``(*context_batch, *context_event)``, or several (a dictionary of
             tensors, on NumPyro any pytree), each with its own ``context_event`` shape. The batch
             shape is that of base and context, broadcast together. A context that depends on a
             latent variable makes a model doubly intractable.
-        context_batch_ndims: Number of leading dimensions of the context that are batch. Default:
-            as many as the base has, and at least one: ``(N,)`` labels, ``(N, d)`` covariates and
-            ``(N, height, width)`` images are N contexts each. With two plates around a base
-            without batch shape: 2.
+        context_batch_ndims: Number of leading batch dimensions of the context. Default: as many
+            as the base has, and at least one, so that ``(N,)`` labels, ``(N, d)`` covariates and
+            ``(N, height, width)`` images are N contexts each. Set it to 2 for two plates around
+            a base without batch shape.
         support: Constraint on the values, or on each of their elements. Default: that of the base,
-            else all real numbers. Where it is narrower than the base's, energies outside count as
-            infinite, and the energy is called inside alone. Bounds may differ between elements of
-            the batch, as contexts do.
-        sampler: What ``sample`` draws by: ``SMC()``, the default; ``Grid()``, for exact draws in
-            one to three dimensions; or a kernel, for a short run from draws of the base.
-        num_sampler_steps: Number of steps of a kernel.
+            else all real numbers. If it is narrower than the base's, the energy counts as infinite
+            outside, and is only called inside. Bounds may differ between elements of the batch,
+            as contexts do.
+        sampler: How ``sample`` draws: ``SMC()``, the default; ``Grid()``, for exact draws in one
+            to three dimensions; or a kernel, for a short run from draws of the base.
+        num_sampler_steps: Number of steps if ``sampler`` is a kernel.
         inverse_temperature: :math:`\beta`, a number that multiplies the energy. Above 1 it
             sharpens what was trained at 1. (The images of Arbel et al. were drawn at 100, and
             hardly differ from the base's at 1.)

@@ -9,31 +9,30 @@ from pyro_ebm.core.infer.energy_sites import check_objectives
 
 @dataclass(repr=False, eq=False)
 class EnergyELBO:
-    r"""A loss for ``SVI`` that trains energies, and all that a stock ELBO of the host trains.
+    r"""A loss for ``SVI`` that trains energies, and everything that a stock ELBO trains.
 
-    The stock ELBO runs on the model as it is. At each energy-based site, a factor of value zero is
-    added whose gradient is minus the gradient of the objective's loss: the host applies plates,
-    subsampling, masks and particles to it, and importance weights do not change. Without
-    energy-based sites this *is* the stock ELBO, to the last bit.
+    The stock ELBO runs on the model as it is. At each energy-based site it gets an extra factor
+    whose value is zero and whose gradient is minus that of the objective's loss. The host applies
+    plates, subsampling, masks and particles to it as usual, and importance weights do not change.
+    Without energy-based sites this *is* the stock ELBO, to the last bit.
 
-    The reported number is the stock loss plus :math:`\log \hat Z` of each site, an estimate of the
-    negative ELBO. :math:`\log \hat Z` comes from draws of the site's base; it is low on average and
-    has no gradient. When an energy has moved far from its base, in many dimensions, few draws count
-    and it is low by many nats: read the number as a trend then, and report the result of
-    ``log_normalizer``.
+    The returned loss is the stock loss plus :math:`\log \hat Z` of each site, an estimate of the
+    negative ELBO. :math:`\log \hat Z` comes from draws of the site's base. It has no gradient, and
+    is too low on average, by many nats if the energy has moved far from its base in many
+    dimensions. Use the loss to follow training only, and report the result of ``log_normalizer``.
 
-    ``metrics(...)``, with the arguments of ``loss``, returns by site the mean of the objective over
-    batch elements, ``"objective"``, the objective's metrics, for example ``"energy_gap"``, and
-    ``"effective_normalizer_samples"``, how many of the draws behind :math:`\log \hat Z` count. It
-    runs model and guide once more, with fresh noise, and changes nothing. Outside of ``jit`` it
-    warns of metrics that show an objective not to be believed. ``MetricsRecorder`` keeps them over
-    training.
+    ``metrics(...)`` takes the arguments of ``loss`` and returns a dictionary for each site:
+    ``"objective"``, the mean of the objective over batch elements; the objective's own metrics,
+    such as ``"energy_gap"``; and ``"effective_normalizer_samples"``, the effective sample size of
+    :math:`\log \hat Z`. It runs model and guide once more, with fresh noise, and changes nothing.
+    Outside ``jit`` it warns if a metric shows that training cannot be trusted. ``MetricsRecorder``
+    records the metrics during training.
 
     Args:
         objective: Trains the energies, for example ``EnergyDiscrepancy(variance=0.25)``; or a
             dictionary of objectives by site.
         elbo: The stock ELBO. Default: ``Trace_ELBO()``.
-        num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the number.
+        num_normalizer_samples: Draws for :math:`\log \hat Z`; 0 leaves it out of the loss.
 
     Raises:
         TypeError: If an objective has no ``loss``, or ``elbo`` is no ELBO of the host.
