@@ -25,17 +25,16 @@ class ContrastiveDivergence(Negatives):
     .. math::
         \ell(x) = U(x) - \frac1M \sum_{m=1}^M U(x^-_m), \qquad U = E - \log p_0
 
-    The draws come from k steps of a sampler (CD-k) that starts at the values, which needs the
-    fewest steps and is the most biased, or at draws of the base. The default is MALA from the data,
-    right at any scale: a kernel without acceptance runs off where its step is too large, and the
-    energy with it. Its moves are at most half as long as the standard deviation of the values:
-    draws that fill a wide base at once would teach far walls first. Energy and base are trained
-    together.
+    The draws come from k steps of a sampler (CD-k). It starts at the values, which needs the fewest
+    steps but has the most bias, or at draws of the base. The default is MALA from the data, which
+    suits any scale: an unadjusted kernel diverges if its step size is too large, and the energy
+    diverges with it. Its moves are at most half the standard deviation of the values, so that draws
+    stay near the data early in training. Energy and base are trained together.
 
     Attach ``chains=PersistentChains(...)`` to continue the chains of the last step (persistent
-    contrastive divergence, and a replay buffer), or an array of draws of shape
-    ``(num_chains, *event)`` to be used as they are. Both are draws of one law: with a context, or a
-    batched base, they are refused.
+    contrastive divergence, optionally with a replay buffer), or an array of draws of shape
+    ``(num_chains, *event)`` to use as they are. Both must be draws of a single distribution: they
+    are refused with a context or a batched base.
 
     Args:
         sampler: See :class:`~pyro_ebm.core.objectives.negatives.Negatives`; not ``SMC()`` from

@@ -23,31 +23,31 @@ class EnergyDiscrepancy(Objective):
         \ell(x) = \log\Big( \frac{w}{M} + \frac1M \sum_{j=1}^M e^{U(x) - U(x_j)} \Big), \qquad
         y = x + \sqrt t\, \xi, \quad x_j = y + \sqrt t\, \xi_j, \quad U = E - \log p_0
 
-    A value is perturbed once to y, and M copies are drawn back from y. One call of the energy on
-    M + 1 values for each data point; no gradient of the energy and no MCMC. Energy and base are
-    trained together. On a constrained support the noise is added in unconstrained space. Events
-    with columns of codes need a ``perturbation`` of codes: ``Uniform``, ``Cyclic``, ``Ordinal``,
-    ``Masking``, ``MaskOne``, or ``Product`` of one a column where some are numbers.
+    Each value is perturbed once, to y, and M copies are drawn back from y. It costs one call of the
+    energy, on M + 1 values for each data point, and needs neither MCMC nor gradients in the value.
+    Energy and base are trained together. On a constrained support, noise is added in unconstrained
+    space. Discrete events (columns of codes) need a ``perturbation``: ``Uniform``, ``Cyclic``,
+    ``Ordinal``, ``Masking`` or ``MaskOne``; tables with numbers too, a ``Product`` of one a column.
 
     Args:
-        variance: :math:`t`, the *variance* of one hop of Gaussian noise (some papers give the
-            standard deviation). Try 0.5 to 1 times the squared distance between modes. With several
-            numbers, or several perturbations, the mean of their losses, each with M copies.
+        variance: :math:`t`, the *variance* of one of the two steps of Gaussian noise (some papers
+            give the standard deviation). Try 0.5 to 1 times the squared distance between modes. If
+            several numbers are given, their losses, each with M copies, are averaged.
         num_samples: :math:`M`, copies of each value; raise it with the variance.
         stabilization: :math:`w \ge 0`. At 1 the minimizer is exact for every M. At 0 training can
             diverge unless M is large.
-        perturbation: Noise kernel, or several, in place of ``variance``. One of your own has
+        perturbation: Noise kernel, or several, instead of ``variance``. A kernel of your own needs
             ``forward`` and ``backward``; see
             :class:`~pyro_ebm.core.objectives.perturbations.GaussianPerturbation`.
-        chunk_size: Copies of each value that are in memory at once; by default all. In chunks,
-            noise and energies are computed again for gradients: half as much time again where a
-            chunk has thousands of rows, more where it has fewer. A seed gives other noise, and
-            noise of your own must take its random numbers from the host.
+        chunk_size: Number of copies of each value in memory at once; by default all. With chunks,
+            noise and energies are computed again for gradients. A step then takes about 1.5 times
+            as long if a chunk has thousands of rows, and longer if it has fewer. A seed gives
+            different noise, and a kernel of your own must draw from the host's random numbers.
 
     Raises:
         TypeError: If ``perturbation`` is no noise kernel.
-        ValueError: If a number is out of range, or not exactly one of ``variance`` and
-            ``perturbation`` is given; if noise that is averaged over exactly has a ``chunk_size``.
+        ValueError: If a number is out of range, not exactly one of ``variance`` and
+            ``perturbation`` is given, or ``MaskOne(exact=True)`` has a ``chunk_size``.
 
     References:
         | Energy Discrepancies: A Score-Independent Loss for Energy-Based Models
