@@ -27,20 +27,20 @@ def check_run(num_samples: Any, num_warmup: Any, thinning: Any, num_chains: Any,
     ``ebm_energy`` where an energy-based target has a base.
 
     Args:
-        num_samples: Draws kept of each chain.
-        num_warmup: Steps before the first draw. In them a sampler with a ``target_accept_prob``
-            tunes its step size, and one with ``adapt_mass_matrix`` learns a scale for each
-            coordinate; all chains share what is learned. After that nothing changes.
-        thinning: Steps from one draw to the next.
+        num_samples: Number of draws kept from each chain.
+        num_warmup: Steps before the first draw, none by default. In warm-up, a sampler with a
+            ``target_accept_prob`` tunes its step size, and one with ``adapt_mass_matrix`` learns a
+            scale for each coordinate, both shared by all chains. Then nothing changes any more.
+        thinning: Number of steps from one draw to the next.
         num_chains: Number of chains. Default: that of ``init``, else 4.
         init: Values to start from, shape ``(num_chains, *batch, *event)``; or the ``state`` of an
             earlier run of the same sampler, which continues with the step size and the scales that
             it has learned. Default: draws from the base of an energy-based target, else standard
             normal in unconstrained space.
-        check: Whether to look for modes that no chain has seen, after a run of at least 1,000
-            draws of an energy-based distribution, by 512 draws of ``SMC`` in which at least 10
-            ancestors are effective; or values to look for, shape ``(M, *event)``. Only data find a
-            mode that a path from the base does not find.
+        check: Whether to look for modes that no chain has visited: a run of at least 1,000 draws of
+            an energy-based distribution is compared with 512 draws by ``SMC``, if at least 10 of
+            their ancestors are effective. Or values to compare with, shape ``(M, *event)``: only
+            data can reveal a mode that ``SMC`` misses too.
 
     Raises:
         ValueError: If a count is out of range, ``num_chains`` differs from that of ``init``, the

@@ -208,22 +208,23 @@ class Source:
 class SMC(Source):
     r"""Adaptive tempered sequential Monte Carlo (an SMC sampler): draws with the weights of modes.
 
-    Draws of the base, or without one of a standard normal in unconstrained space, are led through
-    :math:`p_\beta \propto e^{-\beta E} p_0`. Each :math:`\beta` is the one at which half of the
-    population is effective; then come stratified resampling and moves by MALA, whose step size
-    follows its acceptance, in units of the population's
-    :func:`~pyro_ebm.core.samplers.local_units.local_scale`. Nothing depends on the scale of the
+    A population of draws of the base (or of a standard normal in unconstrained space, if there is
+    no base) moves through :math:`p_\beta \propto e^{-\beta E} p_0`, with :math:`\beta` from 0 to 1.
+    Each :math:`\beta` is chosen so that half of the population is effective. Then the population
+    is resampled (stratified) and moved by MALA (codes by ``Gibbs``), with a step size that follows
+    the acceptance rate, in units of the population's
+    :func:`~pyro_ebm.core.samplers.local_units.local_scale`. So nothing depends on the scale of the
     density. Cost: one gradient a particle for each move at each temperature, of which there are
     3 to 35 between a base and a density 50 times narrower in 1 to 32 dimensions.
 
-    It finds what a path from the base finds. A mode that is much narrower than another in many
-    dimensions looks empty while the path is hot: it is missed, and nothing here shows it. Compare
-    with data (``log_normalizer(draws=data)``, ``run_chains(check=data)``).
+    It only finds modes that a path from the base finds. If one mode is much narrower than another
+    in many dimensions, it has almost no mass at small :math:`\beta`. It is then missed without any
+    sign: compare with data (``log_normalizer(draws=data)``, ``run_chains(check=data)``).
 
-    One population makes all draws of one law, those that plates and ``expand`` add too. Each
-    element of the batch of base and context has a population of its own: ``num_particles`` times
-    the cost of a short run, for which a kernel is the ``sampler``. So has each draw of
-    ``Predictive``, unless ``parallel=True`` makes one population of them all.
+    One population makes all draws of one distribution, including those that plates and ``expand``
+    add. Each element of the batch of base and context has its own population, which costs
+    ``num_particles`` times as much as a short run (use a kernel as the ``sampler`` for that). So
+    has each draw of ``Predictive``, unless ``parallel=True`` makes one population of them all.
 
     Args:
         num_moves: Moves at each temperature.

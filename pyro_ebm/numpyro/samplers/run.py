@@ -116,12 +116,12 @@ def run_chains(
     check: bool | Array = True,
     progress_bar: bool = True,
 ) -> Chains:
-    """Run many chains on a distribution at once.
+    """Run many chains on a NumPyro distribution at once.
 
-    Arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. The distribution is
-    any of NumPyro's with a continuous support; new parameters of the same module compile nothing
-    anew. Without a progress bar, warm-up and draws are one compiled loop each. Inside ``jit`` and
-    ``vmap`` there are neither bar nor warnings.
+    Arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. A discrete support
+    needs ``Gibbs`` or ``GibbsWithGradients``. New parameters of the same module do not compile
+    again. Without a progress bar, warm-up and draws are one compiled loop each. Inside ``jit`` and
+    ``vmap`` there is no bar, and there are no warnings.
 
     Example:
         >>> import jax, numpyro.distributions as dist

@@ -105,11 +105,11 @@ def run_chains(
     progress_bar: bool = True,
     compile_steps: bool = False,
 ) -> Chains:
-    """Run many chains on a Pyro distribution with a continuous support, of any ``batch_shape``.
+    """Run many chains on a Pyro distribution of any ``batch_shape``.
 
-    Other arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. With
-    ``compile_steps``, ``torch.compile`` compiles each step: many seconds at first, worth it in runs
-    of thousands of steps.
+    Other arguments and statistics: :func:`pyro_ebm.core.samplers.checks.check_run`. A discrete
+    support needs ``Gibbs`` or ``GibbsWithGradients``. With ``compile_steps``, ``torch.compile``
+    compiles each step, which takes many seconds at first and pays off over thousands of steps.
 
     Example:
         >>> import pyro.distributions as dist
