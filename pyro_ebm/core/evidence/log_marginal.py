@@ -27,10 +27,10 @@ _SHARE_OF_STARTS = 0.4
 class LogMarginalSettings:
     r"""Method and effort of an estimate of :math:`\log p(x) = \log \int p(x, z)\,dz`.
 
-    There is one estimate for each *data point*, an element of the plates that contain all latents
-    and all observations that depend on them (with ``"importance"``: all sites of the guide, too).
-    Without such plates there is one estimate, for all data. Observed sites outside of these plates
-    that depend on no latent are left out. Subsampling does not change the number of a data point
+    There is one estimate for each *data point*: an element of the plates that contain all latents
+    and all observations that depend on them (with ``"importance"``, also all sites of the guide).
+    Without such plates there is one estimate, for all data. Observed sites outside these plates
+    that depend on no latent are left out. Subsampling does not change the estimate of a data point
     that was drawn.
 
     *Importance sampling* draws from the guide, with weights :math:`p(x, z) / q(z)`.
@@ -38,28 +38,28 @@ class LogMarginalSettings:
     *Annealed importance sampling* moves chains from draws :math:`z_0` of the priors to the
     posterior through :math:`p_k \propto p_0(z)\,(e^{-E(z)}\,p(x \mid z))^{\beta_k}`,
     :math:`\beta_k = (k / K)^4`, with one transition of the kernel at each. The log-weight is
-    :math:`\sum_k (\beta_k - \beta_{k-1}) (\log p(x \mid z_{k-1}) - E(z_{k-1}))`. An energy-based
-    prior starts at its *base* :math:`p_0`, whose draws are exact (draws of the prior are not), and
-    the path tempers its energy with the likelihood; where the support is narrower than the base's,
-    inside of it, and the share of the base's mass there is estimated too. If the kernel has a
+    :math:`\sum_k (\beta_k - \beta_{k-1}) (\log p(x \mid z_{k-1}) - E(z_{k-1}))`. Chains of an
+    energy-based prior start at its *base* :math:`p_0`, whose draws are exact, and the path tempers
+    its energy together with the likelihood. If the support is narrower than the base's, they start
+    inside it, and the share of the base's mass there is estimated too. If the kernel has a
     ``target_accept_prob``, a pilot run of 8 chains finds a step size for each temperature and data
     point.
 
     Both estimate :math:`\log (Z\,p(x))`. The :math:`\log Z` of each energy-based site is
-    subtracted, and its standard error is added in quadrature. Priors without energies, and those
-    with a known ``log_normalizer``, need none; a result that a density is ``normalized`` by keeps
-    its error. In a plate it counts once for each element, and so does its error: give an exact one
-    in one to three dimensions, ``log_normalizers={"a": log_normalizer(..., method="grid")}``.
+    subtracted, and its standard error is added in quadrature. Priors without energies, or with a
+    known ``log_normalizer``, need none. If a density was ``normalized`` by a result, the error of
+    that counts. In a plate, log Z and its error count once for each element: there, in one to three
+    dimensions, give an exact one, ``log_normalizers={"a": log_normalizer(..., method="grid")}``.
 
     Args:
         method: ``"importance"``, which needs a normalized guide with a density, or
             ``"annealed"``, which needs none.
-        num_samples: Independent weights for each data point.
+        num_samples: Number of independent weights for each data point.
         num_temperatures: :math:`K`.
         sampler: Kernel of ``"annealed"``; it must leave a density invariant. Default:
             ``MALA(0.1)``.
         log_normalizers: Known :math:`\log Z` by site: a result of ``log_normalizer``, or an exact
-            number. The others are estimated by ``log_normalizer``, but for those of conditionals.
+            number. All others are estimated by ``log_normalizer``, except those of conditionals.
         batch_size: Samples held in memory at once. Default: all.
 
     Raises:

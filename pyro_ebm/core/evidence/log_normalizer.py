@@ -35,36 +35,37 @@ class LogNormalizerSettings:
     *Annealed importance sampling* moves chains from the base to the distribution and back through
     :math:`p_k \propto e^{-\beta_k E} p_0`, :math:`0 = \beta_0 < \dots < \beta_K = 1`, with one
     transition of the kernel at each. A path has the log-weight
-    :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. Where less than half of the paths
-    is effective, they are resampled, which leaves the mean weight unbiased. A pilot run of 100
-    other chains chooses the :math:`\beta_k`, and the step size and the units of coordinates at each
-    (:func:`~pyro_ebm.core.samplers.local_units.local_scale`), which does so too. The reverse paths
-    start at the ends of the forward ones, resampled by weight and then moved ``num_moves`` times at
-    :math:`\beta = 1`. With many samples the weights alone make them draws of the distribution; the
-    moves separate copies of the same draw. Choose as many moves as the chains need to forget their
-    start, or provide exact ``draws``. Cost with MALA, in gradients:
-    ``2 * num_temperatures + 1`` for each forward and each reverse path, ``num_moves`` for each
-    sample, 400 for each temperature, and 40,000 at most, for the pilot run.
+    :math:`\log w = -\sum_k (\beta_k - \beta_{k-1}) E(x_{k-1})`. If fewer than half of the paths
+    are effective, they are resampled. A pilot run of 100 other chains chooses the :math:`\beta_k`,
+    and for each the step size and the units of coordinates
+    (:func:`~pyro_ebm.core.samplers.local_units.local_scale`). Both leave the mean weight unbiased.
+    The reverse paths start at the ends of the forward ones, resampled by weight and then moved
+    ``num_moves`` times at :math:`\beta = 1`. The moves separate copies of the same draw: choose as
+    many as the chains need to forget their start, or provide exact ``draws``. Cost with MALA, in
+    gradients: ``2 * num_temperatures + 1`` for each forward and each reverse path, ``num_moves``
+    for each sample, 400 for each temperature, and 40,000 at most, for the pilot run.
 
     *Quadrature on a grid*, in one to three dimensions of unconstrained space and with or without a
-    base, refines until the bounds are 0.001 nats apart or the grid has two million points.
+    base, refines the grid until the bounds are 0.001 nats apart or it has two million points.
 
-    *Enumeration* sums over all values of an event of codes, at most a million. Where columns have
-    codes, annealing moves by ``Gibbs()``.
+    *Enumeration* sums over all values of a discrete event, at most a million. With discrete
+    columns, annealing moves by ``Gibbs()``.
 
     The bounds are those of :func:`~pyro_ebm.core.evidence.weights.bracket`, or of
-    :func:`~pyro_ebm.core.evidence.quadrature.summarize_grid`. On a ``Pushforward`` base the last
-    two methods work on the ``latent`` of the distribution, which has the same log-normalizer.
+    :func:`~pyro_ebm.core.evidence.quadrature.summarize_grid`. On a ``Pushforward`` base all methods
+    except importance sampling work on the ``latent`` of the distribution, whose log-normalizer is
+    the same.
 
     Args:
         method: ``"annealed"``, ``"importance"``, ``"grid"`` or ``"enumeration"``. The first two
             need a base that can be sampled; the first also needs its density.
-        num_samples: Independent weights; ``"annealed"`` has as many reverse ones.
+        num_samples: Number of forward paths, and of reverse ones; of draws of the base otherwise.
         num_temperatures: :math:`K`.
         num_moves: Transitions between the forward and the reverse paths.
-        sampler: Kernel of ``"annealed"``; it must leave a density invariant. Tuning towards its
-            ``target_accept_prob`` starts at its step size, or by a rule of thumb where it has
-            ``adapt_mass_matrix``. Default: ``MALA(0.1)``, or ``Gibbs()``.
+        sampler: Kernel of ``"annealed"``, which must leave a density invariant, and of the search
+            by ``"grid"`` without a base. Tuning towards its ``target_accept_prob`` starts at its
+            step size, or by a rule of thumb if it has ``adapt_mass_matrix``. Default:
+            ``MALA(0.1)``, or ``Gibbs()``.
         draws: Independent exact draws of the distribution (or of its ``latent``), shape
             ``(num_draws, *batch, *event)``: starts of the reverse paths, or first points of a grid.
 
