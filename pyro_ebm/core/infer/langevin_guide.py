@@ -14,39 +14,39 @@ class LangevinGuide:
     r"""Short Markov chains on the posterior, in place of an encoder.
 
     Each call starts chains at draws of the priors (of the bases of energy-based priors), takes
-    ``num_steps`` steps on :math:`-\log p(x, z)` under the present parameters, and emits the final
-    values as ``Delta`` sites: constants, with no gradient through the chains. Data points are
-    independent chains if the latents are in the plates of the data, also under subsampling and with
-    many particles; a latent outside of a plate makes everything in that plate one chain.
+    ``num_steps`` steps on :math:`-\log p(x, z)` under the current parameters, and samples the final
+    values as ``Delta`` sites: constants, with no gradient through the chains. If the latents are in
+    the plates of the data, each data point has its own chain, also with subsampling and many
+    particles. If a latent is outside a plate, everything in that plate is one chain.
 
     The log-density of the guide counts as zero. The loss that ``SVI`` reports therefore estimates
-    :math:`-\mathrm E \log p(x, z)`, *without the entropy* of the posterior: it is no bound on the
-    evidence and cannot be compared with the loss of an encoder. Use ``log_marginal``. Its gradients
-    are those of maximum likelihood, as far as the chains have converged. ELBOs that weight
-    particles by importance (``RenyiELBO``, ``ReweightedWakeSleep``) need the density of the guide,
-    which is unknown: they would favor draws of high joint density.
+    :math:`-\mathrm E \log p(x, z)`, *without the entropy* of the posterior. It is not a bound on
+    the evidence and not comparable with the loss of an encoder; use ``log_marginal`` instead. Its
+    gradients are those of maximum likelihood, as far as the chains have converged. Do not use ELBOs
+    that weight particles (``RenyiELBO``, ``ReweightedWakeSleep``): they need the density of the
+    guide, which is unknown, and would favor draws of high joint density.
 
-    Latents that another guide draws are given to the model: ``LangevinGuide(condition(model,
-    data=values))``, within the guide. Those that ``block`` hides it cannot know: they are drawn
-    anew, and the chains are those of no posterior.
+    If another guide draws some latents, condition the model on them within that guide:
+    ``LangevinGuide(condition(model, data=values))``. Do not hide them with ``block``: they would be
+    drawn anew, and the chains would follow no posterior.
 
-    With ``init``, an amortized guide, the chains start at its draws, and it learns to imitate their
-    final values: the guide's log-density is zero there, and its gradient that of
-    :math:`-\log q(z)`. The reported number does not change.
+    With ``init``, an amortized guide, chains start at its draws, and it learns to imitate their
+    final values: the log-density of the guide is then zero with the gradient of
+    :math:`-\log q(z)`. The reported loss does not change.
 
-    With ``start="stored"`` every row of the data keeps chains of its own: it starts as above when
-    it is first met, and afterwards where it stopped. Few steps then suffice, as parameters move
-    slowly. Rows are the elements of the latents' plates, known by the indices of these: data that
-    come in batches need ``plate("data", size, subsample_size=...)``, or on Pyro ``subsample=``. A
-    plate of the size of a batch takes its rows for the same ones each time. Rows that are masked
-    out keep their place. Other data need another guide.
+    With ``start="stored"`` each row of the data keeps its own chain, which first starts as above,
+    and then continues where it stopped. A few steps are then enough, since parameters change
+    slowly. Rows are recognized by their indices in the plates of the latents. Data in batches
+    therefore need ``plate("data", size, subsample_size=...)``, or on Pyro ``subsample=``; a plate
+    of the size of the batch would treat all batches as the same rows. Masked rows keep their
+    position. Use a new guide for other data.
 
     Args:
         model: The model, vectorized over its plates.
-        sampler: The kernel. Default: ``Langevin(0.005)``. Fit the step size to the scale of the
-            posterior: above twice the smallest posterior variance Langevin's chains diverge, well
-            below it their bias is small. ``MALA`` has no bias but that of a short run.
-        num_steps: Steps of each chain.
+        sampler: The kernel. Default: ``Langevin(0.005)``. Choose its step size by the scale of the
+            posterior: chains diverge above twice the smallest posterior variance, and have little
+            bias well below it. ``MALA`` has no bias except that of a short run.
+        num_steps: Number of steps of each chain.
         init: Guide of the same model that samples every latent from a distribution with a density.
             Default: none.
         start: ``"fresh"`` or ``"stored"``.
