@@ -39,9 +39,11 @@ def check_model(
 ) -> Callable[..., list[ModelIssue]]:
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
-    The model is traced abstractly and, if it has energies, run once, each energy on a few rows; no
+    Call it before you train or sample; an empty list means that no issue was found. It traces the
+    model abstractly and, if there are energies, runs it once, with each energy on a few rows; no
     random key is needed. Arrays count as unregistered if the energy is a module, a partial, or a
-    function that calls one of these. Without ``params`` parameters have their initial values.
+    function that calls one. Without ``params``, parameters have their initial values. The issues:
+    :class:`~pyro_ebm.core.model.issues.ModelIssue`.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist, pyro_ebm.numpyro as ebm

@@ -42,10 +42,11 @@ def check_model(
 ) -> Callable[..., list[ModelIssue]]:
     """Make a function that lists the issues of a model, and of a guide, given their arguments.
 
-    It runs the model once, with latent variables at zero in unconstrained space, and no chains, and
-    each energy on a few rows; parameters, the param store and the random state do not change.
-    Issues depend on this run: a dependence that leaves tensors (``if k == 1:``,
-    ``energies[int(k)]``) is not found.
+    Call it before you train or sample; an empty list means that no issue was found. It runs the
+    model once, without chains, with latent variables at zero in unconstrained space, and each
+    energy on a few rows. Parameters, the param store and the random state do not change. A
+    dependence that does not go through tensors (``if k == 1:``, ``energies[int(k)]``) is not found.
+    The issues: :class:`~pyro_ebm.core.model.issues.ModelIssue`.
 
     Example:
         >>> import pyro, pyro.distributions as dist, pyro_ebm.pyro as ebm
