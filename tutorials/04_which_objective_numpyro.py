@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Which objective?
 #
-# All objectives want the same density, and none of them computes $Z$. They differ in what they
-# draw, in what a step costs, and in what they cannot see. This page trains the same small network
-# with each of them on the same data: two clusters that are ten standard deviations apart, a quarter
-# of the mass in the left one.
+# All objectives aim at the same density, and none of them needs the exact $Z$. They differ in what
+# they draw, in what a step costs, and in what they cannot see. This tutorial trains the same small
+# network with each of them on the same data: two clusters that are ten standard deviations apart,
+# with a quarter of the mass in the left one.
 
 # %%
 from time import perf_counter
@@ -46,8 +46,9 @@ held_out = jnp.asarray(truth.sample(2000, seed=2))
 # %% [markdown]
 # ## One model, several guides
 #
-# The model is the same for all of them. What an objective learns beside the energy, or carries from
-# step to step, is *attached* in the guide: a number, chains, a critic, a generator.
+# The model is the same for all of them. Some objectives learn more than the energy, or keep
+# something from step to step: a number, chains, a critic, a generator. You *attach* these in the
+# guide.
 
 
 # %%
@@ -94,7 +95,7 @@ def make_guides(critic, generator):
 # %% [markdown]
 # ## The objectives
 #
-# Each with the guide that it needs.
+# Here is each objective with the guide that it needs.
 
 # %%
 objectives = {
@@ -122,10 +123,10 @@ if FAST:
 # ## Training, likelihood, time
 #
 # Every objective gets the same number of steps and the same learning rate, which falls to zero.
-# That is fair to nobody in particular: a step of a cheap objective could have been two. Seconds
-# depend on the machine, and with JAX on compilation too; compare their orders of magnitude.
-# Afterwards $Z$ comes from a grid, and with it the log-density of held-out points and the mass of
-# the left cluster, a quarter in truth.
+# This favors objectives with expensive steps: a cheap one could have taken more steps in the same
+# time. Seconds depend on the machine, and with JAX on compilation too, so compare only their orders
+# of magnitude. Afterwards we compute $Z$ on a grid, the log-density of held-out points, and the
+# mass of the left cluster, which should be a quarter.
 
 
 # %%
@@ -167,25 +168,25 @@ show("04_densities")
 # %% [markdown]
 # ## What to see
 #
-# *Those that compare near with near do not know the weights.* Score matching, denoising, energy
+# *Those that compare only nearby points do not know the weights.* Score matching, denoising, energy
 # discrepancy with little noise and contrastive divergence from the data look at the shape of each
-# cluster, and get it right. How much mass the left cluster has is decided by next to nothing in
-# their losses; it comes from the start and the smoothness of the network. With noise as wide as the
-# clusters are apart, energy discrepancy sees both at once.
+# cluster, and get it right. Their losses hardly depend on how much mass the left cluster has. It
+# results from the initialization and the smoothness of the network. With noise as wide as the
+# distance between the clusters, energy discrepancy sees both at once.
 #
 # *Those that draw from the base do.* Maximum likelihood, KALE and noise-contrastive estimation
-# weigh draws of a base that covers the data. It is easy in one dimension; in many, hardly any draw
-# comes near to the data.
+# weight draws of a base that covers the data. This is easy in one dimension. In many dimensions,
+# hardly any draw comes near the data.
 #
-# *Those that draw from the model are as good as their draws.* Chains that seldom cross between the
-# clusters pass on what they happen to hold, and the energy runs after them. Compare contrastive
+# *Those that draw from the model are as good as their draws.* If chains seldom cross between the
+# clusters, the energy learns whatever weights the chains happen to have. Compare contrastive
 # divergence without and with a penalty on energies, which keeps them near zero and the barrier low.
-# The same holds for pseudo-spherical divergence and for f-EBM, which has a critic to train besides.
+# The same holds for pseudo-spherical divergence and for f-EBM, which also has a critic to train.
 #
-# *A generator draws without chains*, at the price of a second network: the bounds need both
-# clusters in it.
+# *A generator draws without chains*, at the price of a second network. The bounds are only right if
+# the generator covers both clusters.
 #
-# So begin with energy discrepancy, with noise that reaches from one mode to the next; with a good
-# base, use KALE or noise-contrastive estimation; use chains where draws of the model are what you
-# want in the end. Whatever you choose, compare **held-out log-density**, and look at draws beside
-# data: none of the losses shows a wrong weight.
+# So start with energy discrepancy, with noise that reaches from one mode to the next. If you have a
+# good base, try KALE or noise-contrastive estimation. Use chains if draws of the model are what you
+# want in the end. In any case compare **held-out log-density**, and plot draws next to the data:
+# none of the losses shows a wrong weight.

@@ -23,7 +23,7 @@ def shape_error(run, name):
 
 CLAIMS = [
     Claim(
-        "*Those that compare near with near do not know the weights.*",
+        "*Those that compare only nearby points do not know the weights.*",
         lambda run: max(error(run, name) for name in NEAR),
         low=0.05,
     ),
