@@ -14,13 +14,13 @@
 # # A base that learns
 #
 # So far the base was a wide normal, and the energy did all of the work. In a *generalized*
-# energy-based model the base learns too: **the base says where values may lie, the energy how
-# likely they are there.** The base is a generator here, $x = g(z)$ of a latent variable $z$. It can
-# be sampled, and needs no density.
+# energy-based model the base learns too: **the base determines where values can lie, and the energy
+# how likely they are there.** Here the base is a generator, $x = g(z)$ of a latent variable $z$. It
+# can be sampled, and needs no density.
 #
-# Alone such a generator has a well-known fault: it is continuous, and cannot tear its latent space
-# apart. Between the parts of the data it leaves values that are no data. The energy takes them
-# away.
+# A generator alone has a well-known flaw. It is continuous, so it cannot split its latent space,
+# and fills the gap between two parts of the data with values that are not data. The energy removes
+# them.
 
 # %%
 import numpy as np
@@ -46,8 +46,9 @@ held_out = torch.as_tensor(moons.sample(2000, seed=2), dtype=torch.float32)
 # %% [markdown]
 # ## The model
 #
-# A `Pushforward` is what a generator makes of a latent distribution. It stands where the base
-# stood. This one starts as a wide normal, so that its draws cover the data from the beginning.
+# A `Pushforward` is the distribution of a generator's output, given a latent distribution. It takes
+# the place of the base. This one starts as a wide normal, so that its draws cover the data from the
+# beginning.
 
 
 # %%
@@ -93,12 +94,12 @@ def guide(x):
 # $$L = -\mathbb E_{\text{data}}[E] - \log \tfrac1M \textstyle\sum_m e^{-E(y_m)},$$
 #
 # which is the number of nats that the energy gains over the base. The base minimizes the same
-# number: it moves to where the energy has nothing left to gain, as a generator against a critic.
-# The gradient penalty keeps the energy smooth, and with it the weights $e^{-E(y_m)}$ spread over
+# number, like a generator against a critic: it moves to where the energy has nothing left to gain.
+# The gradient penalty keeps the energy smooth, so that the weights $e^{-E(y_m)}$ are spread over
 # many draws.
 #
-# The two take turns. The base moves in every fifth step, and stops early, so that there is
-# something left for the energy to do; then the energy goes on alone.
+# The two take turns. The base moves in every fifth step and stops early, so that something is left
+# for the energy to learn. Then the energy is trained alone.
 
 
 # %%
@@ -124,9 +125,9 @@ for _ in range(NUM_STEPS):
     optimizer.step()
 
 # %% [markdown]
-# Two metrics tell how it goes. The effective sample size is the number of draws of the base, of
-# 256, that carry weight: a handful would mean that the base misses the data. The energy gap is the
-# mean energy of draws of the base minus that of data. Once the base has stopped, the energy finds
+# Watch two metrics. The effective sample size is the number of draws of the base, out of 256, that
+# carry weight: a handful would mean that the base misses the data. The energy gap is the mean
+# energy of draws of the base minus that of the data. Once the base has stopped, the energy finds
 # what separates the two.
 
 # %%
@@ -141,8 +142,8 @@ show("05_metrics")
 # %% [markdown]
 # ## Base and model
 #
-# The site's distribution has everything in it: its `base` draws what the generator makes, and its
-# own `sample` draws from the model. That runs in the latent space, where there is a density;
+# The distribution at the site contains both: its `base` draws from the generator, and its own
+# `sample` draws from the model. The latter works in the latent space, where there is a density;
 # `density.latent` is the model there, for `NUTS`, `run_chains` and ArviZ.
 
 # %%
@@ -166,10 +167,10 @@ show("05_draws")
 
 # %% [markdown]
 # Draws of the base fill the space between the moons. Most of those of the model lie on them: the
-# energy has taken the rest away. Held-out data show what is possible.
+# energy has removed the rest. Held-out data show what is possible.
 #
-# How much it has gained can be said in nats, on points that were not trained on. Without a density
-# of the base `log_prob` is relative to the base, and so is the gain: zero would be the base itself.
+# We can also measure the gain in nats, on held-out points. Since the base has no density,
+# `log_prob` is relative to the base, and so is the gain: zero would be the base itself.
 
 # %%
 log_z = ebm.log_normalizer(density, method="importance", num_samples=20_000)
@@ -179,5 +180,5 @@ error = float(gain.std()) / len(gain) ** 0.5
 print(f"gain over the base: {float(gain.mean()):.2f} ± {error:.2f} nats a point")
 
 # %% [markdown]
-# A base with a density, a normalizing flow for example, goes in the same place. Then the likelihood
-# is an absolute one, and the base can be trained by it: `KALE(base_loss="full")`.
+# A base with a density, such as a normalizing flow, is used in the same way. The likelihood is then
+# an absolute one, and by default `KALE` trains the base by it (`base_loss="full"`).
