@@ -13,9 +13,9 @@
 # %% [markdown]
 # # The bracket closes
 #
-# Maximum likelihood needs $\log Z$. *Bidirectional bounds* put it between two numbers that can be
-# computed, and train an energy with them, without MCMC. A generator $T$ makes values $x = T(z)$ of
-# a latent variable $z \sim \eta$. With the potential $U = E - \log p_0$ and the log-ratio
+# Maximum likelihood needs $\log Z$. *Bidirectional bounds* enclose it between two numbers that can
+# be computed, and train an energy with them, without MCMC. A generator $T$ maps a latent variable
+# $z \sim \eta$ to a value $x = T(z)$. With the potential $U = E - \log p_0$ and the log-ratio
 #
 # $$f(z) = -U(T(z)) - \log \eta(z) + \log |T'(z)|,$$
 #
@@ -24,10 +24,10 @@
 # $$\mathbb E[f] \;\le\; \log Z \;\le\; \mathbb E[f] + \frac{R}{\rho}, \qquad
 # R = \tfrac12\, \mathbb E\, |f'(z)|^2 .$$
 #
-# If the generator draws from the model, $f$ is constant, and both are equal. So the generator is
-# trained to raise the lower bound, and the energy is trained with it, and with $R$ as a penalty.
-# This page follows the two bounds through a training run, in one dimension, where the truth can be
-# computed beside them.
+# If the generator draws from the model, $f$ is constant, and both bounds are equal. So the
+# generator is trained to raise the lower bound, and the energy is trained with it, with $R$ as a
+# penalty. This tutorial follows the two bounds through a training run, in one dimension, where we
+# can compute the true $\log Z$.
 
 # %%
 import equinox as eqx
@@ -53,9 +53,9 @@ data = jnp.asarray(np.log(gamma))
 # %% [markdown]
 # ## An energy and a generator
 #
-# The energy is convex for all of its parameters, for a reason that comes below. The generator is
-# increasing: it makes every value, and each in one way only, without which the lower bound would be
-# none. It starts in the wrong place, and too wide.
+# The energy is convex for all values of its parameters; we need this for the upper bound below. The
+# generator is increasing, so it makes every value in exactly one way. Otherwise the lower bound
+# would not hold. It starts in the wrong place, and too wide.
 
 
 # %%
@@ -103,10 +103,10 @@ def guide(x):
 # %% [markdown]
 # ## The constant of the upper bound
 #
-# The log-Sobolev constant $\rho$ is at least the least curvature of $U(T(z)) - \log T'(z)$, minus
-# the log-density of $z$ under the energy. A convex energy keeps it positive here; for a network it
-# is rarely known, and the upper bound with it. In one dimension we can look for the least curvature
-# on a line.
+# The log-Sobolev constant $\rho$ is at least the smallest curvature of $U(T(z)) - \log T'(z)$,
+# which is minus the log-density of $z$ under the energy. Here a convex energy keeps it positive.
+# For a network, $\rho$ and therefore the upper bound are rarely known. In one dimension we can
+# search for the smallest curvature on a line.
 
 
 # %%
@@ -136,9 +136,9 @@ def look(density, generator):
 # %% [markdown]
 # ## Training
 #
-# `BidirectionalBounds` trains both players in one step of `SVI`; the generator is attached in the
-# guide. Adam without a first moment, `betas=(0.0, 0.9)`, lets two players circle each other less.
-# From time to time we look. `generator_bounds` reports each bound with two standard errors of room.
+# `BidirectionalBounds` trains energy and generator in one step of `SVI`; the generator is attached
+# in the guide. Adam without a first moment, `betas=(0.0, 0.9)`, makes the two circle each other
+# less. Every few steps we record the bounds. `generator_bounds` widens each by two standard errors.
 
 # %%
 adam = optax.adam(1e-2, b1=0.0, b2=0.9)
@@ -163,9 +163,9 @@ density, generator = trained()
 # %% [markdown]
 # ## The bracket
 #
-# $\log Z$ itself moves, because the energy does. It stays between the bounds, and they come
-# together: the generator becomes a sampler of the model. (Where the constant $\rho$ is not positive
-# there is no upper bound.)
+# $\log Z$ changes during training, because the energy does. It stays between the bounds, and they
+# come together: the generator becomes a sampler of the model. (While the constant $\rho$ is not
+# positive, there is no upper bound.)
 
 # %%
 count, (truth, lower, upper) = STEPS_BETWEEN * np.arange(NUM_LOOKS + 1), np.array(looks).T
@@ -188,8 +188,8 @@ show("06_bracket")
 # %% [markdown]
 # ## Model, generator and data
 #
-# At the end draws of the generator follow the density of the energy, and both follow the data, as
-# closely as an energy of three numbers can.
+# At the end, draws of the generator follow the density of the energy, and both follow the data, as
+# closely as an energy with three parameters can.
 
 # %%
 line = jnp.linspace(-4.0, 3.0, 400)[:, None]
@@ -208,11 +208,11 @@ show("06_densities")
 # %% [markdown]
 # ## What the bracket does not see
 #
-# The penalty $R$ alone is no bound, and a small one is no proof. Take an energy with two modes and
-# a generator that sits on one of them: $f$ is almost constant where the generator draws, $R$ is
-# nearly zero, all weights count, and yet half of the mass is missing, $\log 2$ nats of $\log Z$.
-# (The constant $\rho$ of two modes far apart is tiny: $R / \rho$ would still be right, if one knew
-# it.)
+# The penalty $R$ alone is not a bound, and a small $R$ proves nothing. Take an energy with two
+# modes and a generator that covers one of them. Then $f$ is almost constant where the generator
+# draws, $R$ is nearly zero, all weights count, and yet half of the mass is missing, $\log 2$ nats
+# of $\log Z$. (For two distant modes the constant $\rho$ is tiny, so the upper bound with $R /
+# \rho$ would still hold, if one knew $\rho$.)
 
 
 # %%
@@ -228,5 +228,5 @@ print(f"penalty {float(bounds.penalty):.4f}; by the generator, {bounds}")
 print(f"log Z by a grid: {float(whole):.3f}, which is {float(whole - bounds.estimate):.3f} more")
 
 # %% [markdown]
-# So look at draws beside data, and where the dimension allows it at `log_normalizer`, before you
-# trust a closed bracket.
+# So before you trust tight bounds, compare draws with data, and with the result of `log_normalizer`
+# where the dimension allows it.
