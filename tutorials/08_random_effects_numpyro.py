@@ -13,13 +13,14 @@
 # %% [markdown]
 # # Random effects whose law is not normal
 #
-# A hierarchical model gives every group an effect of its own, and all effects a common law. That
-# law is nearly always normal, for want of a better one: effects are never seen, only the rows of
-# their groups. Where groups are of two kinds, a normal law has to be wide enough for both, and
-# knows nothing of either.
+# A hierarchical model gives each group its own effect, and all effects a common distribution. This
+# is nearly always normal, for want of a better choice: effects are never observed, only the rows of
+# their groups. If there are two kinds of groups, a normal distribution has to be wide enough for
+# both, and describes neither.
 #
-# Here an energy is that law. It learns its shape from one set of groups; then the host's `NUTS`
-# analyses new groups under it, and ArviZ compares it with the normal law.
+# Here an energy is that distribution, which we call the *law* of the effects. It learns its shape
+# from one set of groups. Then the host's `NUTS` analyses new groups under it, and ArviZ compares it
+# with the normal law.
 
 # %%
 import arviz as az
@@ -42,8 +43,8 @@ import pyro_ebm.numpyro as ebm
 # ## Sensors from two factories
 #
 # A sensor measures a line, plus an offset of its own, plus noise. Two thirds of the offsets lie
-# near -1.5, one third near 2, and nobody has written down which sensor came from where. 150 sensors
-# are there to learn the law from; 30 others, with twenty rows each, are to be calibrated.
+# near -1.5, one third near 2, and it is not recorded which sensor came from where. We learn the law
+# from 150 sensors, and then calibrate 30 others, with twenty rows each.
 
 # %%
 SLOPE, NOISE, NUM_ROWS = 0.8, 2.5, 20
@@ -101,10 +102,10 @@ def model(law, x, sensor, y):
 # %% [markdown]
 # ## Learning the law
 #
-# The guide has a normal posterior for each effect, and point estimates of slope and noise. For the
-# normal law `EnergyELBO` *is* the stock ELBO, to the last bit; for the energy it adds what trains
-# it. An effect is one number, so that `MaximumLikelihood` is cheap: its normalizer comes from draws
-# of the base.
+# The guide has a normal posterior for each effect, and point estimates of slope and noise. With the
+# normal law `EnergyELBO` *is* the stock ELBO, to the last bit. With the energy it also trains the
+# energy. An effect is a single number, so `MaximumLikelihood` is cheap: it estimates the normalizer
+# from draws of the base.
 
 
 # %%
@@ -136,9 +137,10 @@ laws = {
 }
 
 # %% [markdown]
-# `log_normalizer` integrates a density of one number on a grid, and `normalized` makes it a density
-# that can stand beside others. Both laws know offsets through noisy rows alone. The energy finds
-# the two factories nonetheless; the normal law has its peak where there are hardly any sensors.
+# `log_normalizer` integrates a one-dimensional density on a grid, and `normalized` divides by the
+# result, so that we can compare it with others. Both laws are learned from noisy rows only. The
+# energy finds the two factories nonetheless; the normal law has its peak where there are hardly
+# any sensors.
 
 # %%
 log_z = ebm.log_normalizer(random.key(2), laws["energy"](), method="grid")
@@ -164,8 +166,8 @@ show("law_of_offsets")
 # %% [markdown]
 # ## New sensors
 #
-# Slope, noise and the new offsets are unknown now; the laws stay as they are. The log Z of the
-# energy depends on none of them, so that `NUTS` needs no change. `to_arviz` evaluates the
+# Now slope, noise and the new offsets are unknown, and the laws are fixed. The log Z of the energy
+# depends on none of the unknowns, so `NUTS` works without changes. `to_arviz` evaluates the
 # log-likelihood of every row in the model, and `az.compare` ranks the laws by how well they predict
 # a row that is left out: `elpd_loo` in nats over all rows, `dse` the standard error of the
 # difference to the best.
@@ -206,14 +208,14 @@ plt.legend(fontsize="small")
 show("offsets_of_new_sensors")
 
 # %% [markdown]
-# Under the normal law (squares), which allows for everything in between, estimates scatter with
-# their rows. Under the energy (dots) they are drawn towards their factory, and intervals are
-# shorter, with good reason: the errors above say so. The law itself was learnt from other sensors
-# than those that judge it: `az.loo` would know nothing of a law that was fitted to the very rows it
-# leaves out.
+# Under the normal law (squares), which allows everything in between, estimates scatter with their
+# rows. Under the energy (dots) they are drawn towards their factory, and intervals are shorter,
+# with good reason: the errors above are smaller too. The law was learned from other sensors than
+# those used for the comparison. This matters: `az.loo` would be too optimistic about a law that was
+# fitted to the rows it leaves out.
 #
-# Which factory a sensor came from is a question to the posterior as well, and where the rows do not
-# settle it, the answer is a probability.
+# The posterior also shows which factory a sensor came from. If the rows do not decide it, the
+# answer is a probability.
 
 # %%
 from_second = (draws["energy"] > 0.25).mean(1)
@@ -222,5 +224,5 @@ right = (from_second > 0.5) == (truth > 0.25)
 print(f"settled to 90%: {settled.sum()} of {len(truth)} sensors, {right[settled].sum()} rightly")
 
 # %% [markdown]
-# A mixture of two normals would have done as well, for those who know that there are two. The
-# energy was not told.
+# A mixture of two normals would work as well, if you knew that there are two factories. The energy
+# did not need to know.

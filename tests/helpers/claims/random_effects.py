@@ -37,7 +37,7 @@ CLAIMS = [
         low=1,
     ),
     Claim(
-        "with good reason: the errors above say so",
+        "with good reason: the errors above are smaller too",
         lambda run: root_mean_square(run, "energy") / root_mean_square(run, "normal"),
         high=0.95,
     ),
