@@ -13,16 +13,16 @@
 # %% [markdown]
 # # Divergences: cover every mode, or seek one
 #
-# A flexible energy fits the data by any objective. A model that is too simple has to choose, and
-# the divergence that it minimizes decides how. Here the data have two modes, the model is a normal
-# distribution, and *f-EBM* ([Yu et al., 2020](https://arxiv.org/abs/2003.03463)) fits it by four
-# f-divergences,
+# A flexible energy can fit the data with any objective. A model that is too simple cannot, and the
+# divergence that it minimizes decides what it gives up. Here the data have two modes, the model is
+# a normal distribution, and *f-EBM* ([Yu et al., 2020](https://arxiv.org/abs/2003.03463)) fits it
+# by four f-divergences,
 #
 # $$D_f(p \,\|\, q) = \mathbb E_q\big[f(p / q)\big],$$
 #
-# with data $p$ and model $q \propto e^{-E}$. Nobody knows the ratio $p / q$, so a second network,
-# the *critic* $H$, learns it: $H + E$ estimates $\log p / q$. The energy goes down the divergence
-# that the critic reports, and `SVI` trains both in the same step.
+# with data $p$ and model $q \propto e^{-E}$. The ratio $p / q$ is unknown, so a second network, the
+# *critic* $H$, learns it: $H + E$ estimates $\log p / q$. The energy minimizes the divergence as
+# estimated with the critic, and `SVI` trains both in the same step.
 
 # %%
 import equinox as eqx
@@ -43,8 +43,8 @@ import pyro_ebm.numpyro as ebm
 # %% [markdown]
 # ## Data with two modes
 #
-# One value in five comes from the left mode. The true density is the yardstick at the end; training
-# sees draws alone.
+# One value in five comes from the left mode. Training only sees draws; we use the true density at
+# the end, to judge the result.
 
 # %%
 truth = dist.MixtureSameFamily(
@@ -56,9 +56,8 @@ data = truth.sample(random.key(0), (20_000,))
 # %% [markdown]
 # ## A normal distribution as an energy
 #
-# The energy of a normal distribution has two parameters, and its draws are exact: no sampler stands
-# between a divergence and its effect. It starts as the standard normal, which lies right in the
-# gap.
+# The energy of a normal distribution has two parameters, and its draws are exact, so errors of a
+# sampler cannot blur the comparison. It starts as the standard normal, which lies right in the gap.
 
 
 # %%
@@ -83,9 +82,10 @@ class Critic(eqx.Module):
 # %% [markdown]
 # ## Energy and critic in one step
 #
-# The model holds the energy. The guide *attaches* what training needs beside it: the critic, and
-# exact draws of the model as `chains` (without them, short chains make the draws). Log-ratios are
-# clipped at $\pm 3$, or a few values would rule the gradient before the critic has learnt.
+# The model contains the energy. The guide *attaches* what else training needs: the critic, and
+# exact draws of the model as `chains` (without them, draws come from short chains). Log-ratios are
+# clipped at $\pm 3$; otherwise a few values would dominate the gradient before the critic has
+# learned anything.
 
 
 # %%
@@ -117,8 +117,8 @@ def fit(f, num_steps):
 # %% [markdown]
 # ## Four divergences
 #
-# A divergence has a name, or is any convex function of the ratio, whose derivatives autodiff finds:
-# here squared Hellinger, written down by hand. (There is a whole family besides,
+# Choose a divergence by name, or pass any convex function of the ratio; autodiff finds its
+# derivatives. Here we write squared Hellinger by hand. (There is also a whole family,
 # `alpha_divergence(alpha)`, from reverse KL at 0 to KL at 1 and beyond.)
 
 # %%
@@ -133,9 +133,9 @@ fits = {
 # %% [markdown]
 # ## Which covers, which seeks
 #
-# With the true density an integral replaces the critic, and its minimum is what training should
-# have found. Two more columns judge the fits: how much of a model's mass lies in the gap between
-# the modes, where data are rare, and how much reaches the left mode.
+# With the true density we can compute each divergence by an integral, and its minimum is what
+# training should have found. Two more columns judge the fits: how much of a model's mass lies in
+# the gap between the modes, where data are rare, and how much lies in the left mode.
 
 
 # %%
@@ -190,13 +190,13 @@ right.legend(fontsize="small")
 show("divergences")
 
 # %% [markdown]
-# KL has to pay for every value that the model does not explain: it *covers* both modes, and fills
-# the gap between them as a price. Reverse KL has to pay for every draw that is no data: it *seeks*
-# the larger mode and gives the smaller one up. The other two lie between, here close to KL. On the
-# right is why training needed no density: where both densities are of any size, the critic knows
+# KL punishes a model for every value that it does not explain: it *covers* both modes, and fills
+# the gap between them as a price. Reverse KL punishes draws where there are no data: it *seeks* the
+# larger mode and gives the smaller one up. The other two lie between, here close to KL. The plot on
+# the right shows why training needed no density: unless both densities are tiny, the critic knows
 # the log-ratio.
 #
-# Which to take? With a flexible energy and a good sampler it hardly matters, and objectives without
-# a critic are simpler. KL is the safe choice for a density or a prior, where a missing mode is an
-# error for good. Towards reverse KL, draws become more plausible and less diverse. Jensen-Shannon
-# has bounded weights.
+# Which one should you choose? With a flexible energy and a good sampler it hardly matters, and
+# objectives without a critic are simpler. KL is the safe choice for a density or a prior, where a
+# missing mode cannot be repaired later. Towards reverse KL, draws become more plausible and less
+# diverse. Jensen-Shannon has bounded weights.
