@@ -13,12 +13,12 @@
 # %% [markdown]
 # # Noise whose shape is learned
 #
-# Regressions assume normal noise, or something else with a name. Where noise has a shape of its
-# own, and there is a bench to measure it on, an energy learns it: one of *residuals*, observed in
-# the regression as what is left of the data. Its log Z does not depend on the regression's
-# parameters, so that the host's `NUTS` finds their posterior as ever.
+# Regressions assume normal noise, or another named distribution. If noise has a shape of its own,
+# and you can measure it separately, an energy learns it. The energy describes the *residuals*, so
+# its log Z does not depend on the parameters of the regression, and the host's `NUTS` finds their
+# posterior as ever.
 #
-# Here the shape changes besides, with a covariate: the energy gets it as its *context*.
+# Here the shape also changes with a covariate, which the energy gets as its *context*.
 
 # %%
 import numpy as np
@@ -35,9 +35,10 @@ import pyro_ebm.pyro as ebm
 # %% [markdown]
 # ## A range finder that hears echoes
 #
-# A range finder sends a pulse and waits. Mostly it hears the pulse itself, give or take 0.15 m; now
-# and then an echo that took a detour of 1 m. The more clutter around, the more echoes. On a bench,
-# where distances are known, we note clutter (0 to 1) and error of 2,000 readings.
+# A range finder sends a pulse and waits. Mostly it hears the pulse itself, and the error is about
+# 0.15 m. Sometimes it hears an echo that took a detour of 1 m. The more clutter around, the more
+# echoes. On a test bench, where distances are known, we record clutter (0 to 1) and error of 2,000
+# readings.
 
 # %%
 SCALE, DETOUR, DETOUR_SCALE = 0.15, 1.0, 0.25  # metres
@@ -61,9 +62,9 @@ bench = torch.tensor(errors).float(), torch.tensor(clutter).float()
 # %% [markdown]
 # ## An energy with a context
 #
-# `energy(r, c)` gets errors and the clutter of each. Every clutter has a density, and a log Z, of
-# its own: that is what sets a context apart from one more dimension of the data. The base is a wide
-# normal.
+# `energy(r, c)` gets the errors and the clutter of each. Each value of the clutter has its own
+# density, with its own log Z. This is how a context differs from another dimension of the data. The
+# base is a wide normal.
 
 
 # %%
@@ -89,7 +90,7 @@ def bench_model(energy, r, c):
 
 # %% [markdown]
 # Energy discrepancy compares an error with noisy copies of it under the *same* clutter. The guide
-# is empty: nothing is latent on the bench.
+# is empty, since nothing is latent on the bench.
 
 
 # %%
@@ -140,10 +141,10 @@ show("learned_noise")
 # %% [markdown]
 # ## A regression with this noise
 #
-# In the field, a wall recedes at an unknown speed from an unknown start. Clutter grows on the way,
-# and is known. The residual is observed under the learned noise, as `y - start - speed * t`.
-# Parameters of the energy stay as they are. Beside it stands normal noise with the best mean (a
-# line in clutter) and standard deviation on the bench.
+# In the field, a wall recedes at an unknown speed from an unknown start. Clutter grows with time,
+# and is known. We observe the residual, `y - start - speed * t`, under the learned noise, with the
+# parameters of the energy fixed. For comparison we use normal noise, with the mean (a line in
+# clutter) and standard deviation that fit the bench best.
 
 
 # %%
@@ -197,11 +198,11 @@ right.legend(fontsize="small")
 show("receding_wall")
 
 # %% [markdown]
-# Normal noise believes every reading a little, echoes too. The learned noise knows that a reading
-# is either good to 0.15 m or about a whole metre too far, and sorts them out: its posterior is much
-# narrower, as the lines above show.
+# Normal noise uses every reading in the same way, echoes included. The learned noise knows that a
+# reading is either good to 0.15 m or about a whole meter too far, and can tell which: its posterior
+# is much narrower, as the lines above show.
 #
-# Two limits. The *context* has to be known: a context that depends on a latent variable, here an
-# energy of the distance itself, would make log Z depend on it too, and is refused; tutorial 10 has
-# the way out. And noise that changes with a covariate cannot be told from a regression on this
-# covariate, unless a bench, as here, has measured it alone.
+# There are two limits. First, the *context* has to be known. If it depended on a latent variable,
+# here on the distance itself, log Z would depend on it too, which is refused; tutorial 10 shows a
+# way out. Second, noise that changes with a covariate cannot be distinguished from a regression on
+# this covariate, unless it was measured separately, as on the bench here.
