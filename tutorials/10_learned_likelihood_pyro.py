@@ -13,12 +13,12 @@
 # %% [markdown]
 # # A likelihood learned from a simulator
 #
-# A simulator makes data from parameters; its likelihood, a sum over all that may have happened on
-# the way, nobody can write down. An energy can learn it from pairs of parameters and data. It is
-# then a likelihood like any other: in a plate, in a hierarchy, under `NUTS`.
+# A simulator makes data from parameters. Its likelihood is a sum over everything that may happen on
+# the way, which usually cannot be computed. An energy can learn it from pairs of parameters and
+# data. It is then a likelihood like any other: in a plate, in a hierarchy, under `NUTS`.
 #
-# And since it is an approximation, two checks follow: one of what makes it a likelihood, one of the
-# posteriors that come of it.
+# Since it is an approximation, two checks follow: one of whether it is a likelihood, and one of its
+# posteriors.
 
 # %%
 import arviz as az
@@ -66,10 +66,10 @@ x = simulate(theta)
 # %% [markdown]
 # ## An energy of pairs
 #
-# A `Joint` base holds the *prior* of the parameter and some normal law of the data, independent of
-# each other. An energy on it gets the parts by position, and learns what they have to do with each
-# other. Parameters of the pairs come from that prior: for this reason log Z will be the same for
-# every $\theta$, and the energy a likelihood.
+# A `Joint` base combines the *prior* of the parameter and a normal distribution of the data,
+# independent of each other. The energy gets the two parts by position, and learns how they depend
+# on each other. The parameters of the pairs are drawn from that prior. This is what makes log Z the
+# same for every $\theta$, and the energy a likelihood.
 
 
 # %%
@@ -97,8 +97,8 @@ def model(energy, pairs):
 
 
 # %% [markdown]
-# `NoiseContrastive` tells real pairs from draws of the base by logistic regression. Beside the
-# energy it learns the log-normalizer, a number, which the guide attaches.
+# `NoiseContrastive` separates real pairs from draws of the base by logistic regression. It also
+# learns the log-normalizer, a number that the guide attaches.
 
 
 # %%
@@ -121,8 +121,8 @@ joint = ebm.EnergyBased(energy, base, sampler=ebm.Grid(num_intervals=256))
 # %% [markdown]
 # ## Looking at it
 #
-# `joint.conditional(theta=...)` is the law of data for a parameter, up to the constant. Its
-# contours should lie where the simulator puts its data.
+# `joint.conditional(theta=...)` is the distribution of the data given a parameter, up to a
+# constant. Its contours should lie where the simulator puts its data.
 
 # %%
 lines = np.linspace(0, 22, 80), np.linspace(4, 21, 80)
@@ -145,8 +145,8 @@ show("learned_likelihood")
 # %% [markdown]
 # ## One R for four towns
 #
-# Four towns report. They share the parameter, and each has an epidemic of its own: a plate, as for
-# any likelihood.
+# Four towns report. They share the parameter, and each has its own epidemic: a plate, as for any
+# likelihood.
 
 
 # %%
@@ -173,11 +173,12 @@ print(f"truth: {TRUTH}")
 # %% [markdown]
 # ## Is it a likelihood?
 #
-# `conditional` declares that log Z does not depend on $\theta$. `check_conditional` looks: at draws
-# of the posterior, how much does it vary, and how far would posterior means move by that? It warns
-# above 0.1 standard deviations, and raises an error above 0.5. With four towns log Z counts four
-# times. It is the posterior that matters: over the prior, for extreme parameters, few draws of the
-# base count, and the spread may be *unknown*. With 16,000 draws of the base chance hardly decides.
+# `conditional` assumes that log Z does not depend on $\theta$. `check_conditional` tests this at
+# draws of the posterior: how much does log Z vary, and how far would that move posterior means? It
+# warns above 0.1 standard deviations, and raises an error above 0.5. With four towns log Z counts
+# four times. Use draws of the posterior, not of the prior: for extreme parameters few draws of the
+# base count, and the spread may be *unknown*. We use 16,000 draws of the base, so that their error
+# hardly matters.
 
 # %%
 check = ebm.check_conditional(
@@ -190,9 +191,9 @@ print(found)
 # %% [markdown]
 # ## Are the posteriors right?
 #
-# Draw a parameter from the prior, simulate data from it, and rank it among draws of its posterior:
-# if posteriors are right, ranks are uniform. `simulation_based_calibration` does it for many
-# simulations at once. The sampler of `joint` draws from the posteriors, here from a grid, since the
+# Draw a parameter from the prior, simulate data from it, and rank it among draws of its posterior.
+# If posteriors are right, the ranks are uniform. `simulation_based_calibration` does this for many
+# simulations at once. The sampler of `joint` draws from the posteriors, here on a grid, since the
 # parameter is one number.
 
 
@@ -217,18 +218,18 @@ right.set_title("calibration, one town each")
 show("calibration")
 
 # %% [markdown]
-# Ranks within the band, and a p-value that is not small, are what right posteriors give. Where they
-# are not: more pairs, more steps, or a base that is closer to the data. The same likelihood does
-# for groups with a parameter each and a law of them all above;
-# `tests/evidence/experiments/hierarchy.py` has 48 of them, with exact posteriors beside.
+# If posteriors are right, the ranks lie within the band, with a p-value that is not small. If not,
+# use more pairs, more steps, or a base that is closer to the data. The same likelihood also works
+# in a hierarchy, where each group has its own parameter: `tests/evidence/experiments/hierarchy.py`
+# has 48 groups, and compares with exact posteriors.
 
 # %% [markdown]
 # ## Draws and evidence in one run
 #
-# With data given, minus the log-likelihood is an energy on the prior, and its density the
-# posterior. `run_smc` draws from it, in several modes too if there are; and its log Z is the
-# *evidence* $\log p(x)$, by which two simulators of the same data are compared. For that the
-# likelihood needs its number, the log Z of the pairs. The draws agree with those of `NUTS`.
+# Given the data, minus the log-likelihood is an energy on the prior, and its density is the
+# posterior. `run_smc` draws from it, also if it has several modes. Its log Z is the *evidence*
+# $\log p(x)$, by which you can compare two simulators of the same data. For this the likelihood has
+# to be normalized, by the log Z of the pairs. The draws agree with those of `NUTS`.
 
 
 # %%
