@@ -13,10 +13,9 @@
 # %% [markdown]
 # # Tables and bits
 #
-# Most data are neither images nor points of the plane, but tables: numbers beside categories. An
-# energy takes them as they are. Its columns are described once, and from there on noise, samplers
-# and plots know what each of them is. One energy is then a density of whole rows, a generator, and
-# a classifier of any column.
+# Most data are tables that mix numbers and categories. An energy can use them as they are. You
+# describe the columns once, and noise, samplers and plots then treat each column by its kind. One
+# energy is then a density of whole rows, a generator, and a classifier of any column.
 
 # %%
 import arviz as az
@@ -37,8 +36,8 @@ from pyro_ebm import plots
 # ## A year of bicycle hire
 #
 # Each row is a day: its month, its temperature, the weather, and how many bicycles were hired, from
-# 0 (hardly any) to 4. The months are a circle, weather has no order, hire has one. A value is one
-# vector, with codes as whole numbers.
+# 0 (hardly any) to 4. Months are cyclic, the weather has no order, and hire is ordered. A row is
+# one vector. Categories in it are *codes*, whole numbers from 0.
 
 
 # %%
@@ -76,10 +75,11 @@ table = draw_days(4000)
 # %% [markdown]
 # ## Base, energy, noise
 #
-# The base has the right margins and independent columns: what the energy has to learn is how they
-# hang together. The network sees a standardized number and codes one-hot. Energy discrepancy
-# compares a row with noisy copies of it, and noise goes with the column: a step along the circle, a
-# normal error (a *variance*, in squared degrees), any other weather, a step up or down.
+# The base has independent columns with the right marginals, so the energy only has to learn how the
+# columns depend on each other. The network gets standardized numbers and one-hot codes. Energy
+# discrepancy compares a row with noisy copies of it, and the noise suits the column: a step along
+# the circle, normal noise (given by its *variance*, in squared degrees), any other weather, a step
+# up or down.
 
 
 # %%
@@ -132,11 +132,11 @@ days = train(Energy(), base, rows, noise, steps(800, fast=50))
 # %% [markdown]
 # ## Draws
 #
-# `Gibbs` redraws one column of codes after another from its exact probabilities, and moves the
-# numbers by a kernel of their own in between. Month and temperature hold each other in place, so
-# that a chain goes round the year in small steps: one draw in ten is kept. `to_arviz(columns=...)`
-# makes a variable of each column. In the picture data are above the diagonal and draws below it:
-# mirrored panels should look alike.
+# `Gibbs` redraws each column of codes in turn from its exact conditional probabilities, and moves
+# the numbers by another kernel. Month and temperature depend strongly on each other, so a chain
+# moves through the year in small steps; one draw in ten is kept. `to_arviz(columns=...)` makes a
+# variable of each column. In the figure, data are above the diagonal and draws below it: mirrored
+# panels should look alike.
 
 # %%
 chains = ebm.run_chains(
@@ -156,9 +156,9 @@ show("table")
 # %% [markdown]
 # ## Any column, given the others
 #
-# `code_probabilities` evaluates the probability of every code of one column given the others:
-# exactly, since log Z cancels. Here is the month, of a day about which all else is known, beside
-# the answer of the law that made the data.
+# `code_probabilities` evaluates the probability of every code of one column given the others. It is
+# exact, since log Z cancels. Here is the month of a day of which all other columns are known,
+# beside the answer of the law that made the data.
 
 
 # %%
@@ -184,9 +184,9 @@ show("month_of_a_day")
 # %% [markdown]
 # ## Bits
 #
-# Events of bits have the host's own base, `Bernoulli`. The data are the fourteen pictures of 3 x 3
-# pixels whose rows, or whose columns, are each all dark or all light. `Uniform` noise flips bits;
-# here it must flip several at once, to get from one picture to another.
+# For bits, use the host's `Bernoulli` as the base. The data are the fourteen pictures of 3 x 3
+# pixels whose rows, or whose columns, are each all dark or all light. `Uniform` noise flips bits.
+# Here it must flip several at once, to get from one picture to another.
 
 
 # %%
@@ -211,9 +211,9 @@ stripes = train(BitEnergy(), fair, bits, ebm.Uniform(1.0), steps(600, fast=50))
 
 # %% [markdown]
 # Nine bits have 512 values, few enough to sum over: `method="enumeration"` gives the exact log Z.
-# The fourteen pictures should have all the mass, in equal parts. Draws come from `sample`, which
-# goes from the base to the model in steps and so finds all pictures; single-bit moves would not get
-# from one to the next.
+# The fourteen pictures should have all the mass, in equal parts. `sample` moves draws from the base
+# to the model in steps, and so finds all pictures. Chains of single-bit moves would not get from
+# one picture to the next.
 
 # %%
 log_z = ebm.log_normalizer(stripes, method="enumeration")
@@ -231,5 +231,6 @@ figure.suptitle("twenty draws")
 show("bits")
 
 # %% [markdown]
-# Other noise on codes is `Masking` and `MaskOne` (`MaskOne(exact=True)` is pseudo-likelihood); for
-# hundreds of columns `GibbsWithGradients` moves where the gradient points.
+# `Masking` and `MaskOne` are other kinds of noise on codes (`MaskOne(exact=True)` is
+# pseudo-likelihood). For hundreds of columns, sample with `GibbsWithGradients`, which proposes
+# changes by the gradient.
