@@ -13,13 +13,13 @@
 # %% [markdown]
 # # Save a run, and resume it
 #
-# A long run gets killed some day. What has to be on the disk then is more than weights: moments of
-# the optimizer, random numbers, and the chains that follow an energy through training. A run that
-# resumes without its chains starts them anew, in a place that the energy has long left, and is a
-# different run from there on.
+# A long run may be killed before it ends. To resume it exactly, you need more than the weights: the
+# moments of the optimizer, the state of the random numbers, and the chains that follow an energy
+# through training. Without them the chains start again at draws of the base, far from the trained
+# energy, and the run is a different one.
 #
-# `save_checkpoint` writes all of it to one file; a run that `load_checkpoint` resumes goes on to
-# the last bit as if nothing had happened. Here we kill one, and look.
+# `save_checkpoint` writes all of this to one file. A run that `load_checkpoint` resumes goes on to
+# the last bit as if nothing had happened. Here we kill a run and check this.
 
 # %%
 import tempfile
@@ -42,7 +42,7 @@ from pyro_ebm.datasets import toy
 # ## A run with chains
 #
 # The energy is trained on two moons by persistent contrastive divergence: 100 chains move a few
-# steps in each step of training, and stay where they are until the next.
+# steps in each training step, and continue from there in the next.
 
 
 # %%
@@ -116,8 +116,8 @@ pairs = zip(whole.net.parameters(), resumed.net.parameters(), strict=True)
 print(f"largest difference of weights: {max((a - b).abs().max().item() for a, b in pairs)}")
 
 # %% [markdown]
-# In the picture the resumed run covers the whole one: from the checkpoint on the difference is
-# zero, not small. The chains, on the right, lie where they have come to in training.
+# In the figure the resumed run coincides with the uninterrupted one: from the checkpoint on the
+# difference is zero, not small. The right panel shows the chains at the end of training.
 
 # %%
 moons = ebm.EnergyBased(resumed.net.requires_grad_(False), base)
