@@ -6,8 +6,8 @@ model by importance sampling from the guide, or by annealing from the priors; an
 :math:`\log Z` from below, under conditions also from above. Every result is a frozen dataclass with
 its error and its effective sample size, and prints as a sentence.
 
-An estimate is too low on average, and by much where few draws count. A *bracket* has a bound on
-either side of it, and its width is what nobody knows yet. Learned likelihoods have checks of their
-own: that log Z is the same for every parameter (``check_conditional``), and that true parameters
-rank evenly among draws of their posteriors (``simulation_based_calibration``).
+An estimate of log Z or log p(x) is too low on average, and by far if few draws count. A *bracket*
+is a lower and an upper bound on log Z; its width shows how uncertain log Z still is. Learned
+likelihoods have two more checks: that log Z is the same for every parameter
+(``check_conditional``), and that posteriors are calibrated (``simulation_based_calibration``).
 """
