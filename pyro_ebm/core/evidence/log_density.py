@@ -11,7 +11,7 @@ from pyro_ebm.core.evidence.log_normalizer import LogNormalizer
 def log_density(distribution: Any, value: Any, log_normalizer: LogNormalizer) -> LogMarginal:
     r"""Evaluate :math:`\log p(x)` of an energy-based distribution, with the error of its log Z.
 
-    That of ``distribution.normalized(log_normalizer)``, whose ``log_prob`` carries no error.
+    The value is ``distribution.normalized(log_normalizer).log_prob(value)``, which has no error.
 
     Args:
         distribution: An energy-based distribution.

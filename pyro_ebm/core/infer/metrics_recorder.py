@@ -12,13 +12,13 @@ from pyro_ebm.core.checks import check_positive_integer
 class MetricsRecorder:
     """Metrics of every trained site over training.
 
-    Call it after each step, with the arguments of the step: every so many calls it reads the
-    ``metrics`` of the ``EnergyELBO``, which run model and guide once more, and keeps their numbers
-    on the device. The step itself does not change. Its ``str`` has the last ones.
+    Call it after each step, with the arguments of the step. Every ``every`` calls it evaluates the
+    ``metrics`` of the ``EnergyELBO``, which runs model and guide once more, and keeps the numbers
+    on the device. The step itself does not change. Print it to see the last ones.
 
     Args:
         svi: With an ``EnergyELBO`` as its loss.
-        every: Steps from one reading to the next.
+        every: Number of steps from one evaluation to the next.
 
     Attributes:
         steps: Numbers of the steps after which metrics were read, from 1.

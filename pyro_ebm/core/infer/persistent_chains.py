@@ -13,20 +13,20 @@ from pyro_ebm.core.samplers.settings import check_sampler
 class PersistentChains:
     """Markov chains that follow an energy during training, for objectives that need draws.
 
-    A guide attaches them: ``attach("z", chains=PersistentChains(...))``. In each step of ``SVI``,
+    Attach them in the guide: ``attach("z", chains=PersistentChains(...))``. In a step of ``SVI``,
     ``EnergyELBO`` takes ``num_chains`` of them at random, moves them by ``num_steps`` steps on the
-    present energy of site ``z``, puts them back, and passes their values to the objective's
-    ``loss`` as constants: once a step, for any number of particles. Evaluations of the loss do not
+    current energy of site ``z``, puts them back, and passes their values to the objective's
+    ``loss`` as constants, once a step for any number of particles. Evaluations of the loss do not
     move them.
 
-    They start at draws from the site's base, and start again when they are no longer finite. A
-    site whose energy has a context, and a law for each row, is refused.
+    They start at draws from the site's base, and start again if they are no longer finite. They are
+    refused at a site whose energy has a context, where each row has its own distribution.
 
     With ``ReplicaExchange`` the stored values are those of all levels, shape ``(buffer_size,
     num_levels, *event_shape)``: the hottest first, and the draws that an objective gets last.
 
     Args:
-        num_chains: Chains that move in a step.
+        num_chains: Number of chains that move in a step.
         event_shape: Shape of one value of the site.
         sampler: Moves them. Default: ``MALA()``, whose step size follows its
             acceptance within each training step.

@@ -65,14 +65,14 @@ from pyro_ebm.numpyro.samplers.target import Target
 class EnergyBased(core.AbstractEnergyBased, Distribution):
     """A NumPyro distribution given by an energy: a pytree, whose leaves are the parameters.
 
-    All else: :class:`~pyro_ebm.core.distributions.energy_based.AbstractEnergyBased`, the base
-    class. The energy is what ``eqx_module``, ``nnx_module`` or ``flax_module`` return, or a
-    function, which is bound to what it refers to when the distribution is made, states of a module
-    among it: they stay as they are. The same function with other arrays compiles nothing anew. A
-    flow of flowjax may be the base.
+    Definition and arguments: the base class
+    :class:`~pyro_ebm.core.distributions.energy_based.AbstractEnergyBased`. The energy is what
+    ``eqx_module``, ``nnx_module`` or ``flax_module`` return, or a function. A function is bound to
+    what it refers to, including states of modules, when the distribution is made. The same function
+    with other arrays does not compile again. The base may be a flow of flowjax.
 
-    In a guide, where it is unnormalized, ``Trace_ELBO`` and ``TraceMeanField_ELBO`` warn of it,
-    ``EnergyELBO`` refuses it, and ``check_model(model, guide)`` lists it.
+    Do not use it in a guide, since it is unnormalized: ``Trace_ELBO`` and ``TraceMeanField_ELBO``
+    warn, ``EnergyELBO`` refuses it, and ``check_model(model, guide)`` lists it.
 
     Example:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
