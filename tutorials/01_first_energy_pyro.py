@@ -13,6 +13,9 @@
 # %% [markdown]
 # # A first energy
 #
+# In this tutorial a small network learns the density of two spirals from 5,000 points. You will see
+# what the loss measures and how to choose its two settings.
+#
 # An energy-based model is a density
 #
 # $$p(x) = \frac{e^{-E(x)}\, p_0(x)}{Z},$$
@@ -22,9 +25,7 @@
 # and low where it has too little. $E$ can be any function, which makes the model flexible. The
 # price is $Z$, an integral without a closed form.
 #
-# Here a small network learns the density of two spirals from 5,000 points. You will see what the
-# loss measures and how to choose its two settings. (`_tutorial`, imported below, only helps with
-# figures and shortens the runs in tests.)
+# (`_tutorial`, imported below, only helps with figures and shortens the runs in tests.)
 
 # %%
 import math

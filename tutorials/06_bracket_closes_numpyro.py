@@ -14,8 +14,10 @@
 # # The bracket closes
 #
 # Maximum likelihood needs $\log Z$. *Bidirectional bounds* enclose it between two numbers that can
-# be computed, and train an energy with them, without MCMC. A generator $T$ maps a latent variable
-# $z \sim \eta$ to a value $x = T(z)$. With the potential $U = E - \log p_0$ and the log-ratio
+# be computed, and train an energy with them, without MCMC.
+#
+# A generator $T$ maps a latent variable $z \sim \eta$ to a value $x = T(z)$. With the potential
+# $U = E - \log p_0$ and the log-ratio
 #
 # $$f(z) = -U(T(z)) - \log \eta(z) + \log |T'(z)|,$$
 #

@@ -14,9 +14,10 @@
 # # Divergences: cover every mode, or seek one
 #
 # A flexible energy can fit the data with any objective. A model that is too simple cannot, and the
-# divergence that it minimizes decides what it gives up. Here the data have two modes, the model is
-# a normal distribution, and *f-EBM* ([Yu et al., 2020](https://arxiv.org/abs/2003.03463)) fits it
-# by four f-divergences,
+# divergence that it minimizes decides what it gives up.
+#
+# Here the data have two modes, the model is a normal distribution, and *f-EBM* ([Yu et al.,
+# 2020](https://arxiv.org/abs/2003.03463)) fits it by four f-divergences,
 #
 # $$D_f(p \,\|\, q) = \mathbb E_q\big[f(p / q)\big],$$
 #
