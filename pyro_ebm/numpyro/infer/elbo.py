@@ -56,12 +56,11 @@ def attach(site: str, **parts: Any) -> None:
 class EnergyELBO(settings.EnergyELBO, ELBO):
     """A loss for NumPyro's ``SVI`` that trains energies beside what a stock ELBO trains.
 
-    Persistent chains go with every stock ELBO; other ``mutable`` sites where it has them. A loss
-    that is not finite is an error outside of ``jit``; inside it the reported number is NaN, and
-    ``SVI.run(..., stable_update=True)`` keeps the parameters.
-
-    ``metrics`` takes the parameters that ``SVI.get_params`` gives; add the state's
-    ``mutable_state``, and persistent chains move from where they are.
+    Settings and metrics: :class:`pyro_ebm.core.infer.elbo.EnergyELBO`. Persistent chains work with
+    every stock ELBO, other ``mutable`` sites if it supports them. A loss that is not finite raises
+    an error outside ``jit``. Inside, the loss is NaN, and ``SVI.run(..., stable_update=True)``
+    keeps the parameters. ``metrics`` takes the parameters from ``SVI.get_params``; if you add the
+    state's ``mutable_state``, persistent chains continue from their current positions.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist, optax

@@ -37,10 +37,10 @@ from pyro_ebm.pyro.infer.processes import failing_together
 def attach(site: str, **parts: Any) -> None:
     """Attach, in a guide, what the objective of an energy-based site learns beside the energy.
 
-    ``parts`` are keyword arguments of the objective's ``loss``, for example ``critic=module`` or
+    ``parts`` are keyword arguments of the objective's ``loss``, such as ``critic=module`` or
     ``chains=PersistentChains(...)``. Modules, and the module of a :class:`Pushforward`, are
-    registered with Pyro, and ``SVI`` trains them; other parameters come from ``pyro.param``. A
-    ``PyroModule`` that has no name gets that of its part, ``"x$critic"``.
+    registered with Pyro, so that ``SVI`` trains them; make other parameters by ``pyro.param``. A
+    ``PyroModule`` without a name gets that of its part, ``"x$critic"``.
 
     Example:
         >>> import pyro, torch, pyro_ebm.pyro as ebm
@@ -74,12 +74,12 @@ def _attach(parts: dict[str, Any]) -> dict[str, Any]:
 class EnergyELBO(settings.EnergyELBO, ELBO):
     """A loss for Pyro's ``SVI`` that trains energies beside what a stock ELBO trains.
 
-    Where Pyro validates, a gradient that is not finite is an error as well, and parameters are
-    then as they were before the step. Then, too, processes that ``torch.distributed`` connects
-    step together: an error on one is an error on all, and none waits for ever. The module form,
-    ``EnergyELBO(...)(model, guide)``, goes into ``DistributedDataParallel``; it needs a stock ELBO
-    with a ``differentiable_loss``. A traced stock ELBO, ``JitTrace_ELBO`` for example, runs as the
-    one that is not.
+    Settings and metrics: :class:`pyro_ebm.core.infer.elbo.EnergyELBO`. While Pyro validates, a
+    gradient that is not finite raises an error too, with parameters as they were before the step.
+    Processes connected by ``torch.distributed`` then step together: an error on one is an error on
+    all, and none waits for ever. The module form, ``EnergyELBO(...)(model, guide)``, works in
+    ``DistributedDataParallel``; its stock ELBO needs a ``differentiable_loss``. A traced stock
+    ELBO, such as ``JitTrace_ELBO``, runs as its untraced version.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch, pyro_ebm.pyro as ebm
