@@ -9,6 +9,7 @@ without MCMC. A score says little about the share of the data in each of several
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -166,8 +167,8 @@ def check_slope(
         target: Its target.
         value: Shape ``(*batch, *event)``.
         counts: How often each value counts, shape ``(*batch,)``.
-        hessian_products: Function of the host, from a function, points and directions, whose last
-            results are gradient and products.
+        hessian_products: Function of the host, from a partial of the distribution, points and
+            directions, whose last results are gradient and products.
         random_signs: Signs of a shape, of the type of an array.
         site: Name of the sample site.
     """
@@ -180,10 +181,7 @@ def check_slope(
     deviation = xp.std(x, axis=tuple(range(len(batch_shape))))
     v = deviation * random_signs((max(1, _NUM_POINTS // num_rows), *x.shape), x)
     points, along = xp.stack([x - _STEP * v, x + 0 * v, x + _STEP * v]), xp.stack([v, v, v])
-
-    def energy(x: Any) -> Any:
-        return scaled_energy(distribution, target.value(x))
-
+    energy = partial(_energy_at, distribution)
     *_, gradient, products = hessian_products(energy, points, along[None, ...])
     before, here, after = (sum_event(gradient * along, event_ndim)[k, ...] for k in range(3))
     curvature = sum_event(products[0, ...] * along, event_ndim)[1, ...]
@@ -194,6 +192,11 @@ def check_slope(
             "jumps, as with ReLU and LeakyReLU: score matching by second derivatives cannot train "
             "it. Use SiLU or softplus, or DenoisingScoreMatching."
         )
+
+
+def _energy_at(distribution: Any, position: Any) -> Any:
+    value = distribution._target_class.of(distribution).value(position)
+    return scaled_energy(distribution, value)
 
 
 def _points(distribution: Any, target: Any, value: Any, counts: Any) -> tuple[Any, int]:

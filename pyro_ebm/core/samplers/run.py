@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.samplers.checks import check_init_codes, check_init_shape, check_start
 from pyro_ebm.core.samplers.dynamics import ChainState, TransitionInfo
 from pyro_ebm.core.samplers.gibbs import numeric_mask, of_numbers
+from pyro_ebm.core.samplers.local_units import local_units
 from pyro_ebm.core.samplers.settings import Kernel
 from pyro_ebm.core.samplers.target import HasPotential, check_rows_once
 from pyro_ebm.core.samplers.warmup import adjusted_kernel
@@ -32,25 +33,31 @@ class ShortRun:
     acceptance_rate: Any
 
 
-def with_step_sizes(
-    sampler: Any, state: ChainState, num_laws: int, longest: Any = math.inf
-) -> ChainState:
-    """Give each element of the last ``num_laws`` dimensions of chains a step size to be tuned."""
+def begin_short_run(
+    sampler: Any, state: ChainState, num_laws: int, *, from_data: bool
+) -> tuple[ChainState, Any]:
+    """Return a state with step sizes to be tuned, and what bounds them.
+
+    The last ``num_laws`` dimensions of chains have step sizes of their own, ``from_data`` within
+    the spread of the positions.
+    """
+    longest = longest_step_size(sampler, state) if from_data else None
+    return _with_step_sizes(sampler, state, num_laws, longest), longest
+
+
+def _with_step_sizes(sampler: Any, state: ChainState, num_laws: int, longest: Any) -> ChainState:
     if not is_tuned(sampler):
         return state
     shape = state.potential.shape[state.potential.ndim - num_laws :]
-    xp = array_namespace(state.potential)
-    hotter = tuple(with_step_sizes(sampler, level, num_laws) for level in state.hotter)
-    step_size = xp.broadcast_to(xp.clip(state.step_size, max=longest), shape)
-    return state._replace(step_size=step_size, hotter=hotter)
+    hotter = tuple(_with_step_sizes(sampler, level, num_laws, None) for level in state.hotter)
+    step_size = array_namespace(state.potential).broadcast_to(state.step_size, shape)
+    return state._replace(step_size=_at_most(longest, step_size), hotter=hotter)
 
 
-def tuned(
-    sampler: Any, state: ChainState, info: TransitionInfo, longest: Any = math.inf
-) -> ChainState:
+def tuned(sampler: Any, state: ChainState, info: TransitionInfo, longest: Any = None) -> ChainState:
     r"""Tune the step size of a short run after each step: :math:`\log h \mathrel{+}= a - a^*`.
 
-    Kernels with a step size of their own keep it.
+    It is at most ``longest``. Kernels with a step size of their own keep it.
     """
     if not is_tuned(sampler):
         return state
@@ -58,22 +65,27 @@ def tuned(
     rate = xp.mean(rate, axis=tuple(range(rate.ndim - state.step_size.ndim)))
     factor = xp.exp(rate - sampler.target_accept_prob)
     hotter = tuple(tuned(sampler, *level) for level in zip(state.hotter, info.hotter, strict=True))
-    return state._replace(step_size=xp.clip(state.step_size * factor, max=longest), hotter=hotter)
+    return state._replace(step_size=_at_most(longest, state.step_size * factor), hotter=hotter)
+
+
+def _at_most(longest: Any, step_size: Any) -> Any:
+    return step_size if longest is None else array_namespace(step_size).minimum(step_size, longest)
 
 
 def longest_step_size(sampler: Any, state: ChainState) -> Any:
-    """Bound the step size of a run from data by their spread; infinite without one.
+    """Bound the step size of a run from data by their spread, if any; None if it is not tuned.
 
     An energy that has learned little is as wide as its base. Draws that fill a wide base at once
     teach it far walls first, and detail late.
     """
     kernel, xp = adjusted_kernel(sampler), array_namespace(state.position)
     if kernel is None or not is_tuned(sampler):
-        return math.inf
+        return None
     rows = xp.reshape(state.position, (math.prod(state.potential.shape), -1))
-    columns = getattr(sampler, "columns", ())
-    counts = numeric_mask(columns, rows) if columns else xp.ones_like(rows[0, :])
-    variance = xp.sum(counts * xp.var(rows, axis=0)) / xp.sum(counts)
+    spread = local_units(rows, xp.reshape(state.potential, (-1,)), None, 0.0)
+    columns = getattr(getattr(sampler, "kernel", sampler), "columns", ())
+    counts = numeric_mask(columns, spread) if columns else xp.ones_like(spread)
+    variance = xp.sum(counts * spread**2) / xp.sum(counts)
     longest = kernel.own_step_size(_LONGEST_MOVE**2 / 2 * variance)
     return xp.where(variance > 0, longest, xp.full_like(longest, math.inf))
 

@@ -154,7 +154,7 @@ class Search(NamedTuple):
     alive: Any
 
     def is_enough(self, log_share: Any) -> Any:
-        """Whether half of those with finite energies are effective after an increment."""
+        """Return whether half of those with finite energies are effective after an increment."""
         xp = array_namespace(log_share)
         weights = self.alive * xp.exp(-self.left * xp.exp(log_share) * self.above)
         mean, squares = xp.mean(weights, axis=0), xp.mean(weights**2, axis=0)
@@ -170,14 +170,16 @@ class Search(NamedTuple):
 
     def increment(self) -> Any:
         """Return the increment: all that is left, if that leaves enough effective."""
-        xp, whole = array_namespace(self.low), self.low * 0.0
+        xp = array_namespace(self.low)
+        whole = xp.zeros_like(self.low)
         return self.left * xp.exp(xp.where(self.is_enough(whole), whole, self.low))
 
 
 def begin_search(population: Population) -> Search:
     """Begin between next to nothing and all that is left."""
-    tilt, none = at_least_single(population.particles.tilt), population.log_step_size * 0.0
-    xp, left = array_namespace(tilt), 1.0 - population.inverse_temperature
+    tilt, left = at_least_single(population.particles.tilt), 1.0 - population.inverse_temperature
+    xp = array_namespace(tilt)
+    none = xp.zeros_like(population.log_step_size)
     finite = xp.isfinite(tilt)
     least = xp.min(xp.where(finite, tilt, xp.full_like(tilt, math.inf)), axis=0)
     above = xp.where(finite, tilt - least, xp.zeros_like(tilt))

@@ -1,9 +1,11 @@
 """Probe of an energy inside of ``jit``, where its parameters and its values are not known."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 from numpyro.util import not_jax_tracer
 
@@ -21,35 +23,45 @@ def probe_rows(distribution: Any, value: Any, site: str | None) -> None:
     if are_known((distribution, value)):
         check_rows(distribution, value, site)
         return
-    jax.eval_shape(lambda x: check_number_of_rows(distribution, x, site), value)
+    # Operations on known numbers would otherwise be a part of the trace.
     with jax.ensure_compile_time_eval():
-        try:
-            known, values = jax.tree.map(_known, (distribution, value))
-            first, second = _call(known, values, site)
-        except Exception:  # Numbers of a mesh, or in what is no pytree, are the trace's alone.
+        found = _evaluate_stand_ins(distribution, value, site)
+        if found is not None:
+            check_same(distribution, *found, site)
             return
-        if are_known((first, second)):
-            check_same(distribution, first, second, site)
+    jax.eval_shape(lambda x: check_number_of_rows(distribution, x, site), value)
+
+
+def _evaluate_stand_ins(
+    distribution: Any, value: Any, site: str | None
+) -> tuple[Array, Array] | None:
+    """Evaluate an energy twice at numbers that stand in for others; None where none can."""
+    try:
+        known, values = jax.tree.map(_stand_in, (distribution, value))
+        found = _call(known, values, site)
+    except Exception:  # Numbers of a mesh, or in what is no pytree; or a shape that is wrong.
+        return None
+    return found if are_known(found) else None
 
 
 def are_known(tree: Any) -> bool:
-    """Whether no number depends on those of a trace."""
+    """Return whether no number depends on those of a trace."""
     return all(map(not_jax_tracer, jax.tree.leaves(tree)))
 
 
-def _known(leaf: Any) -> Any:
+def _stand_in(leaf: Any) -> Any:
     if not_jax_tracer(leaf):
         return leaf
-    key, shape = random.key(leaf.size), leaf.shape
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return random.split(key, shape)
+        return random.split(random.key(0), leaf.shape)
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return jnp.zeros(shape, leaf.dtype)
-    return _stand_in(key, shape).astype(leaf.dtype)
+        return np.zeros(leaf.shape, leaf.dtype)
+    return _like_weights(leaf.shape).astype(leaf.dtype)
 
 
-def _stand_in(key: Array, shape: tuple[int, ...]) -> Array:
+def _like_weights(shape: tuple[int, ...]) -> np.ndarray:
     """Make numbers of the size of weights; positive ones for scales, variances and offsets."""
+    rng = np.random.default_rng(math.prod(shape))  # By NumPy: nothing is compiled.
     if len(shape) < 2:
-        return random.uniform(key, shape, minval=0.5, maxval=1.5)
-    return random.normal(key, shape) / shape[-1] ** 0.5
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.normal(size=shape) / shape[-1] ** 0.5

@@ -1,10 +1,11 @@
 """Score matching with NumPyro: exact, sliced and denoising."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, lax, random, tree_util
 
 from pyro_ebm.core.objectives import score_matching as core
 from pyro_ebm.core.objectives.loss import Loss, Objective
@@ -22,8 +23,9 @@ class _BySecondDerivatives(Objective):
         distribution = lax.stop_gradient(distribution)
         if are_known((distribution, value, counts)):
             target = Target.of(distribution)
-            products = jax.jit(_hessian_products, static_argnums=0)
-            core.check_slope(distribution, target, value, counts, products, _fixed_signs, site)
+            core.check_slope(
+                distribution, target, value, counts, _compiled_products, _fixed_signs, site
+            )
 
 
 class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):
@@ -116,3 +118,11 @@ def _hessian_products(potential: Potential, x: Array, directions: Array) -> tupl
     gradient_of = jax.grad(lambda x: potential(x).sum())
     gradient, times_hessian = jax.linearize(gradient_of, x)
     return gradient, for_each(times_hessian, directions)
+
+
+def _compiled_products(energy: partial[Array], x: Array, directions: Array) -> tuple[Array, Array]:
+    # A pytree, so that the next step of training compiles nothing anew.
+    return _jitted_products(tree_util.Partial(energy.func, *energy.args), x, directions)
+
+
+_jitted_products = jax.jit(_hessian_products)

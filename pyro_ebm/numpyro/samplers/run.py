@@ -57,8 +57,7 @@ def short_run(
         end = sampler._walk(rng_key, potential, position, num_steps)
         return core.ShortRun(end, jnp.ones((), end.dtype))
     start = sampler.init(potential, position)
-    longest = core.longest_step_size(sampler, start) if from_data else jnp.inf
-    start = core.with_step_sizes(sampler, start, num_laws, longest)
+    start, longest = core.begin_short_run(sampler, start, num_laws, from_data=from_data)
     state, rate = _steps(rng_key, sampler, potential, start, num_steps, longest)
     return core.ShortRun(state.position, rate)
 
@@ -91,15 +90,9 @@ def move_values(
 ) -> core.ShortRun:
     distribution, value = lax.stop_gradient((distribution, value))
     target = Target.of_any(distribution)
-    run = short_run(
-        rng_key,
-        kernel_for(sampler, target),
-        target.potential,
-        target.position(value),
-        num_steps,
-        num_laws,
-        from_data=from_data,
-    )
+    start = target.potential, target.position(value)
+    kernel = kernel_for(sampler, target)
+    run = short_run(rng_key, kernel, *start, num_steps, num_laws, from_data=from_data)
     return replace(run, samples=target.value(run.samples))
 
 
@@ -162,7 +155,7 @@ def _steps(
     potential: Potential,
     state: ChainState,
     num_steps: int,
-    longest: Any = jnp.inf,
+    longest: Any = None,
 ) -> tuple[ChainState, Array]:
     def move(state: ChainState, key: Array) -> tuple[ChainState, Array]:
         state, info = sampler.step(key, potential, state)

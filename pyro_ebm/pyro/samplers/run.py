@@ -1,6 +1,5 @@
 """Runs of samplers: short runs, and chains with warm-up."""
 
-import math
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -43,16 +42,14 @@ def short_run(
 ) -> core.ShortRun:
     """Run some steps from a position; detached.
 
-    The last ``num_laws`` dimensions of chains have step sizes of their own to be tuned,
-    ``from_data`` within the spread of the positions.
+    Step sizes: :func:`pyro_ebm.core.samplers.run.begin_short_run`.
     """
     with pyro.validation_enabled(is_validate=False):
         if type(sampler) is Langevin:  # A class of the user's may have a step of its own.
             end = sampler._walk(potential, position, num_steps)
             return core.ShortRun(end, end.new_ones(()))
         state = sampler.init(potential, position)
-        longest = core.longest_step_size(sampler, state) if from_data else math.inf
-        state = core.with_step_sizes(sampler, state, num_laws, longest)
+        state, longest = core.begin_short_run(sampler, state, num_laws, from_data=from_data)
         state, rate = _steps(sampler, potential, state, num_steps, longest)
     return core.ShortRun(state.position, rate)
 
@@ -152,7 +149,7 @@ def _steps(
     potential: Potential,
     state: ChainState,
     num_steps: int,
-    longest: Any = math.inf,
+    longest: Any = None,
 ) -> tuple[ChainState, Tensor]:
     """Take some steps, and tune the step size; return the mean acceptance too."""
     total = state.position.new_zeros(())

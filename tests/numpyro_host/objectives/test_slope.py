@@ -1,8 +1,10 @@
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpyro
 import optax
 import pytest
+from helpers.compilations import counted_compilations
 from helpers.hosts.numpyro import empty_guide, prior
 from helpers.objectives.slope import *  # noqa: F403
 from jax import random
@@ -27,3 +29,14 @@ def test_a_first_update_refuses_them():
     state = svi.init(KEY, x)
     with pytest.raises(ValueError, match="site 'x' to have a continuous slope"):
         svi.update(state, x)
+
+
+def test_new_weights_compile_nothing_anew():
+    def check(scale):
+        energy = prior(lambda x: jnp.tanh(scale * x).sum(-1))
+        ebm.ScoreMatching().check_energy(energy, jnp.ones((8, 2)), jnp.ones(8), "x")
+
+    check(jnp.array(1.0))
+    with counted_compilations() as found:
+        check(jnp.array(2.0))
+    assert not found
