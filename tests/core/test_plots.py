@@ -329,11 +329,12 @@ def test_ranks_of_each_number():
 
 
 def test_band_of_ranks_is_that_of_all_simulations():
-    """Expected counts add up to 99.99... here."""
-    calibration = Calibration(np.random.default_rng(0).integers(26, size=(100, 1)), 25)
+    """Expected counts add up to 119.99... here."""
+    calibration = Calibration(np.random.default_rng(0).integers(26, size=(120, 1)), 25)
     _, expected = calibration.counts
+    assert 119 < expected.sum() < 120
     band = plot_ranks(calibration).patches[0].get_data()
-    np.testing.assert_array_equal(band.values, binom.ppf(0.995, 100, expected / 100))
+    np.testing.assert_array_equal(band.values, binom.ppf(0.995, 120, expected / 120))
 
 
 # --- tables ---

@@ -135,3 +135,10 @@ def test_step_sizes_of_pilots_at_the_start():
     other = begin_pilots(MALA(), state, learns=False)
     assert other.step_size.tolist() == [1.0, 1.0]
     assert other.scale == 1.0
+
+
+def test_paths_in_half_precision_have_weights_in_single():
+    half = np.zeros(4, np.float16)
+    paths = begin_paths(ChainState(half[:, None], half, half[:, None], None, half, half, 0))
+    assert paths.log_weights.dtype == np.float32
+    assert paths.state.position.dtype == np.float16

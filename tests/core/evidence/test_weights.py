@@ -94,3 +94,11 @@ def test_dead_paths_have_no_weight():
     forward = np.where(np.arange(400) < 100, math.log(4.0), -math.inf)
     result = bracket(forward, np.full(400, math.log(4.0)))
     assert result.lower < 0 < result.upper
+
+
+def test_weights_in_half_precision():
+    """Their mean and its error are as good as in double precision."""
+    log_weights = np.random.default_rng(0).normal(size=4096).astype(np.float16)
+    found, exact = (summarize_log_weights(log_weights.astype(x)) for x in (np.float16, float))
+    assert float(found.estimate) == pytest.approx(float(exact.estimate), abs=1e-5)
+    assert float(found.standard_error) == pytest.approx(float(exact.standard_error), rel=1e-4)

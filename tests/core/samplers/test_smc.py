@@ -35,17 +35,24 @@ def test_half_of_the_population_is_effective():
 
 
 def test_infinite_energies_have_no_weight():
-    tilt = np.where(np.arange(100) < 30, np.inf, 0.5 * rng.normal(size=100))
+    tilt = np.where(np.arange(100) < 60, np.inf, 0.5 * rng.normal(size=100))
     people = population(tilt)
     assert next_increment(people) == 1.0  # Of those that live, more than half are effective.
     log_weights = smc.log_weights(people, 0.5)
-    assert np.all(log_weights[:30] == -math.inf)
-    np.testing.assert_array_equal(log_weights[30:], -0.5 * tilt[30:])
+    assert np.all(log_weights[:60] == -math.inf)
+    np.testing.assert_array_equal(log_weights[60:], -0.5 * tilt[60:])
     chosen = np.full(100, 70)
     moved = smc.resampled(people, 0.5, chosen)
     assert moved.inverse_temperature == 0.5
     assert moved.log_normalizer == pytest.approx(np.log(np.exp(log_weights).mean()))
     assert np.all(moved.ancestors == 70)
+
+
+def test_weights_in_half_precision():
+    """Their sums are in single precision; particles are not."""
+    people = population(np.linspace(0, 1, 100).astype(np.float16))
+    assert people.log_normalizer.dtype == smc.log_weights(people, 0.5).dtype == np.float32
+    assert people.log_step_size.dtype == np.float16
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero encountered in log")

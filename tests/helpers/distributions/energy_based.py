@@ -245,6 +245,7 @@ def mixture_of_two(host):
 
 OTHER_BASES = {
     "angle": (lambda host: host.dist.VonMises(0.0, 1.0), math.pi),
+    "angle in a mask": (lambda host: host.dist.VonMises(0.0, 1.0).mask(True), math.pi),
     "mixture": (mixture_of_two, 6.0),
 }
 

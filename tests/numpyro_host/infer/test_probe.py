@@ -56,6 +56,18 @@ def test_compiled_training_refuses(name):
         svi.run(random.key(0), 1, jnp.array(probe.X), progress_bar=False)
 
 
+def test_compiled_training_refuses_an_energy_of_all_rows():
+    def model(x):
+        scale = numpyro.param("scale", jnp.ones(x.shape))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("x", normal_prior(lambda x: (scale * x).sum(-1)), obs=x)
+
+    loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=1.0))
+    svi = SVI(model, empty_guide, optax.adam(1e-3), loss)
+    with pytest.raises(ValueError, match="site 'x' to take any number of rows"):
+        svi.run(random.key(0), 1, jnp.array(probe.X), progress_bar=False)
+
+
 def test_sound_energies_pass_in_compiled_training():
     def model(x):
         scale, key = numpyro.param("scale", 1.0), numpyro.prng_key()
