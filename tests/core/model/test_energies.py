@@ -2,37 +2,15 @@ from pyro_ebm.core.distributions.energy_based import AbstractEnergyBased
 from pyro_ebm.core.model.energies import EnergyFinder
 
 
-class Energy(AbstractEnergyBased):
-    log_normalizer = None
-
-    def __init__(self):
-        pass
-
-
-class Mixture:
-    def __init__(self, *parts):
-        self.parts = parts
-
-
 class Wrapper:
-    def __init__(self, base_dist):
-        self.base_dist = base_dist
+    def __init__(self, *parts):
+        self.parts, self.base_dist = parts, parts[0] if parts else None
 
 
-class Plate(Wrapper):
-    pass
-
-
-class Mask(Wrapper):
-    pass
-
-
-class Folded(Mask):
-    pass
-
-
+Mixture, Plate, Mask = (type(name, (Wrapper,), {}) for name in ("Mixture", "Plate", "Mask"))
+Folded = type("Folded", (Mask,), {})
 FINDER = EnergyFinder((Plate,), (Mask,), Folded, lambda fn: getattr(fn, "parts", ()))
-ENERGY = Energy()
+ENERGY = object.__new__(type("Energy", (AbstractEnergyBased,), {"log_normalizer": None}))
 
 
 def test_energies_in_mixtures_of_mixtures():

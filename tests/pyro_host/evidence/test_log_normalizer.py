@@ -80,13 +80,3 @@ def test_cost():
     calls.clear()
     ebm.log_normalizer(distribution, sampler=ebm.HMC(0.1, num_steps=3), **options)
     assert sum(calls) == look + 100 * (1 + 4 * 14) + 2 * 50 * (1 + 4 * 7) + 50 * (1 + 3 * 11)
-
-
-def test_weights_in_half_precision():
-    one = torch.ones(2, dtype=torch.bfloat16)
-    density = ebm.EnergyBased(
-        lambda x: 0.15 * (x**2).sum(-1), dist.Normal(0 * one, one).to_event(1)
-    )
-    result = ebm.log_normalizer(density)
-    assert abs(result.estimate + math.log(1.3)) < 4 * result.standard_error < 0.02
-    assert result.effective_sample_size <= 1000
