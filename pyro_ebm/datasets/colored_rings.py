@@ -1,4 +1,4 @@
-"""Rings of points with a group and a color: a mixed law whose density is exact."""
+"""Rings of points with a group and a color: mixed data whose density is exact."""
 
 import math
 from dataclasses import dataclass

@@ -181,17 +181,17 @@ def check_generated_shape(shape: Any, latent_shape: Any) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-def check_one_law(distribution: Any, of_chains: str = "") -> None:
-    """Raise if a distribution has a law for each batch element: a context, or a batched base."""
+def check_one_distribution(distribution: Any, of_chains: str = "") -> None:
+    """Raise if batch elements have distributions of their own: a context, or a batched base."""
     if distribution.context is not None:
         remedy = ": leave out `chains`, take ContrastiveDivergence(init='data')"
         got = f"a context{remedy if of_chains else ''}"
-        raise ValueError(f"Expected one law for all batch elements{of_chains}, got {got}.")
+        raise ValueError(f"Expected one distribution for all batch elements{of_chains}, got {got}.")
     base = distribution.base
     if base is not None and tuple(base.batch_shape):
         raise ValueError(
-            f"Expected one law for all batch elements{of_chains}, got a base of batch shape "
-            f"{tuple(base.batch_shape)}. Write it without; a plate expands it."
+            f"Expected one distribution for all batch elements{of_chains}, got a base of batch "
+            f"shape {tuple(base.batch_shape)}. Write it without; a plate expands it."
         )
 
 

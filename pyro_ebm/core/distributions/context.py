@@ -92,7 +92,7 @@ def rows_of(distribution: HasContext, value: Any) -> tuple[tuple[Any, ...], Shap
 
 
 def own_shape(distribution: HasContext) -> Shape:
-    """Return the batch shape of base, context and bounds, without plates: one law an element."""
+    """Return the batch shape of base, context and bounds, without that of plates."""
     if distribution.base is not None:  # It was expanded to the others.
         return tuple(distribution.base.batch_shape)
     shape: Shape = ()

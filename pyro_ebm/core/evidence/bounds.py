@@ -35,7 +35,7 @@ class GeneratorBoundsSettings:
     generator onto all of space and for ``"noise"``, where :math:`\rho` is the log-Sobolev constant
     of the density :math:`\eta e^f` of latent values. It is at least the smallest eigenvalue, over
     all w, of the Hessian of :math:`-\log \eta - f`, and so at least 1 if f is concave and the
-    latent standard normal. (If f has slopes of at most L instead, R may be replaced by
+    latent standard normal. (If f is L-Lipschitz instead, R may be replaced by
     :math:`L^2 / 2`, with :math:`\rho = 1`.) Where f is not concave such a constant is rarely
     known, and tiny if modes lie far apart; R does not see a mode that the generator misses.
 
@@ -126,7 +126,7 @@ class GeneratorBounds:
 def summarize_bounds(
     log_ratio: Any, half_squared_norms: Any, settings: GeneratorBoundsSettings
 ) -> GeneratorBounds:
-    r"""Return the bounds from log-ratios f of draws, and half of their slopes squared, ``(N,)``.
+    r"""Return the bounds from log-ratios f of draws, and half of their squared gradients, ``(N,)``.
 
     .. math:: \mathbb E[f] \le \log Z \le \mathbb E[f] + R / \rho, \qquad
         R = \tfrac12 \mathbb E |\nabla_w f|^2

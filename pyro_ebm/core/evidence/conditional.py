@@ -218,7 +218,9 @@ def describe_doubts(result: ConditionalCheck) -> Iterator[str]:
 def _check_draws(joint: Any, draws: Mapping[str, Any]) -> None:
     check_given(joint, draws)
     if tuple(joint.batch_shape):
-        raise ValueError(f"Expected one joint law, got batch shape {tuple(joint.batch_shape)}.")
+        raise ValueError(
+            f"Expected one joint distribution, got batch shape {tuple(joint.batch_shape)}."
+        )
     shapes = {name: joint.base._batch_shape_of(name, x) for name, x in draws.items()}
     numbers = {shape[:1] for shape in shapes.values()}
     if len(numbers) != 1 or min(numbers) < (2,):

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from pyro_ebm.core.checks import check_finite, check_positive_integer
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_one_distribution
 from pyro_ebm.core.samplers.replica_exchange import ReplicaExchange
 from pyro_ebm.core.samplers.settings import check_sampler
 
@@ -98,7 +98,7 @@ class PersistentChains:
                 f"Expected {name!r} to have the event shape of its site, {event_shape}, got "
                 f"{self.event_shape}."
             )
-        check_one_law(distribution, f" of the site of {name!r}")
+        check_one_distribution(distribution, f" of the site of {name!r}")
         if values is not None and tuple(values.shape) != shape:
             raise ValueError(
                 f"Expected the stored values of {name!r} to have shape {shape}, got "

@@ -96,7 +96,7 @@ def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
 def with_counted_rows(energy: Any, value: Any, counts: Any) -> Any:
     """Replace values that do not count by one that does: chains that start there tune step sizes.
 
-    Where each row has a law of its own, with a step size of its own, values stay.
+    Where each row has a distribution of its own, with a step size of its own, values stay.
 
     Args:
         energy: Distribution of the values.

@@ -131,18 +131,18 @@ class BidirectionalBounds(Objective):
             **energy_metrics(constant(potential), constant(draws.potential)),
             **weight_metrics(draws.log_ratio),
             "lower_bound": lambda: xp.mean(draws.log_ratio),
-            "penalty": lambda: xp.mean(half_squared_norm(draws.slope)),
+            "penalty": lambda: xp.mean(half_squared_norm(draws.ratio_gradient)),
         }
         return EvaluatedLoss(loss, metrics, potential)
 
     def _penalize(self, draws: GeneratorDraws) -> Any:
-        """Penalty on slopes of the log-ratio, whose gradient goes through the potential's."""
+        """Penalty on gradients of the log-ratio, whose gradient goes through the potential's."""
         if not self.penalty_weight:
             return 0.0
         xp = array_namespace(draws.gradient)
 
         def mean_square(gradient: Any) -> Any:
-            return xp.mean(half_squared_norm(draws.slope_at(gradient)))
+            return xp.mean(half_squared_norm(draws.ratio_gradient_at(gradient)))
 
         # Numbers alone: a graph in all parameters would be built beside.
         penalty, weights = self._value_and_gradient(mean_square, draws.gradient)

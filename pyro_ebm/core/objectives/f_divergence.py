@@ -39,7 +39,7 @@ class FDivergence(Negatives):
         \min_E \max_H V, \qquad V = \mathbb E_p[f'(e^\ell)] - \mathbb E_q[f^*(f'(e^\ell))] \le
         D_f(p \| q) = \mathbb E_q\big[f(p / q)\big], \qquad \ell = H + E
 
-    Here p is the law of the site's values, q the model and :math:`\ell` an estimate of
+    Here p is the distribution of the site's values, q the model and :math:`\ell` an estimate of
     :math:`\log p / q`. Attach the critic H, from ``(N, *event)`` to ``(N,)``, in the guide:
     ``attach("x", critic=H)``. Draws of the model and one call of each network serve both players,
     who move at once: ``SVI`` descends in the energy (and its base) and ascends in the critic.
@@ -185,8 +185,8 @@ def f_divergence(
         v^-_m = \frac{M}{M-1}\Big(b(\ell^-_m) - \frac1M \sum_k b(\ell^-_k)\Big) - b'(\ell^-_m)
 
     The first term of :math:`v^-` is the covariance of b and :math:`\nabla E` under q, by which the
-    law of the draws depends on E. The authors' code lacks the factor M/(M - 1), which removes the
-    bias of the product of two means.
+    distribution of the draws depends on E. The authors' code lacks the factor M/(M - 1), which
+    removes the bias of the product of two means.
 
     Args:
         divergence: Functions a and b with their derivatives.

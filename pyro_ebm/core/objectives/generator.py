@@ -37,12 +37,12 @@ class GeneratorDraws:
         return self.constant(self.neg_log_density - self.potential)
 
     @property
-    def slope(self) -> Any:
+    def ratio_gradient(self) -> Any:
         r""":math:`\nabla_w f`, shape ``(N, *latent)``, as constants."""
-        return self.constant(self.slope_at(self.constant(self.gradient)))
+        return self.constant(self.ratio_gradient_at(self.constant(self.gradient)))
 
-    def slope_at(self, gradient: Any) -> Any:
-        """Compute the slope for a potential of another gradient; differentiable in that."""
+    def ratio_gradient_at(self, gradient: Any) -> Any:
+        """Compute it for a potential of another gradient; differentiable in that."""
         xp = array_namespace(gradient)
         return self.pull((-gradient, xp.ones_like(self.neg_log_density)))[0]
 

@@ -69,7 +69,7 @@ class KALE(Objective):
       bound the negative log-likelihood. Report the bracket of :func:`log_normalizer`. Processes
       that average their gradients have each their own :math:`\hat A`; A they share.
     * Only ``effective_sample_size`` (a metric) of the draws carry weight: about
-      :math:`M e^{-|w|^2}` for an energy of slope w over a standard normal base. If they are few,
+      :math:`M e^{-|w|^2}` for an energy of gradient w over a standard normal base. If they are few,
       the base misses data: use a better base, more draws, or a penalty.
     * The safe direction settles at :math:`-\log \mathbb E[e^{-\hat A}]`, which is lower than the
       log-normalizer. Near the end switch it off, or estimate A anew.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace, device
 
 from pyro_ebm.core.checks import check_positive_integer
-from pyro_ebm.core.distributions.checks import check_one_law, is_implicit
+from pyro_ebm.core.distributions.checks import check_one_distribution, is_implicit
 from pyro_ebm.core.distributions.context import evaluate_both
 from pyro_ebm.core.numerics import effective_sample_size
 from pyro_ebm.core.objectives.loss import Objective
@@ -49,14 +49,14 @@ def check_negatives(settings: Negatives) -> None:
 
 
 def check_attached_chains(chains: Any, distribution: Any) -> None:
-    """Raise unless attached draws have shape ``(num_chains, *event)``, and one law."""
+    """Raise unless attached draws have shape ``(num_chains, *event)``, and one distribution."""
     event_shape = tuple(distribution.event_shape)
     if tuple(chains.shape[1:]) != event_shape:
         raise ValueError(
             f"Expected chains of the event shape of their site, {event_shape}, got shape "
             f"{tuple(chains.shape)}."
         )
-    check_one_law(distribution, " with attached chains")
+    check_one_distribution(distribution, " with attached chains")
 
 
 def sampler_and_steps(

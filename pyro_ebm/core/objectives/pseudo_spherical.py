@@ -33,8 +33,8 @@ class PseudoSpherical(Negatives):
         \tilde p \propto p\, e^{-\gamma U}, \quad r \propto q\, e^{-\gamma U}, \quad
         U = E - \log p_0
 
-    Here p is the law of the site's values and q the model. Draws of the model, from the base by
-    MCMC or from attached chains (``chains=``, as in contrastive divergence), have weights
+    Here p is the distribution of the site's values and q the model. Its draws, by MCMC from
+    the base or from attached chains (``chains=``, as in contrastive divergence), have weights
     ``softmax(-gamma U)``, and so have the values. Energy and base are trained together.
 
     Without a penalty the loss is the same number for every value,

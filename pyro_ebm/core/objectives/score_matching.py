@@ -27,7 +27,7 @@ class ScoreMatching(Objective):
 
     .. math:: \ell(x) = \tfrac12 |\nabla U(x)|^2 - \mathrm{tr}\, \nabla^2 U(x)
 
-    The energy must have a continuous slope, as with SiLU or softplus: with ReLU or LeakyReLU the
+    The energy must have a continuous gradient, as with SiLU or softplus: with ReLU or LeakyReLU the
     Hessian is zero wherever it exists, and training goes wrong. ``EnergyELBO`` raises for such an
     energy where it sees numbers.
 
@@ -141,13 +141,13 @@ def coordinate_directions(identity: Any, batch_ndim: int, event_shape: tuple[int
     return math.sqrt(identity.shape[0]) * xp.reshape(identity, shape)
 
 
-# Jumps of the slope are looked for at this many points, a step of so many deviations to each side.
+# Jumps are looked for at this many points, a step of so many deviations to each side.
 _NUM_POINTS, _NUM_ROWS, _STEP = 1024, 256, 0.01
-# Of the mean slope. ReLU and LeakyReLU have jumps from 0.036 up, smooth energies below 0.004.
+# Of the mean gradient. ReLU and LeakyReLU have jumps from 0.036 up, smooth energies below 0.004.
 _LARGEST_JUMP = 0.01
 
 
-def check_slope(
+def check_gradient(
     distribution: Any,
     target: Any,
     value: Any,
@@ -156,7 +156,7 @@ def check_slope(
     random_signs: Callable[[tuple[int, ...], Any], Any],
     site: str,
 ) -> None:
-    r"""Raise if the slope of an energy jumps, so that second derivatives miss a part of it.
+    r"""Raise if the gradient of an energy jumps, so that second derivatives miss a part of it.
 
     .. math::
         \max_x \Big| \tfrac12\, v^\top \big(\nabla E(x + h v) - \nabla E(x - h v)\big)
@@ -188,7 +188,7 @@ def check_slope(
     jump = float(xp.max(xp.abs((after - before) / 2 - _STEP * curvature)))
     if jump > _LARGEST_JUMP * float(xp.mean(xp.abs(here))):
         raise ValueError(
-            f"Expected the energy of site {site!r} to have a continuous slope, got a slope that "
+            f"Expected the energy of site {site!r} to have a continuous gradient, got one that "
             "jumps, as with ReLU and LeakyReLU: score matching by second derivatives cannot train "
             "it. Use SiLU or softplus, or DenoisingScoreMatching."
         )
@@ -200,14 +200,14 @@ def _energy_at(distribution: Any, position: Any) -> Any:
 
 
 def _points(distribution: Any, target: Any, value: Any, counts: Any) -> tuple[Any, int]:
-    """Unconstrained values; few, and without those that count zero times, if they share a law."""
+    """Unconstrained values; of a shared distribution few, that count more than zero times."""
     x, batch_ndim = target.position(value), value.ndim - len(distribution.event_shape)
     event_shape, batch_shape = tuple(x.shape[batch_ndim:]), tuple(x.shape[:batch_ndim])
-    has_one_law = (
+    is_shared = (
         distribution.context is None
         and not math.prod(getattr(distribution.base, "batch_shape", ())) > 1
     )
-    if has_one_law:
+    if is_shared:
         xp = array_namespace(value)
         x = xp.reshape(x, (math.prod(batch_shape), *event_shape))
         x = x[xp.reshape(xp.broadcast_to(counts, batch_shape), (-1,)) > 0][:_NUM_ROWS, ...]

@@ -110,7 +110,7 @@ def summarize(
 def arrange(
     draws: Any, sample_shape: Shape, batch_shape: Shape, own_shape: Shape, event_shape: Shape
 ) -> Any:
-    """Arrange draws of one law as the sample and expanded dimensions of a distribution.
+    """Arrange draws of one distribution as the sample and expanded dimensions of a distribution.
 
     Args:
         draws: Shape ``(N, *own_shape, *event_shape)``, of N as :func:`number_of_draws` counts them.
@@ -129,7 +129,7 @@ def arrange(
 
 
 def number_of_draws(sample_shape: Shape, batch_shape: Shape, own_shape: Shape) -> int:
-    """Count the draws of one law that a sample of a distribution has."""
+    """Count the draws of each distribution that a sample of a distribution has."""
     _, copies = _own_and_copies(batch_shape, own_shape)
     return math.prod(sample_shape) * math.prod(copies)
 

@@ -17,7 +17,7 @@ from pyro_ebm.core.samplers.local_units import local_scale
 _STABILIZATION, _SHRINKAGE, _DECAY = 10.0, 0.05, 0.75
 # Stan's warm-up: a start and an end for the step size alone, windows that double between them.
 _START, _FIRST_WINDOW, _END = 75, 25, 50
-# A slope that changes by a smaller share is constant.
+# A gradient that changes by a smaller share is constant.
 _FLAT = 1e-4
 # Below this acceptance a move counts as hopeless.
 _HOPELESS = 1e-2
@@ -207,7 +207,7 @@ def learned_scale(moments: Moments, state: ChainState, temperature: float) -> An
     spread = xp.sqrt(total / num_draws)
     scale = xp.where(spread[0, ...] > 0, spread[0, ...], state.scale)
     if state.gradient is not None:
-        # The spread of a constant slope is rounding.
+        # The spread of a constant gradient is rounding.
         is_curved = spread[1, ...] > _FLAT * xp.mean(xp.abs(mean[1, ...]), axis=0)
         curvature = xp.where(is_curved, spread[1, ...], xp.zeros_like(spread[1, ...]))
         scale = local_scale(spread[0, ...], curvature / temperature, scale)

@@ -10,7 +10,7 @@ from jax import Array, random
 from jax.tree_util import register_dataclass
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.distributions.checks import check_energy_based, check_one_law
+from pyro_ebm.core.distributions.checks import check_energy_based, check_one_distribution
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
@@ -59,7 +59,7 @@ def generator_bounds(
     )
     check_rng_key(rng_key)
     check_energy_based(distribution, EnergyBased)
-    check_one_law(distribution)
+    check_one_distribution(distribution)
     learners = as_distribution(generator), StaticPytree.pack(encoder)
     # The checks and warnings of every call, not of the first alone.
     _variational(rng_key, distribution, learners, settings)
@@ -93,4 +93,4 @@ def _generator_bounds(
         variational = _variational(volume_key, distribution, learners, settings)
     latent = variational.draw(latent_key, settings.num_samples)
     draws = variational.compare(distribution, latent)
-    return core.summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)
+    return core.summarize_bounds(draws.log_ratio, half_squared_norm(draws.ratio_gradient), settings)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import Array, lax, random
 
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_one_distribution
 from pyro_ebm.core.objectives import bidirectional_bounds as core
 from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.core.objectives.loss import Loss
@@ -43,7 +43,7 @@ class BidirectionalBounds(core.BidirectionalBounds):
         generator: Any,
         encoder: Any = None,
     ) -> Loss:
-        check_one_law(distribution)
+        check_one_distribution(distribution)
         value, (family_key, draw_key) = lax.stop_gradient(value), random.split(rng_key)
         options = volume_options(self)
         family = VariationalGenerator.of(family_key, distribution, generator, encoder, **options)

@@ -2,7 +2,7 @@
 
 from jax import Array, lax
 
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_one_distribution
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
@@ -34,7 +34,7 @@ class PseudoSpherical(core.PseudoSpherical):
         chains: Array | None = None,
         weights: Array | None = None,
     ) -> Loss:
-        check_one_law(distribution)
+        check_one_distribution(distribution)
         value = lax.stop_gradient(value)
         draws = draw_negatives(rng_key, self, distribution, value, chains)
         return self._loss(distribution, value, draws, weights)

@@ -23,7 +23,7 @@ class _BySecondDerivatives(Objective):
         distribution = lax.stop_gradient(distribution)
         if are_known((distribution, value, counts)):
             target = Target.of(distribution)
-            core.check_slope(
+            core.check_gradient(
                 distribution, target, value, counts, _compiled_products, _fixed_signs, site
             )
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import check_energy_based, check_one_law
+from pyro_ebm.core.distributions.checks import check_energy_based, check_one_distribution
 from pyro_ebm.core.evidence import bounds as core
 from pyro_ebm.core.evidence.log_normalizer import check_log_weights
 from pyro_ebm.core.objectives.bidirectional_bounds import half_squared_norm
@@ -46,9 +46,9 @@ def generator_bounds(
         log_sobolev_constant=log_sobolev_constant,
     )
     check_energy_based(distribution, EnergyBased)
-    check_one_law(distribution)
+    check_one_distribution(distribution)
     options = volume_options(settings)
     variational = VariationalGenerator.of(distribution, generator, encoder, **options)
     draws = variational.compare(distribution, variational.draw(num_samples))
     check_log_weights(distribution, draws.log_ratio, "draws of the generator")
-    return core.summarize_bounds(draws.log_ratio, half_squared_norm(draws.slope), settings)
+    return core.summarize_bounds(draws.log_ratio, half_squared_norm(draws.ratio_gradient), settings)

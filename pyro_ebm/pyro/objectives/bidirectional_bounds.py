@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_one_distribution
 from pyro_ebm.core.objectives import bidirectional_bounds as core
 from pyro_ebm.core.objectives.generator import volume_options
 from pyro_ebm.core.objectives.loss import Loss
@@ -34,7 +34,7 @@ class BidirectionalBounds(core.BidirectionalBounds):
     def loss(
         self, distribution: EnergyBased, value: Tensor, *, generator: Any, encoder: Any = None
     ) -> Loss:
-        check_one_law(distribution)
+        check_one_distribution(distribution)
         value = value.detach()
         options = volume_options(self)
         family = VariationalGenerator.of(distribution, generator, encoder, **options)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pyro_ebm.core.distributions.checks import check_one_law
+from pyro_ebm.core.distributions.checks import check_one_distribution
 from pyro_ebm.core.objectives import pseudo_spherical as core
 from pyro_ebm.core.objectives.loss import Loss
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
@@ -33,7 +33,7 @@ class PseudoSpherical(core.PseudoSpherical):
         chains: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Loss:
-        check_one_law(distribution)
+        check_one_distribution(distribution)
         value = value.detach()
         draws = draw_negatives(self, distribution, value, chains)
         return self._loss(distribution, value, draws, weights)

@@ -23,7 +23,9 @@ class _BySecondDerivatives(Objective):
     ) -> None:
         with kept_buffers(distribution.energy), shadowed(distribution._drawn):
             target = Target.of(distribution)
-            core.check_slope(distribution, target, value, counts, _derivatives, _fixed_signs, site)
+            core.check_gradient(
+                distribution, target, value, counts, _derivatives, _fixed_signs, site
+            )
 
 
 class ScoreMatching(_BySecondDerivatives, core.ScoreMatching):

@@ -8,7 +8,7 @@ from pyro_ebm.core.distributions.checks import (
     check_energies,
     check_generated_shape,
     check_ingredients,
-    check_one_law,
+    check_one_distribution,
     check_one_transform,
     check_real_latent,
     check_value_shape,
@@ -42,14 +42,14 @@ def test_host_class_of_a_distribution():
         check_distribution("base", 3.0, SimpleNamespace)
 
 
-def test_one_law_for_all_batch_elements():
-    check_one_law(SimpleNamespace(base=BASE, context=None))
-    check_one_law(SimpleNamespace(base=None, context=None))
+def test_one_distribution_for_all_batch_elements():
+    check_one_distribution(SimpleNamespace(base=BASE, context=None))
+    check_one_distribution(SimpleNamespace(base=None, context=None))
     batched = SimpleNamespace(event_shape=(), batch_shape=(4,))
     with pytest.raises(ValueError, match=r"elements here, got a base of batch shape \(4,\)"):
-        check_one_law(SimpleNamespace(base=batched, context=None), " here")
-    with pytest.raises(ValueError, match="one law for all batch elements, got a context"):
-        check_one_law(SimpleNamespace(base=BASE, context=0))
+        check_one_distribution(SimpleNamespace(base=batched, context=None), " here")
+    with pytest.raises(ValueError, match="one distribution for all batch elements, got a context"):
+        check_one_distribution(SimpleNamespace(base=BASE, context=0))
 
 
 def test_latents():

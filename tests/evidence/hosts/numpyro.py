@@ -381,4 +381,4 @@ def _compare(key: Array, model: Any, generator: Any, latent: Any) -> tuple[Array
     partner = VariationalGenerator.of(key, model, generator)
     z = partner.draw(key, latent) if isinstance(latent, int) else jnp.asarray(latent)
     draws = partner.compare(model, z)
-    return draws.value, draws.log_ratio, draws.slope
+    return draws.value, draws.log_ratio, draws.ratio_gradient

@@ -336,4 +336,4 @@ def log_ratios(model: ebm.EnergyBased, generator: Any, latent: Any) -> tuple[np.
     partner = VariationalGenerator.of(model, generator)
     z = partner.draw(latent) if isinstance(latent, int) else array(latent)
     draws = partner.compare(model, z)
-    return tuple(x.detach().numpy() for x in (draws.value, draws.log_ratio, draws.slope))
+    return tuple(x.detach().numpy() for x in (draws.value, draws.log_ratio, draws.ratio_gradient))

@@ -177,7 +177,7 @@ def test_errors(host):
     with pytest.raises(ValueError, match="an encoder"):
         host.generator_bounds(distribution, generator, entropy="noise")
     batch = host.ebm.EnergyBased(lambda x: x, host.dist.Normal(host.array(np.zeros(3)), 1.0))
-    with pytest.raises(ValueError, match="one law for all batch elements"):
+    with pytest.raises(ValueError, match="one distribution for all batch elements"):
         host.generator_bounds(batch, generator)
     broken = host.ebm.EnergyBased(lambda x: x * math.nan, event_shape=())
     with pytest.raises(ValueError, match=r"NaN .*on 1000 of 1000"):

@@ -84,7 +84,7 @@ def compared(distribution, generator, latent, entropy):
 def _compared(distribution, generator, latent, entropy):
     generated = VariationalGenerator.of(KEY, distribution, generator, entropy=entropy)
     draws = generated.compare(distribution, latent)
-    return draws.log_ratio, half_squared_norm(draws.slope)
+    return draws.log_ratio, half_squared_norm(draws.ratio_gradient)
 
 
 def fitted(toy):

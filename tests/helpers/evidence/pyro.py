@@ -70,7 +70,7 @@ def compared(distribution, generator, latent, entropy):
     """Log-ratios of latent values, and half squared norms of their slopes."""
     generated = VariationalGenerator.of(distribution, generator, entropy=entropy)
     draws = generated.compare(distribution, array(latent))
-    return draws.log_ratio.numpy(), half_squared_norm(draws.slope).numpy()
+    return draws.log_ratio.numpy(), half_squared_norm(draws.ratio_gradient).numpy()
 
 
 def fitted(toy):

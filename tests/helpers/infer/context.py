@@ -57,7 +57,9 @@ def test_persistent_chains_are_of_one_law(host):
 
     loss = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence())
     args = host.array(Y), host.array(CONTEXT)
-    with pytest.raises(ValueError, match="one law for all batch elements.*'y\\$chains'.*a context"):
+    with pytest.raises(
+        ValueError, match="one distribution for all batch elements.*'y\\$chains'.*a context"
+    ):
         host.loss_and_gradients(loss, model_of(host), guide, *args)
 
 

@@ -255,7 +255,7 @@ def wide_prior(host, energy):
     ("case", "message"),
     [
         ("event shape", r"'x\$chains' to have the event shape of its site, \(2,\), got \(3,\)"),
-        ("wide base", r"one law .* of 'x\$chains', got .* shape \(8,\)"),
+        ("wide base", r"one distribution .* of 'x\$chains', got .* shape \(8,\)"),
         ("unwanted", r"attach nothing to .* got \['chains'\]"),
         ("other chains", r"values of 'x\$chains' to have shape \(6, 2\), got \(5,"),
     ],

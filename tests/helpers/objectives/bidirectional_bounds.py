@@ -121,7 +121,7 @@ def curved_family(host):
 
 def test_slopes_of_the_log_ratio_are_its_derivatives(host):
     prior, family, _ = curved_family(host)
-    slope, step = np.asarray(family.compare(prior, host.array(steps.LATENT)).slope), 1e-5
+    slope, step = np.asarray(family.compare(prior, host.array(steps.LATENT)).ratio_gradient), 1e-5
     for direction in np.eye(2):
         moved = [host.array(steps.LATENT + s * direction) for s in (step, -step)]
         ends = [np.asarray(family.compare(prior, latent).log_ratio) for latent in moved]
@@ -151,7 +151,7 @@ def test_one_random_direction_is_noise(host):
     prior, family, generator = curved_family(host)
     draws = family.compare(prior, host.array(steps.LATENT))
     (without_energy,) = draws.pull((host.array(np.zeros((5, 2))), host.array(np.ones(5))))
-    slope, gradient = np.asarray(draws.slope), host.to_numpy(draws.gradient)
+    slope, gradient = np.asarray(draws.ratio_gradient), host.to_numpy(draws.gradient)
     # As published: one product with the Jacobian along v, and no transposed one.
     jacobians = host.jacobian(generator, steps.LATENT)
     published = np.einsum("ni,nij->nj", gradient, jacobians) - host.to_numpy(without_energy)

@@ -123,5 +123,5 @@ def test_objectives_and_attached_chains_of_one_law_refuse_a_context(host, name):
         "f-divergence": (host.ebm.FDivergence("kl"), {"chains": host.array(x), "critic": None}),
     }[name]
     remedy = ": leave out `chains`, take" if "chains" in attached else r"\."
-    with pytest.raises(ValueError, match="one law for all batch.*got a context" + remedy):
+    with pytest.raises(ValueError, match="one distribution for all batch.*got a context" + remedy):
         host.loss(objective, prior, x, **attached)

@@ -141,7 +141,7 @@ def test_metrics(host):
 def test_one_base_for_all_values(host):
     base = host.dist.Normal(host.array(np.zeros(3)), 1.0)
     prior = host.ebm.EnergyBased(lambda x: x**2, base)
-    with pytest.raises(ValueError, match=r"one law for all .* of batch shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"one distribution for all .* of batch shape \(3,\)"):
         host.loss(host.ebm.PseudoSpherical(0.5), prior, X[:3])
 
 

@@ -94,13 +94,13 @@ def step_with(host, energy, objective):
 
 @pytest.mark.parametrize("name", JUMPING)
 def test_energies_whose_slope_jumps_are_refused(host, name):
-    with pytest.raises(ValueError, match="site 'x' to have a continuous slope.*DenoisingScore"):
+    with pytest.raises(ValueError, match="site 'x' to have a continuous gradient.*DenoisingScore"):
         check(host, JUMPING[name], host.ebm.ScoreMatching())
 
 
 @pytest.mark.parametrize("method", ["ScoreMatching", "SlicedScoreMatching"])
 def test_a_first_step_refuses_them(host, method):
-    with pytest.raises(ValueError, match="continuous slope"):
+    with pytest.raises(ValueError, match="continuous gradient"):
         step_with(host, JUMPING["ReLU"], getattr(host.ebm, method)())
 
 

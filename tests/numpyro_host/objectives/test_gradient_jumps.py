@@ -6,7 +6,7 @@ import optax
 import pytest
 from helpers.compilations import counted_compilations
 from helpers.hosts.numpyro import empty_guide, prior
-from helpers.objectives.slope import *  # noqa: F403
+from helpers.objectives.gradient_jumps import *  # noqa: F403
 from jax import random
 from numpyro.contrib.module import eqx_module
 from numpyro.infer import SVI
@@ -27,7 +27,7 @@ def test_a_first_update_refuses_them():
 
     svi = SVI(model, empty_guide, optax.adam(1e-3), ebm.EnergyELBO(ebm.ScoreMatching()))
     state = svi.init(KEY, x)
-    with pytest.raises(ValueError, match="site 'x' to have a continuous slope"):
+    with pytest.raises(ValueError, match="site 'x' to have a continuous gradient"):
         svi.update(state, x)
 
 

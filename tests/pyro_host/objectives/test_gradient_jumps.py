@@ -1,0 +1,1 @@
+from helpers.objectives.gradient_jumps import *  # noqa: F403

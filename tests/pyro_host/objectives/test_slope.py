@@ -1,1 +1,0 @@
-from helpers.objectives.slope import *  # noqa: F403
