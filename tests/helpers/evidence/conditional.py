@@ -30,8 +30,10 @@ def fit(kernel):
         gradient = data - (noisy / totals) @ weights
         return data @ energies + noisy @ np.log(totals), gradient
 
-    start = 2 * np.random.default_rng(3).normal(size=data.size)
-    found = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-11})
+    start = 2 * np.random.default_rng(3).normal(size=PAIRS.shape)
+    # Nothing moves the mean of a parameter's energies where values alone are perturbed.
+    start += np.arange(NUM_THETAS)[:, None] - start.mean(1, keepdims=True)
+    found = minimize(loss, start.ravel(), jac=True, method="BFGS", options={"gtol": 1e-11})
     return found.x.reshape(PAIRS.shape)
 
 

@@ -95,7 +95,7 @@ def test_a_singular_matrix_is_a_divergence(host):
     assert 0 < len(mcmc.diagnostics()["divergences"]["chain 0"]) < 50
 
 
-@pytest.mark.parametrize("kernel", [NUTS, lambda model: ebm.SamplerKernel(model, ebm.MALA(0.1))])
+@pytest.mark.parametrize("kernel", [NUTS, lambda model: ebm.SamplerKernel(model, ebm.MALA(0.001))])
 def test_a_frozen_energy_is_no_matter_of_warnings(kernel):
     energy = MLP().requires_grad_(False).eval()
     mcmc = MCMC(kernel(latent_model(energy)), num_samples=2, warmup_steps=2, disable_progbar=True)
