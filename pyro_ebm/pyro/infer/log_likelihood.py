@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.infer import MCMC
+from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from pyro_ebm import diagnostics
 from pyro_ebm.core.infer.log_likelihood import check_no_subsampling, model_of, pointwise_sites
 from pyro_ebm.core.model.sites import Site
 from pyro_ebm.pyro.model.sites import lacks_constant, log_density
+from pyro_ebm.pyro.samplers.columns import columns_of
 
 
 @wraps(diagnostics.to_arviz)
@@ -30,7 +32,7 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
     # One by one: a model need not be vectorized over draws.
     for index in range(len(next(iter(samples.values())))):
         draw = {name: values[index] for name, values in samples.items()}
-        with poutine.block(), poutine.trace() as met, poutine.condition(data=draw):
+        with poutine.block(), poutine.trace() as met, _Draw(draw):
             model(*mcmc._args, **mcmc._kwargs)
         nodes: Any = met.trace.nodes
         sites = {name: site for name, site in nodes.items() if is_random(site)}
@@ -45,6 +47,18 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
         for name, values in densities.items():
             values.append(_masked_density(sites[name]))
     return {name: torch.stack(values) for name, values in densities.items()}
+
+
+class _Draw(ConditionMessenger):
+    """Handler that gives a model a draw; codes in their own type, not as real numbers."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        if msg["name"] not in self.data:
+            return
+        columns = columns_of(msg["fn"].support, tuple(msg["fn"].event_shape))
+        if columns is not None:
+            msg["value"] = columns[1](msg["value"])
 
 
 def is_random(site: Any) -> bool:

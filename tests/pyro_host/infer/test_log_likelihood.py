@@ -1,1 +1,20 @@
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
 from helpers.infer.log_likelihood import *  # noqa: F403
+from helpers.infer.log_likelihood import X, finished, log_likelihood, rng
+from scipy import stats
+
+
+def test_codes_in_their_own_type(host):
+    """Draws of codes are real numbers; a model indexes by them."""
+    means, codes = np.array([-1.0, 0.5, 2.0]), rng.integers(3, size=(2, 4, len(X)))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(3)))
+            pyro.sample("x", dist.Normal(host.array(means)[z], 1.0), obs=x)
+
+    found = log_likelihood(finished(host, model, {"z": codes.astype(float)}, X), host)
+    np.testing.assert_allclose(found["x"], stats.norm(means[codes]).logpdf(X), rtol=1e-5)
