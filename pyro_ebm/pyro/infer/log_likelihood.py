@@ -63,8 +63,11 @@ class _Draw(ConditionMessenger):
 
 def is_random(site: Any) -> bool:
     """Whether a site is random or observed, a factor too, and no subsample of a plate."""
-    is_sample = site["type"] == "sample" and not site_is_subsample(site)
-    return is_sample and "_deterministic" not in site["infer"]
+    if site["type"] != "sample" or site_is_subsample(site):
+        return False
+    # The second is what reparametrizations leave of a site.
+    is_function = "_deterministic" in site["infer"] or getattr(site["fn"], "_mask", None) is False
+    return not is_function
 
 
 def _masked_density(site: Site) -> Tensor:

@@ -4,6 +4,8 @@ import pyro.distributions as dist
 import torch
 from helpers.infer.log_likelihood import *  # noqa: F403
 from helpers.infer.log_likelihood import X, finished, log_likelihood, rng
+from pyro import poutine
+from pyro.infer.reparam import LocScaleReparam
 from scipy import stats
 
 
@@ -18,3 +20,17 @@ def test_codes_in_their_own_type(host):
 
     found = log_likelihood(finished(host, model, {"z": codes.astype(float)}, X), host)
     np.testing.assert_allclose(found["x"], stats.norm(means[codes]).logpdf(X), rtol=1e-5)
+
+
+def test_reparametrized_latents_have_none(host):
+    @poutine.reparam(config={"z": LocScaleReparam(0.0)})
+    def model(x):
+        z = pyro.sample("z", dist.Normal(1.0, 2.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    noise = rng.normal(size=(2, 4))
+    found = log_likelihood(finished(host, model, {"z_decentered": noise}, X), host)
+    assert list(found) == ["x"]
+    expected = stats.norm(1 + 2 * noise[..., None]).logpdf(X)
+    np.testing.assert_allclose(found["x"], expected, rtol=1e-5)
