@@ -38,9 +38,9 @@ def _log_likelihood(mcmc: Any) -> dict[str, Tensor]:
         sites = {name: site for name, site in nodes.items() if is_random(site)}
         if not densities:
             check_no_subsampling(
-                (name, site["fn"].size, site["fn"].subsample_size)
-                for name, site in nodes.items()
-                if site["type"] == "sample" and site_is_subsample(site)
+                (frame.name, frame.full_size or frame.size, frame.size)
+                for site in sites.values()
+                for frame in site["cond_indep_stack"]
             )
             names = pointwise_sites(sites.values(), samples, lacks_constant)
             densities = {name: [] for name in names}

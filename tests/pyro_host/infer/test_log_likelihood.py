@@ -1,6 +1,7 @@
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 from helpers.infer.log_likelihood import *  # noqa: F403
 from helpers.infer.log_likelihood import X, finished, log_likelihood, rng
@@ -34,3 +35,14 @@ def test_reparametrized_latents_have_none(host):
     assert list(found) == ["x"]
     expected = stats.norm(1 + 2 * noise[..., None]).logpdf(X)
     np.testing.assert_allclose(found["x"], expected, rtol=1e-5)
+
+
+def test_subsample_that_is_given(host):
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), subsample=torch.tensor([2, 0])) as index:
+            pyro.sample("x", dist.Normal(z, 2.0), obs=x[index])
+
+    mcmc = finished(host, model, {"z": np.zeros((1, 3))}, X)
+    with pytest.raises(ValueError, match="all data .* got 2 of 5 elements of plate 'data'"):
+        log_likelihood(mcmc, host)
