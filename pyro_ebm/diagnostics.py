@@ -64,7 +64,7 @@ def to_arviz(
     Args:
         draws: :class:`Chains`; an `MCMC` object of Pyro or NumPyro that has run; or a dictionary
             from names to arrays of shape `(chain, draw, *shape)`.
-        name: Name of the variable of `Chains`. Default: `"x"`.
+        name: Name of the variable of `Chains`. Default: `"x"`, as for draws of a `potential_fn`.
         num_chains: Number of chains of a dictionary of flat arrays, shape
             `(num_chains * draw, *shape)`, as `get_samples()` of both hosts returns them.
         coords: Labels of dimensions, by dimension.
@@ -159,6 +159,11 @@ def _split_chains(draws: Group, num_chains: int | None) -> dict[str, np.ndarray]
 
 def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     samples = mcmc.get_samples(group_by_chain=True)
+    if hasattr(samples, "shape"):  # Those of a potential have no name.
+        samples = {"x": samples}
+    if not isinstance(samples, Mapping):
+        got = f"{_kind(samples)}: has it run?"
+        raise ValueError(f"Expected draws of MCMC by name, or one array, got {got}")
     posterior = {name: to_numpy(value) for name, value in samples.items()}
     if is_from(mcmc, "numpyro"):
         return posterior, _numpyro_statistics(mcmc.get_extra_fields(group_by_chain=True))

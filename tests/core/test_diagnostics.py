@@ -161,6 +161,15 @@ def test_numpyro_statistics_have_names_of_arviz(generation):
     np.testing.assert_array_equal(data["posterior"]["z"], draws(3))
 
 
+def of_numpyro(samples):
+    fields = {"get_samples": lambda *_, **__: samples, "get_extra_fields": lambda *_, **__: {}}
+    return type("MCMC", (), {"__module__": "numpyro.infer.mcmc", **fields})()
+
+
+def test_draws_of_a_potential_have_no_name():
+    np.testing.assert_array_equal(to_arviz(of_numpyro(draws(3)))["posterior"]["x"], draws(3))
+
+
 def test_pyro_divergences_become_a_statistic(generation):
     diverging = to_arviz(PyroMCMC())["sample_stats"]["diverging"].values
     np.testing.assert_array_equal(np.argwhere(diverging), [[1, 3], [1, 49]])
@@ -223,6 +232,8 @@ def test_errors():
         to_arviz({"z": draws(3), "w": draws(3, draw=49)})
     with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got {'z': \(100,\)}"):
         to_arviz({"z": np.zeros(100)})
+    with pytest.raises(ValueError, match="by name, or one array, got NoneType: has it run?"):
+        to_arviz(of_numpyro(None))
     with pytest.raises(ValueError, match=r"one shape \(chain, draw, ...\), got {}"):
         to_arviz({})
     with pytest.raises(ValueError, match=r"divisible by `num_chains`=3, got shape \(100, 2\)"):
