@@ -13,6 +13,7 @@ Group = Mapping[str, Array]
 
 _PER_DRAW = ("posterior_predictive", "predictions", "log_likelihood")
 _PRIOR = ("prior", "prior_predictive")
+_NOT_VALUES = ("sample_stats", "log_likelihood")
 _DATA = ("observed_data", "constant_data", "predictions_constant_data")
 
 # ArviZ's names for NumPyro's statistics; of two with one meaning the later one wins.
@@ -78,7 +79,7 @@ def to_arviz(
             is refused, unless its density is `distribution.normalized(log_normalizer)`. Or the
             group itself, a dictionary.
         columns: Columns of variables that are tables, by variable. Each becomes a variable under
-            its own name, codes as integers, in the posterior and in all other groups.
+            its own name, codes as integers, in the posterior and in all other groups of values.
         **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
             `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
             them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
@@ -113,7 +114,8 @@ def to_arviz(
     if columns:
         columns = {name: check_columns(of_table) for name, of_table in columns.items()}
         dims = _dims_by_column(dims or {}, columns)
-        contents = {group: _by_column(arrays, columns) for group, arrays in contents.items()}
+        of_values = contents.keys() - _NOT_VALUES
+        contents |= {group: _by_column(contents[group], columns) for group in of_values}
     data = _from_dict({k: v for k, v in contents.items() if v}, coords=coords, dims=dims)
     if "lp" in statistics and not isinstance(draws, Mapping):
         # An integer, because a netCDF file stores no Boolean attributes.
@@ -162,8 +164,7 @@ def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     if hasattr(samples, "shape"):  # Those of a potential have no name.
         samples = {"x": samples}
     if not isinstance(samples, Mapping):
-        got = f"{_kind(samples)}: has it run?"
-        raise ValueError(f"Expected draws of MCMC by name, or one array, got {got}")
+        raise ValueError(f"Expected draws by name, or one array, got {_kind(samples)}: has it run?")
     posterior = {name: to_numpy(value) for name, value in samples.items()}
     if is_from(mcmc, "numpyro"):
         return posterior, _numpyro_statistics(mcmc.get_extra_fields(group_by_chain=True))
@@ -244,7 +245,8 @@ def _dims_by_column(
     """Give the dimensions of a table, but for that of its columns, to each column."""
     names = {name: names_of(columns[name], name) for name in columns if name in dims}
     split = {own: dims[name][:-1] for name in names for own in names[name]}
-    return {**split, **dims}
+    # A table's own name is that of the log-likelihoods of its rows.
+    return {**split, **dims, **{name: dims[name][:-1] for name in names}}
 
 
 def _given(draws: Any, log_likelihood: Any) -> Group:

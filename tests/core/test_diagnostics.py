@@ -280,6 +280,16 @@ def test_columns_have_the_dimensions_of_their_table(generation):
         assert list(data["posterior"][name]["row"].values) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("rows", [3, 5])
+def test_log_likelihoods_of_rows_have_no_columns(rows, generation):
+    """Of as many rows as columns, too."""
+    groups = {"observed_data": {"x": table(rows)}, "log_likelihood": {"x": draws(rows)}}
+    data = to_arviz({"mu": draws()}, columns={"x": COLUMNS}, dims={"x": ["row", "of"]}, **groups)
+    assert list(data.observed_data.data_vars) == ["age", "rating", "x_2"]
+    assert data.log_likelihood["x"].dims == ("chain", "draw", "row")
+    np.testing.assert_array_equal(data.log_likelihood["x"], draws(rows))
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
