@@ -79,7 +79,7 @@ def to_arviz(
             is refused, unless its density is `distribution.normalized(log_normalizer)`. Or the
             group itself, a dictionary.
         columns: Columns of variables that are tables, by variable. Each becomes a variable under
-            its own name, codes as integers, in the posterior and in all other groups of values.
+            its own name, codes as integers if none is NaN, in all groups of values.
         **groups: Further groups of ArviZ. `posterior_predictive`, `predictions` and
             `log_likelihood` have shapes `(chain, draw, *shape)` or flat, as `Predictive` returns
             them; `prior` and `prior_predictive` are flat and become one chain; `observed_data`,
@@ -235,7 +235,7 @@ def _by_column(
         if again := split.keys() & names:
             raise ValueError(f"Expected variables of different names, got {sorted(again)} twice.")
         for column, own, x in zip(of_table, names, np.moveaxis(table, -1, 0), strict=True):
-            split[own] = x if column.is_numeric else x.astype(int)
+            split[own] = x if column.is_numeric or np.isnan(x).any() else x.astype(int)
     return split
 
 

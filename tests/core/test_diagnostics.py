@@ -302,3 +302,10 @@ def test_wrong_columns(columns, message):
     draws = {"x": table(2, 50), "w": np.zeros((2, 50))}
     with pytest.raises(ValueError, match=message):
         to_arviz(draws, columns={"x": columns})
+
+
+def test_missing_codes_stay_missing():
+    seen = table(4)
+    seen[2] = np.nan
+    data = to_arviz({"w": draws()}, columns={"x": COLUMNS}, observed_data={"x": seen})
+    np.testing.assert_array_equal(data.observed_data["rating"], seen[:, 1])
