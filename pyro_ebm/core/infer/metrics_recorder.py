@@ -14,7 +14,7 @@ class MetricsRecorder:
 
     Call it after each step, with the arguments of the step. Every ``every`` calls it evaluates the
     ``metrics`` of the ``EnergyELBO``, which runs model and guide once more, and keeps the numbers
-    on the device. The step itself does not change. Print it to see the last ones.
+    on the device. The run goes on as without it. Print it to see the last ones.
 
     Args:
         svi: With an ``EnergyELBO`` as its loss.

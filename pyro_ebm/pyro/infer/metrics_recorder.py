@@ -1,12 +1,16 @@
 """Metrics over training with Pyro."""
 
+from contextlib import ExitStack
 from typing import Any
 
+import torch
 from pyro.infer import SVI
 from pyro.infer.elbo import ELBOModule
 
 from pyro_ebm.core.infer import metrics_recorder as core
+from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.infer.elbo import EnergyELBO
+from pyro_ebm.pyro.infer.state_nodes import modules_of
 
 
 class MetricsRecorder(core.MetricsRecorder):
@@ -39,5 +43,11 @@ class MetricsRecorder(core.MetricsRecorder):
         self._svi = svi
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        if self._is_due():
-            self._keep(self._elbo.metrics(self._svi.model, self._svi.guide, *args, **kwargs))
+        if not self._is_due():
+            return
+        of_run = self._svi.model, self._svi.guide
+        # A run goes on as without readings: from the same random numbers and buffers.
+        with torch.random.fork_rng(), ExitStack() as stack:
+            for part in (*of_run, *(module for _, module in modules_of(self._svi))):
+                stack.enter_context(kept_buffers(part))
+            self._keep(self._elbo.metrics(*of_run, *args, **kwargs))
