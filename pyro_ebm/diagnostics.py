@@ -161,8 +161,7 @@ def _split_chains(draws: Group, num_chains: int | None) -> dict[str, np.ndarray]
 
 def _read_mcmc(mcmc: Any) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     samples = mcmc.get_samples(group_by_chain=True)
-    if hasattr(samples, "shape"):  # Those of a potential have no name.
-        samples = {"x": samples}
+    samples = {"x": samples} if hasattr(samples, "shape") else samples  # Of a potential.
     if not isinstance(samples, Mapping):
         raise ValueError(f"Expected draws by name, or one array, got {_kind(samples)}: has it run?")
     posterior = {name: to_numpy(value) for name, value in samples.items()}
@@ -293,7 +292,8 @@ def _from_dict(contents: dict[str, dict[str, np.ndarray]], **kwargs: Any) -> Any
 
 
 def _is_mcmc(draws: Any) -> bool:
-    return type(draws).__name__ == "MCMC" and (is_from(draws, "pyro") or is_from(draws, "numpyro"))
+    classes, hosts = type(draws).__mro__, ("pyro.", "numpyro.")
+    return any(c.__name__ == "MCMC" and c.__module__.startswith(hosts) for c in classes)
 
 
 def _kind(value: Any) -> str:

@@ -190,6 +190,12 @@ def test_torch_tensors_are_detached():
     np.testing.assert_array_equal(to_arviz({"z": Tensor()})["posterior"]["z"], draws(3))
 
 
+def test_classes_of_a_user_that_are_mcmc():
+    for host in (NumPyroMCMC, PyroMCMC):
+        data = to_arviz(type("Mine", (host,), {"__module__": "mine"})())
+        assert "diverging" in data.sample_stats
+
+
 @pytest.mark.parametrize("source", [chains, NumPyroMCMC, PyroMCMC])
 def test_file_round_trip_and_summary(source, tmp_path):
     to_arviz(source()).to_netcdf(str(tmp_path / "posterior.nc"))
