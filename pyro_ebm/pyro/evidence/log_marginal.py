@@ -27,7 +27,7 @@ from pyro_ebm.pyro.evidence.annealing import anneal, pilot_run
 from pyro_ebm.pyro.evidence.log_normalizer import log_normalizer
 from pyro_ebm.pyro.model.check import check_model
 from pyro_ebm.pyro.model.posterior import Posterior
-from pyro_ebm.pyro.model.sites import log_density, unwrap
+from pyro_ebm.pyro.model.sites import log_density, unwrap, without_observations
 from pyro_ebm.pyro.samplers.base import Sampler
 from pyro_ebm.pyro.samplers.mala import MALA
 
@@ -80,7 +80,7 @@ def log_marginal(
             if guide is None or method == "annealed":
                 weighed = _weigh_chains(posterior, settings)
             else:
-                weighed = _weigh_draws(posterior, partial(guide, *args, **kwargs), settings)
+                weighed = _weigh_draws(posterior, settings, guide, *args, **kwargs)
             log_weights, plate_dims = weighed
             constants = _constants(posterior, settings)
             log_z, error = core.sum_constants(posterior, constants, plate_dims)
@@ -98,13 +98,18 @@ def _batches(settings: core.LogMarginalSettings) -> list[int]:
 
 
 def _weigh_draws(
-    posterior: Posterior, guide: Callable[[], Any], settings: core.LogMarginalSettings
+    posterior: Posterior,
+    settings: core.LogMarginalSettings,
+    guide: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
 ) -> tuple[Tensor, list[int]]:
     """Return log-weights of draws of the guide, and the plates whose elements are independent.
 
     Elements of other plates have been summed over.
     """
     layout, log_weights, plate_dims = posterior.layout, [], posterior.plate_dims
+    guide = partial(without_observations(guide), *args, **kwargs)
     _check_guide(posterior, _draw(posterior, guide, 2))
     for size in _batches(settings):
         sites = _draw(posterior, guide, size)

@@ -37,6 +37,7 @@ from pyro_ebm.pyro.model.sites import (
     issues_of_leaves,
     issues_of_untrained,
     map_energy,
+    without_observations,
 )
 from pyro_ebm.pyro.optim import num_processes
 from pyro_ebm.pyro.samplers.target import Target
@@ -182,7 +183,7 @@ class SiteRecorder(Messenger):
         def handled(*args: Any, **kwargs: Any) -> Any:
             self.attached.clear()
             with _GuideSites(self.attached):
-                return guide(*args, **kwargs)
+                return without_observations(guide)(*args, **kwargs)
 
         return handled
 

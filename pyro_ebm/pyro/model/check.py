@@ -33,6 +33,7 @@ from pyro_ebm.pyro.model.sites import (
     has_energy,
     issues_of_leaves,
     map_energy,
+    without_observations,
 )
 from pyro_ebm.pyro.samplers.target import initial_values
 
@@ -62,7 +63,7 @@ def check_model(
             issues = _check_sites(model, args, kwargs)
             if guide is not None and not isinstance(guide, AutoGuide):
                 with _GuideSites() as sites, kept_buffers(guide):
-                    guide(*args, **kwargs)
+                    without_observations(guide)(*args, **kwargs)
                 issues += sites.issues
         return issues
 

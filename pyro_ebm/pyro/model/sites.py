@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
+from pyro import poutine
 from pyro.distributions import Independent, MaskedDistribution, TransformedDistribution
 from pyro.distributions.folded import FoldedDistribution
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.distributions.util import broadcast_shape, scale_and_mask, sum_rightmost
+from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -78,6 +80,13 @@ def spread_over_value(site: Site) -> Any:
 def log_density(site: Site) -> Tensor:
     """Log-density of each batch element, without the scales and masks of handlers."""
     return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+
+
+def without_observations(guide: Callable[..., Any]) -> Callable[..., Any]:
+    """Hide what a guide observes: a ``GuideMessenger`` runs the model, data included."""
+    if not isinstance(poutine.unwrap(guide), GuideMessenger):
+        return guide
+    return poutine.block(guide, hide_fn=lambda msg: msg.get("is_observed", False))
 
 
 # --- issues: `check_model` lists them, `EnergyELBO` raises or warns ---

@@ -1,12 +1,15 @@
+import numpy as np
+import pyro
 import pytest
 import torch
 from helpers.infer import stock_tools as shared
 from helpers.infer.stock_tools import *  # noqa: F403
-from helpers.infer.stock_tools import MATRIX, X
+from helpers.infer.stock_tools import MATRIX, PRIOR_COVARIANCE, X
 from pyro import poutine
-from pyro.infer import HMC, NUTS, Importance
+from pyro.infer import HMC, NUTS, Importance, Trace_ELBO
 from pyro.infer.autoguide import (
     AutoDelta,
+    AutoNormalMessenger,
     init_to_feasible,
     init_to_mean,
     init_to_median,
@@ -14,7 +17,10 @@ from pyro.infer.autoguide import (
     init_to_uniform,
 )
 from pyro.infer.inspect import get_dependencies
+from scipy.stats import multivariate_normal
 from torch import nn
+
+import pyro_ebm.pyro as ebm
 
 
 class Correlated(nn.Module):
@@ -56,3 +62,22 @@ def test_trace_importance_and_dependencies(host):
     posterior = Importance(model, num_samples=10)
     assert posterior.run(x).get_normalized_weights().shape == (10,)
     assert "z" in get_dependencies(model, (x,))["prior_dependencies"]
+
+
+def test_a_guide_that_runs_the_model_observes_nothing(host):
+    model, x = shared.model(host), host.array(X)
+    guide = AutoNormalMessenger(model, init_scale=1.0)
+    guide(x)
+    losses, stock = [], Trace_ELBO(num_particles=3)
+    for elbo in (stock, ebm.EnergyELBO({}, stock, num_normalizer_samples=0)):
+        pyro.set_rng_seed(1)
+        losses.append(elbo.loss(model, guide, x))
+    assert losses[0] == losses[1] > 0
+    exact = multivariate_normal.logpdf(X, cov=PRIOR_COVARIANCE + np.eye(2))
+    found = ebm.log_marginal(model, guide, num_samples=20_000)(x)
+    assert found.estimate.item() == pytest.approx(exact, abs=0.1)
+
+    observed = host.observed_model(host.Bowl())
+    guide, x = AutoNormalMessenger(observed), x[None]
+    assert ebm.check_model(observed, guide)(x) == []
+    assert ebm.EnergyELBO(ebm.MaximumLikelihood()).loss(observed, guide, x) > 0
