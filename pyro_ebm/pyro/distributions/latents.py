@@ -50,7 +50,9 @@ def evaluate_without(
     own = get_provenance(values)
     behind = {it.grad_fn: name for name, it in latents.items() if it.grad_fn is not None}
     found = [behind[node] for node in graph_nodes(result, values) if node in behind]
-    for name in [*found, *sorted(get_provenance(result) - own)]:
+    # Pyro marks what depends on a parameter, too, where it looks for dependencies.
+    marked = (get_provenance(result) & latents.keys()) - own
+    for name in [*found, *sorted(marked)]:
         raise ValueError(describe_dependence(name))
     return result
 

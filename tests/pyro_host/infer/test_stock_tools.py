@@ -9,7 +9,9 @@ from pyro import poutine
 from pyro.infer import HMC, NUTS, Importance, Trace_ELBO
 from pyro.infer.autoguide import (
     AutoDelta,
+    AutoGaussian,
     AutoNormalMessenger,
+    AutoStructured,
     init_to_feasible,
     init_to_mean,
     init_to_median,
@@ -81,3 +83,16 @@ def test_a_guide_that_runs_the_model_observes_nothing(host):
     guide, x = AutoNormalMessenger(observed), x[None]
     assert ebm.check_model(observed, guide)(x) == []
     assert ebm.EnergyELBO(ebm.MaximumLikelihood()).loss(observed, guide, x) > 0
+
+
+@pytest.mark.parametrize("guide", [AutoStructured, AutoGaussian])
+def test_a_parameter_is_no_latent_where_pyro_looks_for_dependencies(host, guide):
+    def model(x):
+        weight, base = pyro.param("weight", torch.tensor(0.7)), host.dist.Normal(0.0, 1.0)
+        loc = pyro.sample("loc", base)
+        z = pyro.sample("z", ebm.EnergyBased(lambda z: weight * z**2, base))
+        pyro.sample("x", host.dist.Normal(z + loc, 1.0), obs=x)
+
+    loss = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=1.0))
+    fitted = host.fit(model, guide(model), loss, host.array(0.5))
+    assert fitted.params["weight"] != 0.7
