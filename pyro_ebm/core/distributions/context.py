@@ -1,6 +1,8 @@
 """Contexts of energies, and the rows that an energy is called on."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
@@ -9,6 +11,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import check_energies, check_value_shape
 from pyro_ebm.core.distributions.joint import part_names
+from pyro_ebm.core.numerics import expand_right
 
 Shape = tuple[int, ...]
 
@@ -101,6 +104,32 @@ def own_shape(distribution: HasContext) -> Shape:
         distribution._map_context(leaves.append, distribution.context)
         shape = context_shape(leaves, distribution.context_batch_ndims)
     return bounds_shape(distribution._support, len(distribution.event_shape), shape)
+
+
+def with_counted_context(distribution: Any, is_counted: Any) -> Any:
+    """Copy of a distribution whose context in rows that do not count is that of one that does."""
+    if distribution.context is None:
+        return distribution
+    new = copy(distribution)
+    replace = partial(_counted, is_counted, distribution.context_batch_ndims)
+    new.context = distribution._map_context(replace, distribution.context)
+    return new
+
+
+def _counted(is_counted: Any, batch_ndims: int, leaf: Any) -> Any:
+    """Replace rows of a context without a value that counts by a row with one."""
+    batch_shape, event_shape = leaf.shape[:batch_ndims], leaf.shape[batch_ndims:]
+    xp = array_namespace(leaf)
+    counts = xp.broadcast_to(is_counted, xp.broadcast_shapes(is_counted.shape, batch_shape))
+    if not prod(counts.shape):
+        return leaf
+    sizes = (1,) * (counts.ndim - batch_ndims) + tuple(batch_shape)
+    for dim in (dim for dim in range(counts.ndim) if sizes[dim] != counts.shape[dim]):
+        counts = xp.any(counts, axis=dim, keepdims=True)
+    counts = xp.reshape(counts, (-1,))
+    rows = xp.reshape(leaf, (-1, *event_shape))
+    row = rows[xp.argmax(xp.astype(counts, xp.int32))]
+    return xp.reshape(xp.where(expand_right(counts, rows.ndim), rows, row), leaf.shape)
 
 
 def over_laws(distribution: HasContext, value: Any) -> Any:

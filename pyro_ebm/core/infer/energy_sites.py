@@ -103,7 +103,7 @@ class EnergySite(ABC):
 
         def value_of(energy: Any, value: Any) -> Any:
             if self._is_masked:
-                value = with_counted_rows(energy, value, counts)
+                energy, value = with_counted_rows(energy, value, counts, *rng_key)
             result = self.objective.loss(*rng_key, energy, value, **parts)
             loss = as_loss(self.objective, result)
             metrics.update(loss.metrics)

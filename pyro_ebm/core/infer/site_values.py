@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 from pyro_ebm.core.columns import misfit
 from pyro_ebm.core.distributions.checks import is_implicit
-from pyro_ebm.core.distributions.context import own_shape
+from pyro_ebm.core.distributions.context import own_shape, with_counted_context
 from pyro_ebm.core.distributions.joint import AbstractJoint
 from pyro_ebm.core.numerics import expand_right
 from pyro_ebm.core.samplers.truncation import is_inside, move_inside
@@ -93,23 +93,39 @@ def _check_codes(site: str, energy: Any, value: Any, counts: Any) -> None:
         )
 
 
-def with_counted_rows(energy: Any, value: Any, counts: Any) -> Any:
+def with_counted_rows(energy: Any, value: Any, counts: Any, *rng_key: Any) -> tuple[Any, Any]:
     """Replace values that do not count by one that does: chains that start there tune step sizes.
 
-    Where each row has a distribution of its own, with a step size of its own, values stay.
+    Where each row has a distribution of its own, they become draws of its base, and contexts those
+    of others.
 
     Args:
         energy: Distribution of the values.
         value: Shape ``(*batch, *event)``.
         counts: How often each counts, shape ``(*batch,)``.
+        *rng_key: Key of the draws, if the host has keys.
     """
     xp, event_shape = array_namespace(value), value.shape[counts.ndim :]
-    if math.prod(own_shape(energy)) != 1 or not math.prod(counts.shape):
-        return value
+    if not math.prod(counts.shape):
+        return energy, value
     is_counted = counts > 0
     first = xp.argmax(xp.astype(xp.reshape(is_counted, (-1,)), xp.int32))
     row = xp.reshape(value, (-1, *event_shape))[first]
-    return xp.where(expand_right(is_counted, value.ndim), value, row)
+    is_kept = is_counted
+    if math.prod(own_shape(energy)) != 1:
+        energy = with_counted_context(energy, is_counted)
+        row = _draw_of_base(energy, row, *rng_key)
+        is_kept = is_kept | ~is_inside(energy, row)
+    return energy, xp.where(expand_right(is_kept, value.ndim), value, row)
+
+
+def _draw_of_base(energy: Any, otherwise: Any, *rng_key: Any) -> Any:
+    try:
+        drawn = None if energy.base is None else energy.base.sample(*rng_key)
+    except NotImplementedError:
+        drawn = None
+    xp = array_namespace(otherwise)
+    return otherwise if drawn is None else xp.astype(drawn, otherwise.dtype)
 
 
 def _count(bad: Any, counts: Any, event_ndim: int) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from copy import copy
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from numpyro.distributions import (
 from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
 
+from pyro_ebm.core.distributions import context
 from pyro_ebm.core.distributions.energy_based import scaled_energy, with_context
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.energies import EnergyFinder
@@ -76,10 +76,8 @@ def with_counted_context(fn: Any, mask: Array | None = None) -> Any:
     What is masked out may be NaN, and NaN gradients survive a mask.
     """
     if not isinstance(fn, WRAPPERS):
-        if mask is None or not isinstance(fn, EnergyBased) or fn.context is None:
-            return fn
-        counted = partial(_counted, jnp.asarray(mask), fn.context_batch_ndims)
-        return with_context(fn, jax.tree.map(counted, fn.context))
+        is_energy = mask is not None and isinstance(fn, EnergyBased)
+        return context.with_counted_context(fn, jnp.asarray(mask)) if is_energy else fn
     if isinstance(fn, MaskedDistribution):
         mask = fn._mask if mask is None else mask & fn._mask
     if mask is not None:
@@ -88,19 +86,6 @@ def with_counted_context(fn: Any, mask: Array | None = None) -> Any:
     new = copy(fn)
     new.base_dist = with_counted_context(fn.base_dist, mask)
     return new
-
-
-def _counted(mask: Array, batch_ndims: int, leaf: Array) -> Array:
-    """Replace rows of a context without an unmasked value by a row with one."""
-    batch_shape, event_shape = leaf.shape[:batch_ndims], leaf.shape[batch_ndims:]
-    mask = jnp.broadcast_to(mask, jnp.broadcast_shapes(mask.shape, batch_shape))
-    sizes = (1,) * (mask.ndim - batch_ndims) + batch_shape
-    shared = tuple(dim for dim in range(mask.ndim) if sizes[dim] != mask.shape[dim])
-    counts = mask.any(axis=shared, keepdims=True).reshape(batch_shape)
-    if not counts.size:
-        return leaf
-    row = leaf.reshape((counts.size, *event_shape))[jnp.argmax(counts)]
-    return jnp.where(counts.reshape(batch_shape + (1,) * len(event_shape)), leaf, row)
 
 
 # --- log-densities ---

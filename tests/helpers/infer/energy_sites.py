@@ -185,16 +185,19 @@ def test_a_site_without_objective_is_named(host):
 # --- values that an objective sees ---
 
 
-@pytest.mark.parametrize("how", ["distribution", "handler"])
+@pytest.mark.parametrize("how", ["distribution", "handler", "context"])
 def test_masked_rows_do_not_tune_step_sizes(host, how):
     """Whatever stands in them: start of chains for a contrastive divergence is another row."""
     data = np.random.default_rng(0).normal(size=(200, 2)) + 1.0
     is_counted = np.arange(200) % 10 != 0
 
     def model(x):
-        law, mask = host.prior(host.register("energy", host.Bowl())), host.array(is_counted)
+        energy, mask = host.register("energy", host.Bowl()), host.array(is_counted)
+        law = host.prior(energy)
+        if how == "context":
+            law = host.ebm.EnergyBased(lambda x, c: c * energy(x), law.base, context=x[:, 0] ** 2)
         law = law.mask(mask) if how == "distribution" else law
-        with host.ppl.plate("data", 200), host.mask(mask=mask if how == "handler" else True):
+        with host.ppl.plate("data", 200), host.mask(mask=mask if how != "distribution" else True):
             host.ppl.sample("x", law, obs=x)
 
     loss, weights = host.ebm.EnergyELBO(host.ebm.ContrastiveDivergence()), []
