@@ -20,6 +20,8 @@ class EnergyELBO:
     negative ELBO. :math:`\log \hat Z` comes from draws of the site's base. It has no gradient, and
     is too low on average, by many nats if the energy has moved far from its base in many
     dimensions. Use the loss to follow training only, and report the result of ``log_normalizer``.
+    Optimizers with a line search compare losses (``Minimize`` of NumPyro, ``strong_wolfe`` of
+    LBFGS): here they stop at wrong parameters without an error, above all without log Z.
 
     ``metrics(...)`` takes the arguments of ``loss`` and returns a dictionary for each site:
     ``"objective"``, the mean of the objective over batch elements; the objective's own metrics,
