@@ -154,10 +154,12 @@ def check_smc(sampler: Any) -> None:
 
 def times_share(draws: SMCDraws, share: Any) -> SMCDraws:
     """Multiply a normalizing constant by the share of ``NUM_SHARE_DRAWS`` draws in a support."""
-    log_share, error = log_of_share(share, NUM_SHARE_DRAWS)
+    xp, (log_share, error) = array_namespace(share), log_of_share(share, NUM_SHARE_DRAWS)
+    total = draws.log_normalizer + log_share
     return replace(
         draws,
-        log_normalizer=draws.log_normalizer + log_share,
+        # Without a draw inside the path has no start, and nothing is known of the rest.
+        log_normalizer=xp.where(share > 0, total, log_share),
         standard_error=(draws.standard_error**2 + error**2) ** 0.5,
     )
 
@@ -186,7 +188,7 @@ def describe_end(distribution: Any) -> str:
     return (
         f"Expected SMC to lead draws of the base to {distribution} in {MAX_TEMPERATURES} "
         "temperatures, got stuck on the way: its energy is NaN or minus infinity, infinite at all "
-        "draws of the base, or too rough for the moves."
+        "draws of the base, as outside of its support, or too rough for the moves."
     )
 
 

@@ -89,7 +89,7 @@ def _draw_population(rng_key: Array, distribution: Any, smc: SMC, number: int) -
 def _run_population(rng_key: Array, distribution: Any, smc: SMC, number: int) -> SMCDraws:
     start_key, path_key, order_key = random.split(rng_key, 3)
     num_particles = max(smc.num_particles, number)
-    values = initial_values(start_key, distribution, (num_particles,))
+    values = initial_values(start_key, distribution, (num_particles,), needs_draws=True)
     path = TemperedTarget(distribution)
     kernel = None if path.target.columns is None else kernel_for(Gibbs(), path.target)
     position, ancestors = path.target.position(values), ancestors_of(distribution, values)

@@ -38,11 +38,18 @@ class Target(AbstractTarget):
         return self.value(jnp.zeros(shape, value.dtype))
 
 
-def initial_values(rng_key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> Array:
+def initial_values(
+    rng_key: Array, distribution: Any, sample_shape: tuple[int, ...], *, needs_draws: bool = False
+) -> Array:
     batch_shape = distribution.batch_shape
     if isinstance(distribution, HasPotential) and distribution.base is not None:
         base = distribution.base.expand(batch_shape)
         values = draw_base(rng_key, distribution, base, tuple(sample_shape))
+        if distribution._is_truncated and not needs_draws:
+            target = Target.of(distribution)
+            shape = target.bijection.inverse_shape(values.shape)
+            noise = random.normal(random.fold_in(rng_key, NUM_TRIES), shape, values.dtype)
+            values = replace_outside(distribution, values, target.value(noise))
     elif (target := Target.of_any(distribution)).columns is not None:
         values = target.position(distribution.sample(rng_key, tuple(sample_shape)))
     else:
@@ -54,8 +61,7 @@ def initial_values(rng_key: Array, distribution: Any, sample_shape: tuple[int, .
 def draw_base(rng_key: Array, distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Array:
     """Draw from a base; where the support is narrower, from the base inside of it.
 
-    Where 200 tries did not suffice others that are inside, or standard normal in unconstrained
-    space.
+    Where 200 tries did not suffice others that are inside, or NaN where there are none.
     """
     values = base.sample(rng_key, sample_shape)
     if not distribution._is_truncated:
@@ -73,10 +79,7 @@ def draw_base(rng_key: Array, distribution: Any, base: Any, sample_shape: tuple[
     _, values = lax.while_loop(is_outside, again, (jnp.zeros((), int), values))
     if sample_shape:
         values, _ = choose_inside(is_inside(distribution, values), values, sample_shape[0])
-    target = Target.of(distribution)
-    shape = target.bijection.inverse_shape(values.shape)
-    noise = random.normal(random.fold_in(rng_key, NUM_TRIES), shape, values.dtype)
-    return replace_outside(distribution, values, target.value(noise))
+    return replace_outside(distribution, values, jnp.full_like(values, jnp.nan))
 
 
 def promoted(potential: Potential, position: Array) -> Array:

@@ -50,7 +50,7 @@ def draw_values(
 
 def _run_population(distribution: Any, smc: SMC, number: int) -> SMCDraws:
     num_particles = max(smc.num_particles, number)
-    values = initial_values(distribution, (num_particles,))
+    values = initial_values(distribution, (num_particles,), needs_draws=True)
     path = TemperedTarget(distribution)
     kernel = None if path.target.columns is None else kernel_for(Gibbs(), path.target)
     with pyro.validation_enabled(is_validate=False):  # Proposals may leave the base's values.

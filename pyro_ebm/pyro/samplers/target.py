@@ -1,5 +1,6 @@
 """Targets of samplers, their gradients, and the compilation of steps."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,17 +53,24 @@ def real_array(name: str, value: Any) -> Tensor:
     return tensor if isinstance(value, Tensor) else tensor.to(torch.get_default_dtype())
 
 
-def initial_values(distribution: Any, sample_shape: tuple[int, ...]) -> Tensor:
+def initial_values(
+    distribution: Any, sample_shape: tuple[int, ...], *, needs_draws: bool = False
+) -> Tensor:
     """Values to start chains from, shape ``(*sample_shape, *batch, *event)``; detached.
 
-    Draws from the base of an energy-based distribution, inside of its support; else standard
-    normal in unconstrained space.
+    Draws from the base of an energy-based distribution, inside of its support. Where there are
+    none: NaN if one ``needs_draws``, else standard normal in unconstrained space.
     """
     sample_shape = torch.Size(sample_shape)
     is_energy_based = isinstance(distribution, HasPotential)
     if is_energy_based and distribution.base is not None:
         base = distribution.base.expand(distribution.batch_shape)
-        return draw_base(distribution, base, sample_shape)
+        values = draw_base(distribution, base, sample_shape)
+        if needs_draws or not distribution._is_truncated:
+            return values
+        target = Target.of(distribution)
+        noise = torch.randn_like(target.position(values))
+        return replace_outside(distribution, values, target.value(noise))
     target = Target.of_any(distribution)
     if target.columns is not None:
         return target.position(distribution.sample(sample_shape))
@@ -79,7 +87,7 @@ def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Te
     """Draws of a base; where the support is narrower, of the base inside of it.
 
     Draws outside are drawn again. After 200 tries others that are inside take their place; where
-    there are none, standard normal in unconstrained space.
+    there are none, NaN.
     """
     shape = torch.Size(sample_shape)
     values = base.sample(shape).detach()
@@ -91,9 +99,7 @@ def draw_base(distribution: Any, base: Any, sample_shape: tuple[int, ...]) -> Te
         values = replace_outside(distribution, values, base.sample(shape).detach())
     if shape:
         values, _ = choose_inside(is_inside(distribution, values), values, shape[0])
-    target = Target.of(distribution)
-    noise = torch.randn_like(target.position(values))
-    return replace_outside(distribution, values, target.value(noise))
+    return replace_outside(distribution, values, torch.full_like(values, math.nan))
 
 
 def value_and_gradient(

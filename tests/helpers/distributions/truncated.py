@@ -196,6 +196,8 @@ def test_populations_need_some_draws_inside(host):
     far = half_normal(host, support=host.constraints.greater_than(8.0))
     with pytest.raises(ValueError, match=r"some of 10000 draws of the base .* got none"):
         host.run_smc(host.ebm.SMC(), far)
+    with pytest.raises(ValueError, match="infinite at all draws of the base, as outside of"):
+        host.sample(far, (100,))
 
 
 # --- energies outside ---
