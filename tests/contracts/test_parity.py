@@ -16,14 +16,13 @@ WINGS = ("pyro", "numpyro")
 # JAX passes randomness and parameters in; torch keeps them in global state, and compiles if asked.
 HOST_ARGUMENTS = {"rng_key", "key", "param_map", "params", "compile_steps"}
 
-# Pyro has optimizers that optax has too, processes, the autograd graph, and bases whose supports
-# say too little; JAX is handed parameters, and has no marks on arrays, but arrays on meshes.
+# Pyro has optimizers that optax has too, processes, and the autograd graph; JAX is handed
+# parameters, and has no marks on arrays, but arrays on meshes.
 HOST_FILES = {
     "pyro": {
         Path("optim.py"),
         Path("infer/processes.py"),
         Path("distributions/graph.py"),
-        Path("distributions/supports.py"),
     },
     "numpyro": {
         Path("distributions/probe.py"),

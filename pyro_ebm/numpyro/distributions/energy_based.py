@@ -56,6 +56,7 @@ from pyro_ebm.numpyro.distributions.latents import Latents
 from pyro_ebm.numpyro.distributions.probe import probe_rows
 from pyro_ebm.numpyro.distributions.pushforward import as_pushforward, latent_energy
 from pyro_ebm.numpyro.distributions.scanned import promote_energy_based, vmap_over_energy_based
+from pyro_ebm.numpyro.distributions.supports import support_of
 from pyro_ebm.numpyro.samplers.base import Sampler
 from pyro_ebm.numpyro.samplers.columns import are_indices
 from pyro_ebm.numpyro.samplers.smc import SMC
@@ -153,7 +154,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
         if self._support is not None:
             return self._support
         if self.base is not None:
-            return self.base.support
+            return support_of(self.base)
         if not self.event_shape:
             return constraints.real
         return constraints.independent(constraints.real, len(self.event_shape))

@@ -9,6 +9,7 @@ from numpyro.distributions import Distribution, constraints
 
 from pyro_ebm.core.distributions import joint as core
 from pyro_ebm.numpyro.distributions.flows import as_distribution
+from pyro_ebm.numpyro.distributions.supports import support_of
 from pyro_ebm.numpyro.samplers.target import Target
 
 
@@ -54,6 +55,9 @@ class Joint(core.AbstractJoint, Distribution):
     def support(self) -> Any:
         """All vectors of real numbers."""
         return constraints.real_vector
+
+    def _support_of(self, part: Any) -> Any:
+        return support_of(part)
 
     @property
     def has_rsample(self) -> bool:

@@ -9,15 +9,29 @@ from pyro.distributions import (
     MixtureSameFamily,
     SineBivariateVonMises,
     SineSkewed,
+    TransformedDistribution,
     VonMises,
     constraints,
 )
 from pyro.distributions.torch_distribution import ExpandedDistribution
+from torch.distributions import ComposeTransform, biject_to
+from torch.distributions import TransformedDistribution as TorchTransformed
 
 from pyro_ebm.core.distributions.context import bounds_of
+from pyro_ebm.core.distributions.images import AbstractImage, transformed_support
+from pyro_ebm.pyro.samplers.target import Target
 
 # Of period two pi, and normalized over one period, which draws are from: as in NumPyro.
 _ANGLES = (VonMises, SineBivariateVonMises, SineSkewed)
+
+
+class Image(AbstractImage, constraints.Constraint):
+    """Constraint to the image of a support under a transform."""
+
+
+@biject_to.register(Image)
+def _biject_to_image(image: Image) -> ComposeTransform:
+    return ComposeTransform(image.factors(biject_to))
 
 
 def support_of(base: Any) -> Any:
@@ -28,6 +42,11 @@ def support_of(base: Any) -> Any:
         return independent(support_of(base.base_dist), base.reinterpreted_batch_ndims)
     if isinstance(base, _ANGLES):
         return independent(constraints.interval(-pi, pi), len(base.event_shape))
+    # Other classes say what their support is.
+    if type(base) in (TransformedDistribution, TorchTransformed):
+        found = transformed_support(support_of(base.base_dist), base.transforms, Target, Image)
+        if isinstance(found, Image) and all(x.bijective for x in base.transforms):
+            return found
     try:
         support = base.support
     except NotImplementedError:

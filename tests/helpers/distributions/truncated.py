@@ -200,6 +200,26 @@ def test_populations_need_some_draws_inside(host):
         host.sample(far, (100,))
 
 
+# --- supports that the host takes to be wider ---
+
+
+def test_a_transformed_base_has_the_image_of_its_support(host):
+    """1 - 2 x with x exponential: the hosts say all numbers, with a density that rises for ever."""
+    flip = host.dist.transforms.AffineTransform(1.0, -2.0)
+    base = host.dist.TransformedDistribution(host.dist.Exponential(1.0), [flip])
+    options = {"context": host.array([1.0, 2.0])}
+    tilted = host.ebm.EnergyBased(lambda y, c: c * (1 - y) / 2, base, **options)
+    found = host.log_normalizer(tilted, method="grid").estimate
+    np.testing.assert_allclose(host.to_numpy(found), np.log([1 / 2, 1 / 3]), atol=1e-4)
+    draws = host.sample(tilted, (4000,))
+    np.testing.assert_allclose(draws.mean(0), [0, 1 / 3], atol=5 / 63)
+    both = host.ebm.Joint(x=base, y=base.expand((2,)).to_event(1))
+    x = host.array([0.5, -1.0, 0.9])
+    joined = both.join(x=x[0], y=x[1:])
+    assert float(both.log_prob(joined)) > -8
+    np.testing.assert_allclose(host.to_numpy(both.split(joined)["y"]), x[1:], rtol=1e-5)
+
+
 # --- energies outside ---
 
 
