@@ -1,5 +1,6 @@
 """Posterior of a model's latent variables as a target for samplers."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -64,6 +65,7 @@ class Posterior(ABC):
     _log_density: ClassVar[Any]
     _biject_to: ClassVar[Any]
     _constant: ClassVar[Any]
+    _support_of: ClassVar[Any]
     # Indices in the plates of the model, by name.
     _subsamples: dict[str, Any]
 
@@ -181,20 +183,26 @@ class Posterior(ABC):
         """Unconstrained values of the latents, as constants."""
         values = {}
         for name in self.latents:
-            bijection = self._biject_to(met[name]["fn"].support)
+            bijection = self._biject_to(self._support_of(met[name]["fn"]))
             values[name] = self._constant(bijection.inv(met[name]["value"]))
         return values
 
     def _log_volume(self, site: Site, unconstrained: Any) -> Any:
         """Log-determinant of the map from unconstrained space, for each batch element."""
         fn, value = site["fn"], site["value"]
-        log_volume = self._biject_to(fn.support).log_abs_det_jacobian(unconstrained, value)
+        log_volume = self._biject_to(self._support_of(fn)).log_abs_det_jacobian(
+            unconstrained, value
+        )
         axes = tuple(range(value.ndim - fn.event_dim, log_volume.ndim))
         return array_namespace(log_volume).sum(log_volume, axis=axes) if axes else log_volume
 
     def _joint(self, met: Mapping[str, Site]) -> Any:
-        """Sum the log-densities of messages."""
-        parts = [self.per_element(met[name], self._log_density(met[name])) for name in self.sites]
+        """Sum the log-densities of messages; guides may draw latents outside of supports."""
+        densities = {name: self._log_density(met[name]) for name in self.sites}
+        for name in self.latents:
+            support = self._support_of(met[name]["fn"])
+            densities[name] = _zero_outside(support, met[name]["value"], densities[name])
+        parts = [self.per_element(met[name], density) for name, density in densities.items()]
         xp = array_namespace(*parts)
         return xp.sum(xp.stack(xp.broadcast_arrays(*parts)), axis=0)
 
@@ -263,6 +271,20 @@ class Posterior(ABC):
 
     def _subsampling_factor(self, site: Site) -> float:
         return prod(self._full_size(frame) / frame.size for frame in site["cond_indep_stack"])
+
+
+def _zero_outside(support: Any, value: Any, density: Any) -> Any:
+    """Replace the log-densities of numbers that are out of bounds by minus infinity.
+
+    Formulas of the hosts go on beyond the bounds of an exponential, among others.
+    """
+    element = support
+    while hasattr(element, "reinterpreted_batch_ndims"):
+        element = element.base_constraint
+    if element.event_dim:  # Equations, such as a sum of one, hold up to rounding.
+        return density
+    xp = array_namespace(density)
+    return xp.where(support.check(value), density, xp.full_like(density, -math.inf))
 
 
 def with_sample(fn: Any, sample: Callable[..., Any]) -> Any:

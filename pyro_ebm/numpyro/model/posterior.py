@@ -19,6 +19,7 @@ from pyro_ebm.core.model.posterior import with_sample
 from pyro_ebm.core.model.sites import Site, check_sites
 from pyro_ebm.numpyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.numpyro.distributions.energy_based import EnergyBased
+from pyro_ebm.numpyro.distributions.supports import support_of
 from pyro_ebm.numpyro.model.parameters import TRAINED, copied
 from pyro_ebm.numpyro.model.provenance import find_provenance
 from pyro_ebm.numpyro.model.sites import (
@@ -42,6 +43,7 @@ class Posterior(core.Posterior):
     _map_energy = staticmethod(map_energy)
     _log_density = staticmethod(log_density)
     _biject_to = staticmethod(biject_to)
+    _support_of = staticmethod(support_of)
     _constant = staticmethod(lax.stop_gradient)
 
     def __init__(
@@ -132,7 +134,7 @@ class Posterior(core.Posterior):
         def value_of(site: Any) -> Any:
             value = values.get(site["name"], copied(self._constants.get(site["name"])))
             if unconstrained and site["name"] in values:
-                return biject_to(site["fn"].support)(value)
+                return biject_to(support_of(site["fn"]))(value)
             return value
 
         key = rng_key if rng_key is not None else random.key(0)

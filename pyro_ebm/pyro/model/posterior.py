@@ -23,6 +23,7 @@ from pyro_ebm.core.model.sites import Site, check_sites
 from pyro_ebm.pyro.distributions.bound_energy import TrainedByObjective
 from pyro_ebm.pyro.distributions.energy_based import EnergyBased
 from pyro_ebm.pyro.distributions.graph import graph_leaves
+from pyro_ebm.pyro.distributions.supports import support_of
 from pyro_ebm.pyro.model.sites import (
     find_energy,
     find_mixture,
@@ -42,6 +43,7 @@ class Posterior(core.Posterior):
     _map_energy = staticmethod(map_energy)
     _log_density = staticmethod(log_density)
     _biject_to = staticmethod(biject_to)
+    _support_of = staticmethod(support_of)
     _constant = staticmethod(Tensor.detach)
 
     def __init__(
@@ -168,7 +170,7 @@ class _Values(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         value = self.values.get(msg["name"])
         if value is not None:
-            msg["value"] = biject_to(msg["fn"].support)(value) if self.unconstrained else value
+            msg["value"] = biject_to(support_of(msg["fn"]))(value) if self.unconstrained else value
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.sites[msg["name"]] = {**msg, "fn": spread_over_value(msg)}

@@ -339,6 +339,27 @@ def test_point_masses_of_a_guide(host):
         assert abs(float(result.estimate) - exact) < 4 * float(result.standard_error) + 0.02
 
 
+@pytest.mark.parametrize("method", SETTINGS)
+def test_a_guide_wider_than_a_support(host, method):
+    """An exponential prior, as it is and shifted, has a formula below its bound too."""
+    shift = host.dist.transforms.AffineTransform(1.0, 2.0)
+    shifted = host.dist.TransformedDistribution(host.dist.Exponential(1.0), [shift])
+    z = np.linspace(0, 20, 100_001)
+    for prior, low, scale in ((host.dist.Exponential(1.0), 0, 1), (shifted, 1, 2)):
+
+        def model(prior=prior):
+            z = host.ppl.sample("z", prior)
+            host.ppl.sample("x", host.dist.Normal(z, 1.0), obs=host.array(0.5))
+
+        def guide():
+            host.ppl.sample("z", host.dist.Normal(0.8, 1.0))
+
+        exact = np.trapezoid(np.exp(-z) * stats.norm.pdf(0.5, low + scale * z, 1), z)
+        found = host.log_marginal(model, guide, **SETTINGS[method])()
+        error = 4 * float(found.standard_error) + 0.02
+        assert abs(float(found.estimate) - math.log(exact)) < error < 0.6
+
+
 def test_a_guide_wider_than_its_model(host):
     """Each value would have a log-normalizer."""
 
