@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_ebm.core.distributions.checks import REMEDY
-from pyro_ebm.pyro.distributions.closures import capture
+from pyro_ebm.pyro.distributions.closures import capture, modules_in
 from pyro_ebm.pyro.distributions.graph import graph_leaves
 from pyro_ebm.pyro.distributions.latents import evaluate_without
 
@@ -111,14 +111,30 @@ def _shadowed(weights: Weights) -> Iterator[None]:
 
 @contextmanager
 def kept_buffers(energy: Function) -> Iterator[None]:
-    """Restore a module's buffers at the end: a forward pass of spectral norm writes to them."""
-    buffers = list(energy.buffers()) if isinstance(energy, nn.Module) else []
+    """Restore buffers at the end: a forward pass of spectral norm writes to them.
+
+    They are those of a module, or of modules that a function refers to.
+    """
+    referred = (module for _, module in modules_in(energy, set()))
+    modules = [energy] if isinstance(energy, nn.Module) else referred
+    buffers = [buffer for module in modules for buffer in module.buffers()]
     before = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.data.copy_(value)
+
+
+def with_kept_buffers(energy: Function) -> Function:
+    """Return an energy whose calls all begin with the same buffers; named as before."""
+
+    def call(*given: Any) -> Tensor:
+        with kept_buffers(energy):
+            return energy(*given)
+
+    call.__name__ = getattr(energy, "__name__", type(energy).__name__)
+    return call
 
 
 def frozen_in_parameters(

@@ -5,13 +5,13 @@ value by then.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CellType, FunctionType
 from typing import Any
 
 from torch import nn
 
-from pyro_ebm.core.distributions.closures import assigned, is_empty
+from pyro_ebm.core.distributions.closures import assigned, is_empty, names_of
 
 Function = Callable[..., Any]
 
@@ -54,6 +54,24 @@ def _copy(function: FunctionType, closure: tuple[CellType, ...], copies: dict[in
     for new, old in zip(cells, closure, strict=True):
         if new is not old:
             new.cell_contents = _capture(old.cell_contents, copies)
+
+
+def modules_in(function: Any, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield modules that a function refers to, by variable; not those behind ``seen`` ones."""
+    if isinstance(function, functools.partial):
+        function = function.func
+    if not isinstance(function, FunctionType) or id(function) in seen:
+        return
+    seen.add(id(function))
+    code, names = function.__code__, names_of(function.__code__, "LOAD_GLOBAL")
+    variables = {name: function.__globals__.get(name) for name in names}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        variables[name] = None if is_empty(cell) else cell.cell_contents
+    for name, value in variables.items():
+        if isinstance(value, nn.Module):
+            yield name, value
+        else:
+            yield from modules_in(value, seen)
 
 
 def identities_of(function: Any, seen: tuple[int, ...] = ()) -> tuple[int, ...]:

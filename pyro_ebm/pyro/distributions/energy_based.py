@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from typing import Any, ClassVar
 
@@ -38,10 +39,10 @@ from pyro_ebm.pyro.distributions.bound_energy import (
     drawn_weights,
     frozen_in_parameters,
     held,
-    kept_buffers,
     shadowed,
     trainable_parameters,
     warn_if_untrained,
+    with_kept_buffers,
 )
 from pyro_ebm.pyro.distributions.draws import draw_values
 from pyro_ebm.pyro.distributions.flows import as_distribution, tolerant_log_prob
@@ -235,8 +236,10 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     @torch.no_grad()
     def _check_rows(self, value: Tensor, site: str | None = None) -> None:
-        with kept_buffers(self.energy), shadowed(self._drawn):
-            check = lambda value, *_: check_rows(self, value, site)  # noqa: E731
+        probed = copy(self)
+        probed.energy = with_kept_buffers(self.energy)
+        with shadowed(self._drawn):
+            check = lambda value, *_: check_rows(probed, value, site)  # noqa: E731
             evaluate_watching(self._latents, check, self._free(value))
 
     def _normalized(self, value: Tensor, log_normalizer: Callable[[], Any]) -> Tensor:

@@ -1,10 +1,8 @@
 """States of runs with Pyro: the parameter store, generators, optimizers, schedulers and modules."""
 
-import functools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pyro_ebm._state_trees import Fixed, Lazy, Leaves, Node, container, leaves
-from pyro_ebm.core.distributions.closures import is_empty, names_of
+from pyro_ebm.pyro.distributions.closures import modules_in
 
 
 class Run:
@@ -186,24 +184,7 @@ def modules_of(state: Any) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(state, SVI):
         seen: set[int] = set()
         for function in (state.model, state.guide):
-            yield from _referred(function, seen)
+            yield from modules_in(function, seen)
     elif (inner := container(state)) is not None:
         for child in inner.children.values():
             yield from modules_of(child)
-
-
-def _referred(function: Any, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(function, functools.partial):
-        function = function.func
-    if not isinstance(function, FunctionType) or id(function) in seen:
-        return
-    seen.add(id(function))
-    code, names = function.__code__, names_of(function.__code__, "LOAD_GLOBAL")
-    variables = {name: value for name, value in function.__globals__.items() if name in names}
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        variables[name] = None if is_empty(cell) else cell.cell_contents
-    for name, value in variables.items():
-        if isinstance(value, nn.Module):
-            yield name, value
-        else:
-            yield from _referred(value, seen)

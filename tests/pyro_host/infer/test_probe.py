@@ -22,6 +22,16 @@ def test_layers_in_training_mode_are_refused(layer):
     prior(energy.eval())._check_rows(x)
 
 
+@pytest.mark.parametrize("is_function", [False, True])
+def test_spectral_norm_passes_while_its_vectors_move(is_function):
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8), n_power_iterations=1)
+    nn.init.normal_(layer.parametrizations.weight.original)
+    energy = nn.Sequential(layer, nn.SiLU(), nn.Linear(8, 1), nn.Flatten(0))
+    vectors = layer.parametrizations.weight[0]._u.clone()
+    prior((lambda x: energy(x)) if is_function else energy)._check_rows(torch.randn(20, 2))
+    assert torch.equal(layer.parametrizations.weight[0]._u, vectors)
+
+
 def test_layers_put_back_into_training_mode_are_refused():
     energy = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0)).eval()
     loss, x = ebm.EnergyELBO(ebm.EnergyDiscrepancy(variance=0.1)), torch.randn(20, 2)
