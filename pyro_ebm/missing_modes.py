@@ -59,12 +59,13 @@ def missing_mass(draws: Any, reference: Any, ancestors: Any = None) -> float:
     ancestors = np.arange(len(reference)) if ancestors is None else _thinned(ancestors)
     scale = reference.std(0)
     scale = np.where(scale > 0, scale, 1.0)
-    reference, draws = reference / scale, draws / scale
-    # In a coordinate without spread another number is another mode.
-    is_constant, number = reference.std(0) == 0, len(draws)
-    draws = draws[np.isclose(draws, reference[:1])[:, is_constant].all(1)]
+    reference, number = reference / scale, len(draws)
     with np.errstate(over="ignore"):  # What is no number, or too far for a distance, is in no cell.
+        draws = draws / scale
         draws = draws[np.isfinite((draws**2).sum(1))]
+    # In a coordinate without spread another number is another mode.
+    is_constant = reference.std(0) == 0
+    draws = draws[np.isclose(draws, reference[:1])[:, is_constant].all(1)]
     if not len(draws):
         return 1.0
     most = len(np.unique(reference, axis=0))

@@ -75,7 +75,7 @@ def check_ising(host: Any) -> None:
 def check_mixed_tables(host: Any) -> None:
     figures = mixed_tables.run(host, 0, **mixed_tables.QUICK)
     alone = mixed_tables.run(host, 0, table="breast cancer", objective="marginals")
-    assert figures["NLL"] < alone["NLL"] - 0.05
+    assert figures["NLL"] < alone["NLL"] - 0.1
 
 
 def check_gaussians_25(host: Any) -> None:
@@ -110,7 +110,8 @@ def check_implicit_bases(host: Any) -> None:
     """An energy corrects a base that is hardly trained."""
     figures = generalized.run(host, 0, **generalized.QUICK)
     assert figures["gain, likelihood"] > 10 * figures["error, likelihood"]
-    assert min(figures[f"gain, {kind}"] for kind in generalized.KINDS) > 0
+    for kind in generalized.KINDS:
+        assert figures[f"gain, {kind}"] > -2 * figures[f"error, {kind}"]
 
 
 def check_tilts(host: Any) -> None:

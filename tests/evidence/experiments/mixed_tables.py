@@ -287,7 +287,7 @@ CELLS = [
 QUICK = {
     "table": "breast cancer",
     "objective": "energy discrepancy",
-    "num_steps": 100,
+    "num_steps": 150,
     "method": "importance",
 }
 

@@ -307,11 +307,12 @@ def test_odd_pairs_swap_in_runs_of_one_step(host):
     fn = host.ebm.EnergyBased(lambda x: 2.0 * (x**2 - 4.0) ** 2, host.dist.Normal(0.0, 3.0))
     sampler = host.ebm.ReplicaExchange(host.ebm.MALA(), temperatures=(64, 8, 1))
     chains = host.ebm.PersistentChains(200, (), sampler=sampler, num_steps=1)
-    values = np.repeat([[-2.0, -2.0, 2.0]], 200, 0)
-    for seed in range(10):
+    values, shares = np.repeat([[-2.0, -2.0, 2.0]], 200, 0), []
+    for seed in range(20):
         values, _ = host.advance(chains, fn, values, seed=seed)
-    # Coldest levels move to the other mode by swaps alone.
-    assert (values[:, -1] < 0).mean() > 0.2
+        shares.append((values[:, -1] < 0).mean())
+    # Coldest levels move to the other mode by swaps alone, all at once, and perhaps back.
+    assert max(shares) > 0.2
 
 
 @pytest.mark.parametrize("name", ["Gibbs", "GibbsWithGradients"])

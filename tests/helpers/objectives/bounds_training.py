@@ -30,9 +30,9 @@ def test_energy_and_generator_meet_at_the_data(host, entropy):
     noise = np.random.default_rng(2).normal(size=(200, 2))
     noise = (noise - noise.mean(0)) / noise.std(0)
     x = host.array(noise * [0.5**0.5, 2**0.5] + [1.0, 0.0])
-    options = {"num_steps": 400, "optimizer": host.adam(0.03, 0.0, 0.9)}
+    options = {"num_steps": 600, "optimizer": host.adam(0.03, 0.0, 0.9)}
     found = host.fit(model, guide, loss, x, **options)
-    np.testing.assert_allclose(found.mean("theta", 200), [-2.0, 0.0, 2.0, 0.5], atol=0.12)
+    np.testing.assert_allclose(found.mean("theta", 300), [-2.0, 0.0, 2.0, 0.5], atol=0.12)
     metrics = host.metrics(loss, model, guide, x, found)
     # One probe of a volume is noise, to which weights are sensitive.
     share = 0.6 if entropy == "stochastic" else 0.9
@@ -60,6 +60,6 @@ def test_prior_of_a_linear_gaussian_model(host):
         learning_rate=0.05,
         num_normalizer_samples=0,
     )
-    assert found["precision"] == pytest.approx(truth.PRECISION, rel=0.03)
+    assert found["precision"] == pytest.approx(truth.PRECISION, rel=0.06)
     assert found["slope"] == pytest.approx(truth.SLOPE, abs=0.05)
     assert found["scale"] == pytest.approx(truth.SCALE, abs=0.05)

@@ -49,7 +49,7 @@ def test_a_guide_without_an_inverse():
 
     guide = AutoBNAFNormal(model, num_flows=1, hidden_factors=[2])
     x = jnp.array(0.3)
-    svi = infer.SVI(model, guide, optax.adam(0.1), infer.Trace_ELBO())
+    svi = infer.SVI(model, guide, optax.adam(0.1), infer.Trace_ELBO(num_particles=64))
     params = svi.run(random.key(0), 100, x, progress_bar=False).params
     log_marginal = ebm.log_marginal(model, guide, num_samples=10_000, params=params)
     found = log_marginal(random.key(1), x)

@@ -123,7 +123,7 @@ def scale(x, _):
 
 def support(x, _):
     k = numpyro.sample("k", dist.Gamma(2.0, 0.5))
-    base, options = dist.Normal(0.0, 1.0), {"support": dist.constraints.interval(-10.0, k)}
+    base, options = dist.Normal(0.0, 1.0), {"support": dist.constraints.interval(-20.0, k)}
     with numpyro.plate("data", len(x)):
         numpyro.sample("x", ebm.EnergyBased(lambda v: v**2, base, **options), obs=x - 9.0)
 

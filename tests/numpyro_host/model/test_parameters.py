@@ -21,7 +21,7 @@ from numpyro.infer import SVI
 import pyro_ebm.numpyro as ebm
 
 KEY, X = random.key(0), np.linspace(-1.0, 1.0, 8).reshape(4, 2)
-KNOWN = {"log_normalizers": {"z": 0.0}, "num_samples": 2000}
+KNOWN = {"log_normalizers": {"z": 0.0}, "num_samples": 5000}
 MODEL = latent_model(Bowl())
 
 

@@ -49,7 +49,7 @@ def test_short_run_is_a_run_of_steps(sampler):
 def test_new_parameters_compile_nothing_anew(host, quartic):
     def run(weight):
         prior = ebm.EnergyBased(type(quartic)(jnp.array(weight)), normal())
-        return host.run_chains(ebm.MALA(0.1), prior, num_samples=40).samples
+        return host.run_chains(ebm.MALA(0.01), prior, num_samples=40).samples
 
     first = run(0.1)
     compiled = _keep._cache_size()

@@ -105,6 +105,6 @@ def test_a_frozen_energy_is_no_matter_of_warnings(kernel):
 
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_few_draws_have_no_diagnostics(host, num_samples):
-    mcmc = run(host, ebm.MALA(0.02), num_samples=num_samples, num_warmup=2)
+    mcmc = run(host, ebm.MALA(0.001), num_samples=num_samples, num_warmup=2)
     data = to_arviz(mcmc)
     assert data.posterior["z"].shape[:2] == (1, num_samples)
