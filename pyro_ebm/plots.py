@@ -130,7 +130,11 @@ def plot_energy_histogram(
 
 
 def plot_log_weights(
-    result: Any, *, kind: str = "histogram", element: tuple[int, ...] = (), ax: "Axes | None" = None
+    result: Any,
+    *,
+    kind: str = "histogram",
+    element: int | tuple[int, ...] = (),
+    ax: "Axes | None" = None,
 ) -> "Axes":
     r"""Plot the log-weights of an estimate of a log-normalizer, to see whether a few dominate.
 
@@ -155,6 +159,7 @@ def plot_log_weights(
     check_choice("kind", kind, ("histogram", "sorted"))
     if getattr(result, "log_weights", None) is None:
         raise ValueError("Expected a result of log_normalizer with log-weights, got one without.")
+    element = element if isinstance(element, tuple) else (element,)
     samples = {"forward": _element(result.log_weights, element)}
     if result.reverse_log_weights is not None:
         samples["reverse"] = _element(result.reverse_log_weights, element)

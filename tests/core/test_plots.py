@@ -302,6 +302,9 @@ def test_errors():
         plot_log_weights(weigh(batch=(2, 3)))
     with pytest.raises(ValueError, match=r"an index of \(2, 3\), got \(5, 0\)"):
         plot_log_weights(weigh(batch=(2, 3)), element=(5, 0))
+    with pytest.raises(ValueError, match=r"index of \(2, 3\), got \(1,\)"):
+        plot_log_weights(weigh(batch=(2, 3)), element=1)
+    assert plot_log_weights(weigh(batch=(3,)), element=1).get_title()
     for of_smc in (SimpleNamespace(log_weights=None), SimpleNamespace()):
         with pytest.raises(ValueError, match="a result of log_normalizer with log-weights, got"):
             plot_log_weights(of_smc)
