@@ -83,8 +83,9 @@ def draw_base(rng_key: Array, distribution: Any, base: Any, sample_shape: tuple[
 
 
 def promoted(potential: Potential, position: Array) -> Array:
-    """Convert positions to double precision if the potential has it: a loop keeps their type."""
-    if not jax.config.read("jax_enable_x64") or position.dtype == jnp.float64:
+    """Convert numbers to double precision if the potential has it: a loop keeps their type."""
+    is_code = not jnp.issubdtype(position.dtype, jnp.floating)
+    if not jax.config.read("jax_enable_x64") or position.dtype == jnp.float64 or is_code:
         return position
     return position.astype(jnp.result_type(position, jax.eval_shape(potential, position)))
 

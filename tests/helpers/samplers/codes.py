@@ -40,6 +40,18 @@ def test_derivatives_that_are_infinite(host):
         assert p_value(np.bincount(column, minlength=4), law) > 1e-3
 
 
+@pytest.mark.usefixtures("float64")
+def test_categories_in_double_precision_stay_integers(host):
+    base = host.dist.Categorical(host.array(np.full((2, 3), 1 / 3))).to_event(1)
+    model = host.ebm.EnergyBased(lambda x: -(host.array([0.0, 1.0, 2.0])[x]).sum(-1), base)
+    chains = host.run_chains(host.ebm.Gibbs(), model, num_samples=200, check=False)
+    law = np.exp(np.arange(3.0))
+    kept = host.to_numpy(chains.samples)[:, ::2].reshape(-1, 2)
+    for column in kept.T:
+        assert p_value(np.bincount(column, minlength=3), law) > 1e-3
+    assert kept.dtype == host.sample(model, (5,)).dtype
+
+
 def test_counts_of_the_host(host):
     base = host.dist.Binomial(3, host.array([0.5, 0.2])).to_event(1)
     model = host.ebm.EnergyBased(lambda x: -x.sum(-1), base)
