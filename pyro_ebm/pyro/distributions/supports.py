@@ -55,7 +55,7 @@ def support_of(base: Any) -> Any:
         # Pyro has no bijection to a mixture's. Bounds may differ between components.
         component = support_of(base.component_distribution)
         differs = any(getattr(bound, "ndim", 0) for bound in bounds_of(component))
-        return support if differs or component.is_discrete else component
+        return support if differs else component
     return support
 
 

@@ -263,6 +263,22 @@ def test_values_are_where_draws_of_the_base_are(host, name):
     assert abs(draws.mean() - mean) < 4 * deviation / 1000**0.5
 
 
+def test_a_mixture_of_bits(host):
+    weights = host.array([[[0.2, 0.8], [0.5, 0.5]], [[0.6, 0.4], [0.9, 0.1]]])
+    base = host.dist.MixtureSameFamily(
+        host.dist.Categorical(host.array([[0.3, 0.7], [0.5, 0.5]])),
+        host.dist.Bernoulli(weights).to_event(1),
+    )
+    model = host.ebm.EnergyBased(lambda x: 1.5 * x[:, 0] * x[:, 1], base)
+    states = host.array([[[0, 0]], [[0, 1]], [[1, 0]], [[1, 1]]])
+    law = np.exp(np.asarray(base.log_prob(states))) * np.exp([[0], [0], [0], [-1.5]])
+    log_z = np.asarray(host.log_normalizer(model, method="enumeration").estimate)
+    np.testing.assert_allclose(log_z, np.log(law.sum(0)), atol=1e-5)
+    draws = host.sample(model, (2000,))
+    found = [(draws == state).all(-1).mean(0) for state in host.to_numpy(states)]
+    np.testing.assert_allclose(found, law / law.sum(0), atol=0.05)
+
+
 def test_nan(host):
     def energy(x):
         return x.sum(-1) * math.nan
