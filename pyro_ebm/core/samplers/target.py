@@ -91,10 +91,16 @@ class AbstractTarget:
     @classmethod
     def of_any(cls, distribution: Any) -> "Self | ColumnTarget":
         """Target of a distribution that may have discrete columns."""
-        found = cls.columns_of(distribution.support, tuple(distribution.event_shape))
-        if found is None:
-            return cls.of(distribution)
-        return ColumnTarget(*found, negative_log_density(distribution))
+        support = distribution.support
+        found = cls.columns_of(support, tuple(distribution.event_shape))
+        if found is not None:
+            return ColumnTarget(*found, negative_log_density(distribution))
+        if support.is_discrete:
+            raise ValueError(
+                "Expected a continuous support, or codes 0, 1, ... up to a last one, got "
+                f"{support} of {distribution}. MaximumLikelihood and NoiseContrastive need neither."
+            )
+        return cls.of(distribution)
 
     @classmethod
     def as_codes(cls, distribution: Any, value: Any) -> Any:

@@ -62,6 +62,9 @@ def test_counts_of_the_host(host):
     unequal = host.dist.Binomial(host.array([3.0, 2.0]), host.array([0.5, 0.2])).to_event(1)
     with pytest.raises(ValueError, match="as many codes in all columns, got codes up to"):
         host.run_chains(host.ebm.Gibbs(), unequal, num_samples=5)
+    unbounded = host.ebm.EnergyBased(lambda x: 0.1 * x, host.dist.Poisson(host.array(3.0)))
+    with pytest.raises(ValueError, match="or codes 0, 1, ... up to a last one, got Integer"):
+        host.sample(unbounded, (5,))
 
 
 def test_a_code_of_probability_zero_is_no_divergence(host):
