@@ -26,11 +26,11 @@ TESTS, EVIDENCE = split_tests(ROOT)
 def test_size_of_the_package():
     size = Size.of(PACKAGE)
     # What stands, with some room: 14,500 and 8,550 before energies were bound.
-    assert size.physical <= 26_900
-    assert size.code <= 16_350
+    assert size.physical <= 27_300
+    assert size.code <= 16_550
 
 
-@pytest.mark.parametrize(("files", "limit"), [(TESTS, 30_800), (EVIDENCE, 7_850)])
+@pytest.mark.parametrize(("files", "limit"), [(TESTS, 31_200), (EVIDENCE, 7_850)])
 def test_size_of_the_tests(files, limit):
     # What stands, with some room, 1,600 lines of recorded numbers included.
     assert Size.of(files).physical <= limit
