@@ -29,6 +29,8 @@ class ColumnMarginals(core.AbstractColumnMarginals, Distribution):
     arg_constraints = {}
     pytree_data_fields = ("loc", "scale", "log_probs")
     pytree_aux_fields = ("columns",)
+    # By default NumPyro takes a distribution without constraints on arguments for one with it.
+    has_rsample = False
     _normal = Normal
 
     def __init__(self, columns: Any, loc: Any, scale: Any, log_probs: Any) -> None:

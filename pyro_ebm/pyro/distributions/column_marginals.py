@@ -47,6 +47,7 @@ class ColumnMarginals(core.AbstractColumnMarginals, TorchDistribution):
         TorchDistribution.__init__(new, shape, self.event_shape, validate_args=False)
         return new
 
+    @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         uniform = torch.rand((*shape, *self.log_probs.shape)).to(self.log_probs)

@@ -204,3 +204,30 @@ def test_repr_shows_all_settings(host):
 def test_an_elbo_of_the_host_is_needed(host):
     with pytest.raises(TypeError, match=f"ELBO of {host.HOST}, got str"):
         host.ebm.EnergyELBO(discrepancy(host), "Trace")
+
+
+def test_a_guide_of_rows_learns_by_score_functions(host):
+    """Gradients of the exact ELBO, in mean and scale of a number and log-odds of a code."""
+    columns, number = [host.ebm.Column.nominal(2), host.ebm.Column.numeric()], 40_000
+    zeros, ones = host.array([0.0, 0.0]), host.array([1.0, 1.0])
+
+    def model():
+        with host.ppl.plate("data", number):
+            base = host.ebm.ColumnMarginals(columns, zeros, ones, host.array(np.zeros((2, 2))))
+            z = host.ppl.sample("z", base)
+            x = host.dist.Normal(z.sum(-1), 1.0)
+            host.ppl.sample("x", x, obs=host.array(np.ones(number)))
+
+    def guide():
+        loc = host.ppl.param("loc", host.array([0.0, 0.5]))
+        scale = host.ppl.param("scale", host.array([1.0, 1.0]))
+        logits = host.ppl.param("logits", host.array([[0.0, 1.0], [0.0, 0.0]]))
+        with host.ppl.plate("data", number):
+            host.ppl.sample("z", host.ebm.ColumnMarginals(columns, loc, scale, logits))
+
+    _, found = host.loss_and_gradients(host.infer.TraceGraph_ELBO(), model, guide)
+    p, error = 1 / (1 + math.exp(-1)), 1 - 1 / (1 + math.exp(-1)) - 0.5
+    by_logit = p * (1 - p) * (0.5 - p - error + 1.0)
+    assert found["loc"] / number == pytest.approx([0.0, 0.5 - error], abs=0.05)
+    assert found["scale"] / number == pytest.approx([0.0, 1.0], abs=0.15)
+    assert found["logits"][0] / number == pytest.approx([-by_logit, by_logit], abs=0.05)
