@@ -132,7 +132,7 @@ def _counted(is_counted: Any, batch_ndims: int, leaf: Any) -> Any:
     return xp.reshape(xp.where(expand_right(counts, rows.ndim), rows, row), leaf.shape)
 
 
-def over_laws(distribution: HasContext, value: Any) -> Any:
+def over_batch(distribution: HasContext, value: Any) -> Any:
     """Repeat values for each element of the batch shape of a distribution."""
     batch_shape = check_value_shape(value.shape, distribution.event_shape)
     xp = array_namespace(value)

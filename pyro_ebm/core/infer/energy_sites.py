@@ -62,7 +62,7 @@ class EnergySite(ABC):
         """Raise if the value or a part has a wrong shape or name, or a dimension is no plate."""
         check_value_shape(self.value.shape, self.fn.event_shape, f" at site {self.name!r}")
         plate_dims = {plate.dim for plate in self.plates if plate.dim is not None}
-        check_plates(self.name, self._shape_of_laws(), plate_dims)
+        check_plates(self.name, self._shape_of_normalizers(), plate_dims)
         if self.objective is not None:
             check_attached(self.name, self.objective.loss, self.attached)
             self._check_copies()
@@ -133,7 +133,7 @@ class EnergySite(ABC):
         ones = array_namespace(loss.value).broadcast_to(self._map(_ones), loss.value.shape)
         return {"objective": self.total(loss.value) / self.total(ones), **read}
 
-    def _shape_of_laws(self) -> tuple[int, ...]:
+    def _shape_of_normalizers(self) -> tuple[int, ...]:
         """Shape of the batch, in which each element has a log-normalizer."""
         return tuple(self.fn.batch_shape)
 
@@ -159,8 +159,8 @@ class EnergySite(ABC):
 
     def _check_copies(self) -> None:
         """Raise where an objective would compare values that an enumerated variable transforms."""
-        shape, laws = tuple(self.fn.batch_shape), self._shape_of_laws()
-        if shape != laws and WEIGHTS in keywords_of(self.objective.loss):
+        shape, own = tuple(self.fn.batch_shape), self._shape_of_normalizers()
+        if shape != own and WEIGHTS in keywords_of(self.objective.loss):
             raise ValueError(
                 "Expected an objective of one value at a time where an enumerated variable "
                 f"transforms site {self.name!r}, got {self.objective}, which compares values."

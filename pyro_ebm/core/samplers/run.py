@@ -34,22 +34,22 @@ class ShortRun:
 
 
 def begin_short_run(
-    sampler: Any, state: ChainState, num_laws: int, *, from_data: bool
+    sampler: Any, state: ChainState, own_ndim: int, *, from_data: bool
 ) -> tuple[ChainState, Any]:
     """Return a state with step sizes to be tuned, and what bounds them.
 
-    The last ``num_laws`` dimensions of chains have step sizes of their own, ``from_data`` within
+    The last ``own_ndim`` dimensions of chains have step sizes of their own, ``from_data`` within
     the spread of the positions.
     """
     longest = longest_step_size(sampler, state) if from_data else None
-    return _with_step_sizes(sampler, state, num_laws, longest), longest
+    return _with_step_sizes(sampler, state, own_ndim, longest), longest
 
 
-def _with_step_sizes(sampler: Any, state: ChainState, num_laws: int, longest: Any) -> ChainState:
+def _with_step_sizes(sampler: Any, state: ChainState, own_ndim: int, longest: Any) -> ChainState:
     if not is_tuned(sampler):
         return state
-    shape = state.potential.shape[state.potential.ndim - num_laws :]
-    hotter = tuple(_with_step_sizes(sampler, level, num_laws, None) for level in state.hotter)
+    shape = state.potential.shape[state.potential.ndim - own_ndim :]
+    hotter = tuple(_with_step_sizes(sampler, level, own_ndim, None) for level in state.hotter)
     step_size = array_namespace(state.potential).broadcast_to(state.step_size, shape)
     return state._replace(step_size=_at_most(longest, step_size), hotter=hotter)
 

@@ -56,8 +56,8 @@ def draw_values(
     values = initial_values(start_key, frozen, (number,))
     if has_holes:
         values, _ = choose_inside(frozen.potential(values) < jnp.inf, values, number)
-    num_laws = len(frozen.batch_shape)
-    return move_values(chain_key, sampler, frozen, values, num_steps, num_laws)
+    own_ndim = len(frozen.batch_shape)
+    return move_values(chain_key, sampler, frozen, values, num_steps, own_ndim)
 
 
 def _draw_population(rng_key: Array, distribution: Any, smc: SMC, number: int) -> SMCDraws:

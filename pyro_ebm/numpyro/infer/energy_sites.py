@@ -13,7 +13,7 @@ from numpyro.distributions.util import scale_and_mask
 from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 
-from pyro_ebm.core.distributions.context import over_laws
+from pyro_ebm.core.distributions.context import over_batch
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_latents, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
@@ -101,8 +101,8 @@ class EnergySite(core.EnergySite):
     def _map(self, function: Callable[[EnergyBased, Array], Array]) -> Array:
         # Constant after transforms too, which may have parameters.
         def each(fn: EnergyBased, x: Array) -> Array:
-            laws = without_plates(fn)
-            return function(laws, over_laws(laws, lax.stop_gradient(x)))
+            own = without_plates(fn)
+            return function(own, over_batch(own, lax.stop_gradient(x)))
 
         return map_energy(self.fn, self.value, each)
 

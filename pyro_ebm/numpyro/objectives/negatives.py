@@ -37,6 +37,6 @@ def move_data(
     sampler, num_steps = core.sampler_and_steps(
         settings, distribution, default_kernel(distribution), from_data=True
     )
-    num_laws = len(own_shape(distribution))
-    run = move_values(rng_key, sampler, distribution, value, num_steps, num_laws, from_data=True)
+    own_ndim = len(own_shape(distribution))
+    run = move_values(rng_key, sampler, distribution, value, num_steps, own_ndim, from_data=True)
     return core.with_acceptance(sampler, replace(run, samples=run.samples[None]))

@@ -48,7 +48,7 @@ def short_run(
     potential: Potential,
     position: Array,
     num_steps: int,
-    num_laws: int = 0,
+    own_ndim: int = 0,
     *,
     from_data: bool = False,
 ) -> core.ShortRun:
@@ -57,7 +57,7 @@ def short_run(
         end = sampler._walk(rng_key, potential, position, num_steps)
         return core.ShortRun(end, jnp.ones((), end.dtype))
     start = sampler.init(potential, position)
-    start, longest = core.begin_short_run(sampler, start, num_laws, from_data=from_data)
+    start, longest = core.begin_short_run(sampler, start, own_ndim, from_data=from_data)
     state, rate = _steps(rng_key, sampler, potential, start, num_steps, longest)
     return core.ShortRun(state.position, rate)
 
@@ -84,7 +84,7 @@ def move_values(
     distribution: Any,
     value: Array,
     num_steps: int,
-    num_laws: int = 0,
+    own_ndim: int = 0,
     *,
     from_data: bool = False,
 ) -> core.ShortRun:
@@ -92,7 +92,7 @@ def move_values(
     target = Target.of_any(distribution)
     start = target.potential, target.position(value)
     kernel = kernel_for(sampler, target)
-    run = short_run(rng_key, kernel, *start, num_steps, num_laws, from_data=from_data)
+    run = short_run(rng_key, kernel, *start, num_steps, own_ndim, from_data=from_data)
     return replace(run, samples=target.value(run.samples))
 
 

@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_ebm.core.distributions.checks import describe_learned_scale
-from pyro_ebm.core.distributions.context import over_laws, own_shape
+from pyro_ebm.core.distributions.context import over_batch, own_shape
 from pyro_ebm.core.infer import energy_sites as core
 from pyro_ebm.core.model.issues import in_guide, issues_of_site
 from pyro_ebm.core.numerics import as_real, log_mean_exp
@@ -77,7 +77,7 @@ class EnergySite(core.EnergySite):
             return self.total(self.value.new_zeros(()))
         estimate = log_mean_exp(self._log_weights(num_samples))
         # A transform that depends on an enumerated variable leaves one log-normalizer.
-        copies = prod(self.fn.batch_shape) // prod(self._shape_of_laws())
+        copies = prod(self.fn.batch_shape) // prod(self._shape_of_normalizers())
         return self.total(self._map(lambda energy, value: estimate)) / copies
 
     def _log_weights(self, num_samples: int) -> Tensor:
@@ -104,7 +104,7 @@ class EnergySite(core.EnergySite):
         if self.energy.base is None:
             warnings.warn(core.without_base(self.name), stacklevel=5)
 
-    def _shape_of_laws(self) -> tuple[int, ...]:
+    def _shape_of_normalizers(self) -> tuple[int, ...]:
         shape = tuple(self.fn.batch_shape)
         if self.first_enumerated is None:
             return shape
@@ -123,8 +123,8 @@ class EnergySite(core.EnergySite):
         # Plates and particles are no contexts: an objective sees the distribution without them.
         # Constant after transforms too, which may have parameters.
         def each(fn: EnergyBased, x: Tensor) -> Tensor:
-            laws = without_plates(fn)
-            return function(laws, over_laws(laws, x.detach()))
+            own = without_plates(fn)
+            return function(own, over_batch(own, x.detach()))
 
         return map_energy(self.fn, self.value, each)
 

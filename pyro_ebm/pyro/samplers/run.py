@@ -36,7 +36,7 @@ def short_run(
     potential: Potential,
     position: Tensor,
     num_steps: int,
-    num_laws: int = 0,
+    own_ndim: int = 0,
     *,
     from_data: bool = False,
 ) -> core.ShortRun:
@@ -49,7 +49,7 @@ def short_run(
             end = sampler._walk(potential, position, num_steps)
             return core.ShortRun(end, end.new_ones(()))
         state = sampler.init(potential, position)
-        state, longest = core.begin_short_run(sampler, state, num_laws, from_data=from_data)
+        state, longest = core.begin_short_run(sampler, state, own_ndim, from_data=from_data)
         state, rate = _steps(sampler, potential, state, num_steps, longest)
     return core.ShortRun(state.position, rate)
 
@@ -77,7 +77,7 @@ def move_values(
     distribution: Any,
     value: Tensor,
     num_steps: int,
-    num_laws: int = 0,
+    own_ndim: int = 0,
     *,
     from_data: bool = False,
 ) -> core.ShortRun:
@@ -85,7 +85,7 @@ def move_values(
     target = Target.of_any(distribution)
     start = target.potential, target.position(value)
     kernel = kernel_for(sampler, target)
-    run = short_run(kernel, *start, num_steps, num_laws, from_data=from_data)
+    run = short_run(kernel, *start, num_steps, own_ndim, from_data=from_data)
     return replace(run, samples=target.value(run.samples))
 
 

@@ -155,10 +155,10 @@ def test_each_value_has_the_draw_that_started_at_it(host):
     np.testing.assert_allclose(host.loss(objective, prior, X), X**2 / 2 - (X + 1) ** 2 / 2)
 
 
-@pytest.mark.parametrize("num_laws", [1, 8])
-def test_moves_from_data_fit_the_data_whatever_the_base(host, num_laws):
-    """20 moves of half a standard deviation, of a law each or of one."""
-    energy, loc = Recorder(), 0.0 if num_laws == 1 else np.zeros(num_laws)
+@pytest.mark.parametrize("num_rows", [1, 8])
+def test_moves_from_data_fit_the_data_whatever_the_base(host, num_rows):
+    """20 moves of half a standard deviation, of a distribution each or of one."""
+    energy, loc = Recorder(), 0.0 if num_rows == 1 else np.zeros(num_rows)
     prior = over_normal(host, energy, loc, 1e6, inverse_temperature=1e-6)
     host.loss_of(host.ebm.ContrastiveDivergence(), prior, np.tile(X, (50, 1)))
     values, draws = np.split(energy.values, 2)
