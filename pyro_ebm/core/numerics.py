@@ -29,6 +29,14 @@ def expand_right(x: Any, ndim: int) -> Any:
     return array_namespace(x).reshape(x, (*x.shape, *(1,) * (ndim - x.ndim)))
 
 
+def with_first_counted(x: Any, is_counted: Any) -> Any:
+    """Replace rows that do not count, shape ``(*rows,)``, by the first that does."""
+    xp = array_namespace(x)
+    first = xp.argmax(xp.astype(xp.reshape(is_counted, (-1,)), xp.int32))
+    row = xp.reshape(x, (-1, *x.shape[is_counted.ndim :]))[first]
+    return xp.where(expand_right(is_counted, x.ndim), x, row)
+
+
 def sum_event(x: Any, event_ndim: int) -> Any:
     """Sum over the last dimensions."""
     # Reshaped, because some libraries take an empty tuple of axes to mean all of them.

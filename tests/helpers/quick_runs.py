@@ -110,8 +110,7 @@ def check_implicit_bases(host: Any) -> None:
     """An energy corrects a base that is hardly trained."""
     figures = generalized.run(host, 0, **generalized.QUICK)
     assert figures["gain, likelihood"] > 10 * figures["error, likelihood"]
-    for kind in generalized.KINDS:
-        assert figures[f"gain, {kind}"] > -2 * figures[f"error, {kind}"]
+    assert min(figures[f"gain, {kind}"] for kind in generalized.KINDS) > 0
 
 
 def check_tilts(host: Any) -> None:

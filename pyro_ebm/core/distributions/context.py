@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from pyro_ebm.core.checks import check_positive_integer
 from pyro_ebm.core.distributions.checks import check_energies, check_value_shape
 from pyro_ebm.core.distributions.joint import part_names
-from pyro_ebm.core.numerics import expand_right
+from pyro_ebm.core.numerics import with_first_counted
 
 Shape = tuple[int, ...]
 
@@ -118,18 +118,14 @@ def with_counted_context(distribution: Any, is_counted: Any) -> Any:
 
 def _counted(is_counted: Any, batch_ndims: int, leaf: Any) -> Any:
     """Replace rows of a context without a value that counts by a row with one."""
-    batch_shape, event_shape = leaf.shape[:batch_ndims], leaf.shape[batch_ndims:]
-    xp = array_namespace(leaf)
+    xp, batch_shape = array_namespace(leaf), tuple(leaf.shape[:batch_ndims])
     counts = xp.broadcast_to(is_counted, xp.broadcast_shapes(is_counted.shape, batch_shape))
     if not prod(counts.shape):
         return leaf
-    sizes = (1,) * (counts.ndim - batch_ndims) + tuple(batch_shape)
+    sizes = (1,) * (counts.ndim - batch_ndims) + batch_shape
     for dim in (dim for dim in range(counts.ndim) if sizes[dim] != counts.shape[dim]):
         counts = xp.any(counts, axis=dim, keepdims=True)
-    counts = xp.reshape(counts, (-1,))
-    rows = xp.reshape(leaf, (-1, *event_shape))
-    row = rows[xp.argmax(xp.astype(counts, xp.int32))]
-    return xp.reshape(xp.where(expand_right(counts, rows.ndim), rows, row), leaf.shape)
+    return with_first_counted(leaf, xp.reshape(counts, batch_shape))
 
 
 def over_batch(distribution: HasContext, value: Any) -> Any:

@@ -10,7 +10,7 @@ from pyro_ebm.core.columns import misfit
 from pyro_ebm.core.distributions.checks import is_implicit
 from pyro_ebm.core.distributions.context import own_shape, with_counted_context
 from pyro_ebm.core.distributions.joint import AbstractJoint
-from pyro_ebm.core.numerics import expand_right
+from pyro_ebm.core.numerics import expand_right, with_first_counted
 from pyro_ebm.core.samplers.truncation import is_inside, move_inside
 
 
@@ -105,18 +105,15 @@ def with_counted_rows(energy: Any, value: Any, counts: Any, *rng_key: Any) -> tu
         counts: How often each counts, shape ``(*batch,)``.
         *rng_key: Key of the draws, if the host has keys.
     """
-    xp, event_shape = array_namespace(value), value.shape[counts.ndim :]
     if not math.prod(counts.shape):
         return energy, value
-    is_counted = counts > 0
-    first = xp.argmax(xp.astype(xp.reshape(is_counted, (-1,)), xp.int32))
-    row = xp.reshape(value, (-1, *event_shape))[first]
-    is_kept = is_counted
-    if math.prod(own_shape(energy)) != 1:
-        energy = with_counted_context(energy, is_counted)
-        row = _draw_of_base(energy, row, *rng_key)
-        is_kept = is_kept | ~is_inside(energy, row)
-    return energy, xp.where(expand_right(is_kept, value.ndim), value, row)
+    filled = with_first_counted(value, counts > 0)
+    if math.prod(own_shape(energy)) == 1:
+        return energy, filled
+    energy = with_counted_context(energy, counts > 0)
+    drawn = _draw_of_base(energy, filled, *rng_key)
+    is_kept = (counts > 0) | ~is_inside(energy, drawn)
+    return energy, array_namespace(value).where(expand_right(is_kept, value.ndim), value, drawn)
 
 
 def _draw_of_base(energy: Any, otherwise: Any, *rng_key: Any) -> Any:

@@ -1,6 +1,5 @@
 """Metrics over training with Pyro."""
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from pyro.infer.elbo import ELBOModule
 from pyro_ebm.core.infer import metrics_recorder as core
 from pyro_ebm.pyro.distributions.bound_energy import kept_buffers
 from pyro_ebm.pyro.infer.elbo import EnergyELBO
-from pyro_ebm.pyro.infer.state_nodes import modules_of
 
 
 class MetricsRecorder(core.MetricsRecorder):
@@ -45,9 +43,8 @@ class MetricsRecorder(core.MetricsRecorder):
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         if not self._is_due():
             return
-        of_run = self._svi.model, self._svi.guide
+        model, guide = self._svi.model, self._svi.guide
+        devices = range(torch.cuda.device_count())
         # A run goes on as without readings: from the same random numbers and buffers.
-        with torch.random.fork_rng(), ExitStack() as stack:
-            for part in (*of_run, *(module for _, module in modules_of(self._svi))):
-                stack.enter_context(kept_buffers(part))
-            self._keep(self._elbo.metrics(*of_run, *args, **kwargs))
+        with torch.random.fork_rng(devices), kept_buffers(model), kept_buffers(guide):
+            self._keep(self._elbo.metrics(model, guide, *args, **kwargs))

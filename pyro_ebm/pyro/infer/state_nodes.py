@@ -32,7 +32,7 @@ class _Generators:
 def leaves_of(state: Any) -> Leaves:
     found = dict(leaves(Run(state), split, ""))
     known = {id(leaf) for leaf in found.values()}
-    for name, module in modules_of(state):
+    for name, module in _modules_of(state):
         if module.training and not known.issuperset(map(id, _buffers(module))):
             raise ValueError(
                 f"Expected `state` to have the module {name!r} of the model, whose buffers change "
@@ -179,7 +179,7 @@ _SPLITS: dict[type, Callable[[Any], Node]] = {
 }
 
 
-def modules_of(state: Any) -> Iterator[tuple[str, nn.Module]]:
+def _modules_of(state: Any) -> Iterator[tuple[str, nn.Module]]:
     """Yield modules that the functions of an ``SVI`` refer to, by variable."""
     if isinstance(state, SVI):
         seen: set[int] = set()
@@ -187,4 +187,4 @@ def modules_of(state: Any) -> Iterator[tuple[str, nn.Module]]:
             yield from modules_in(function, seen)
     elif (inner := container(state)) is not None:
         for child in inner.children.values():
-            yield from modules_of(child)
+            yield from _modules_of(child)

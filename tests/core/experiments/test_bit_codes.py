@@ -11,15 +11,18 @@ from pyro_ebm.datasets import codes
 def test_discrepancy_of_independent_bits():
     rng = np.random.default_rng(0)
     first, second = np.array([0.5, 0.1, 0.9]), np.array([0.5, 0.7, 0.9])
-    x, y = ((rng.uniform(size=(3000, 3)) < p).astype(np.float32) for p in (first, second))
 
     def mean_kernel(p, q):
         differ = p * (1 - q) + q * (1 - p)
         return np.prod(1 - differ + differ * np.exp(-0.1))
 
     exact = mean_kernel(first, first) + mean_kernel(second, second) - 2 * mean_kernel(first, second)
-    assert discrepancy(x, y) == pytest.approx(exact, abs=0.01)
-    assert abs(discrepancy(x[:1500], x[1500:])) < 5e-4
+    pairs = [
+        [(rng.uniform(size=(3000, 3)) < p).astype(np.float32) for p in (first, second)]
+        for _ in range(12)
+    ]
+    assert np.mean([discrepancy(x, y) for x, y in pairs]) == pytest.approx(exact, abs=3.5e-3)
+    assert abs(np.mean([discrepancy(x[:1500], x[1500:]) for x, _ in pairs])) < 2e-4
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ QUICK = {
     "stop": "early",
     "changes": {
         **{"num_steps": 300, "base_stops": 100, "gradient_penalty": 1.0},
-        **{"num_draws": 500, "chain_steps": 50, "pool_size": 5000},
+        **{"num_draws": 2000, "chain_steps": 50, "pool_size": 5000},
     },
 }
 QUICK_CIRCLE = {

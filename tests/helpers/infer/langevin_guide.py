@@ -46,8 +46,8 @@ def test_an_amortized_guide_learns_the_posterior(host):
     def guide(toy):
         return host.ebm.LangevinGuide(toy.model, host.ebm.MALA(0.8), num_steps=2, init=toy.guide)
 
-    results = fit(host, guide, "subsample", "Trace", 150)
-    assert results["precision"] == pytest.approx(truth.PRECISION, rel=0.08)
+    results = fit(host, guide, "subsample", "Trace", 500)
+    assert results["precision"] == pytest.approx(truth.PRECISION, rel=0.05)
     assert results["slope"] == pytest.approx(truth.SLOPE, abs=0.06)
     assert results["scale"] == pytest.approx(truth.SCALE, abs=0.06)
 

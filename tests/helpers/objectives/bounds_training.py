@@ -55,11 +55,11 @@ def test_prior_of_a_linear_gaussian_model(host):
         host,
         make_guide=make_guide,
         objective=host.ebm.BidirectionalBounds(),
-        num_steps=600,
-        num_averaged=200,
+        num_steps=1400,
+        num_averaged=1000,
         learning_rate=0.05,
         num_normalizer_samples=0,
     )
-    assert found["precision"] == pytest.approx(truth.PRECISION, rel=0.06)
+    assert found["precision"] == pytest.approx(truth.PRECISION, rel=0.03)
     assert found["slope"] == pytest.approx(truth.SLOPE, abs=0.05)
     assert found["scale"] == pytest.approx(truth.SCALE, abs=0.05)
