@@ -218,6 +218,11 @@ def test_a_transformed_base_has_the_image_of_its_support(host):
     joined = both.join(x=x[0], y=x[1:])
     assert float(both.log_prob(joined)) > -8
     np.testing.assert_allclose(host.to_numpy(both.split(joined)["y"]), x[1:], rtol=1e-5)
+    pair = host.dist.Exponential(host.array([1.0, 1.0])).to_event(1)
+    base = host.dist.TransformedDistribution(pair, [flip])
+    support = host.ebm.EnergyBased(lambda y: 0 * y[:, 0], base).support
+    assert support.event_dim == 1
+    assert support.check(host.array([[0.5, -1.0], [0.5, 2.0]])).tolist() == [True, False]
 
 
 # --- energies outside ---
