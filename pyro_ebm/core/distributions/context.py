@@ -106,14 +106,19 @@ def own_shape(distribution: HasContext) -> Shape:
     return bounds_shape(distribution._support, len(distribution.event_shape), shape)
 
 
+def with_context(distribution: Any, context: Any) -> Any:
+    """Copy a distribution with another context of the same shape."""
+    new = copy(distribution)
+    new.context = context
+    return new
+
+
 def with_counted_context(distribution: Any, is_counted: Any) -> Any:
     """Copy of a distribution whose context in rows that do not count is that of one that does."""
     if distribution.context is None:
         return distribution
-    new = copy(distribution)
     replace = partial(_counted, is_counted, distribution.context_batch_ndims)
-    new.context = distribution._map_context(replace, distribution.context)
-    return new
+    return with_context(distribution, distribution._map_context(replace, distribution.context))
 
 
 def _counted(is_counted: Any, batch_ndims: int, leaf: Any) -> Any:

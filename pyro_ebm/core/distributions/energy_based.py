@@ -1,6 +1,5 @@
 """Energy-based distributions: definition, arguments, and what needs no host."""
 
-import copy
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -256,13 +255,6 @@ def conditioned(
     if distribution.log_normalizer is None:
         settings["log_normalizer"] = partial(identity, 0.0)
     return base, settings
-
-
-def with_context(distribution: AbstractEnergyBased, context: Any) -> Any:
-    """Copy a distribution with another context of the same shape."""
-    new = copy.copy(distribution)
-    new.context = context
-    return new
 
 
 def normalize(distribution: AbstractEnergyBased, log_normalizer: Any) -> Any:

@@ -27,6 +27,7 @@ from pyro_ebm.core.distributions.context import (
     number_of_batch_dims,
     own_shape,
     rows_of,
+    with_context,
 )
 from pyro_ebm.core.distributions.joint import conditional_energy, part_names
 from pyro_ebm.core.distributions.known import identity, numbers_of
@@ -223,7 +224,7 @@ class EnergyBased(core.AbstractEnergyBased, Distribution):
 
     def _frozen(self, value: Array) -> Array:
         def potential(value: Array, *given: Any) -> Array:
-            return (core.with_context(self, *given) if given else self).potential(value)
+            return (with_context(self, *given) if given else self).potential(value)
 
         free = (value, self.context) if self._is_conditional else (value,)
         found, constants = frozen_in_parameters(potential, *free)

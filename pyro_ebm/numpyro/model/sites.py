@@ -19,7 +19,7 @@ from numpyro.distributions.util import scale_and_mask, sum_rightmost
 from numpyro.handlers import block, seed, substitute, trace
 
 from pyro_ebm.core.distributions import context
-from pyro_ebm.core.distributions.energy_based import scaled_energy, with_context
+from pyro_ebm.core.distributions.energy_based import scaled_energy
 from pyro_ebm.core.model import issues
 from pyro_ebm.core.model.energies import EnergyFinder
 from pyro_ebm.core.model.sites import Site
@@ -180,7 +180,7 @@ def _at_constants(energy: EnergyBased) -> EnergyBased:
     """Conditional at constant values of what is given; any other distribution as it is."""
     if not energy._is_conditional:
         return energy
-    return with_context(energy, jax.tree.map(jnp.zeros_like, energy.context))
+    return context.with_context(energy, jax.tree.map(jnp.zeros_like, energy.context))
 
 
 def _union(names: Any) -> frozenset[str]:

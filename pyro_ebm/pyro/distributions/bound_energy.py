@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from typing import Any
 
 import pyro
@@ -126,15 +127,17 @@ def kept_buffers(energy: Function) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
-def with_kept_buffers(energy: Function) -> Function:
-    """Return an energy whose calls all begin with the same buffers; named as before."""
+def with_kept_buffers(distribution: Any) -> Any:
+    """Copy a distribution; all calls of the copy's energy begin with the same buffers."""
+    new, energy = copy(distribution), distribution.energy
 
     def call(*given: Any) -> Tensor:
         with kept_buffers(energy):
             return energy(*given)
 
     call.__name__ = getattr(energy, "__name__", type(energy).__name__)
-    return call
+    new.energy = call
+    return new
 
 
 def frozen_in_parameters(

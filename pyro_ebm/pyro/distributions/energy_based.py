@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from copy import copy
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,7 +21,12 @@ from pyro_ebm.core.distributions.checks import (
     describe_learned_scale,
     no_inverse,
 )
-from pyro_ebm.core.distributions.context import context_shape, number_of_batch_dims, own_shape
+from pyro_ebm.core.distributions.context import (
+    context_shape,
+    number_of_batch_dims,
+    own_shape,
+    with_context,
+)
 from pyro_ebm.core.distributions.joint import part_names
 from pyro_ebm.core.distributions.known import identity, numbers_of
 from pyro_ebm.core.distributions.probe import check_rows
@@ -236,8 +240,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
 
     @torch.no_grad()
     def _check_rows(self, value: Tensor, site: str | None = None) -> None:
-        probed = copy(self)
-        probed.energy = with_kept_buffers(self.energy)
+        probed = with_kept_buffers(self)
         with shadowed(self._drawn):
             check = lambda value, *_: check_rows(probed, value, site)  # noqa: E731
             evaluate_watching(self._latents, check, self._free(value))
@@ -262,7 +265,7 @@ class EnergyBased(core.AbstractEnergyBased, TorchDistribution):
     def _frozen_potential(self, value: Tensor, *given: Tensor) -> Tensor:
         new = self
         if given:
-            new = core.with_context(self, dict(zip(self.context, given, strict=True)))
+            new = with_context(self, dict(zip(self.context, given, strict=True)))
         with held(self.energy):
             return self._broadcast(new._potential(self.energy, value))
 

@@ -15,8 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_ebm.core.distributions.context import bounds_of
-from pyro_ebm.core.distributions.energy_based import with_context
+from pyro_ebm.core.distributions.context import bounds_of, with_context
 from pyro_ebm.core.model.issues import (
     ModelIssue,
     in_guide,
