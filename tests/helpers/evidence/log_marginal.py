@@ -67,7 +67,7 @@ def test_a_latent_outside_of_the_plate(host):
     exact = host.dist.MultivariateNormal(host.array(np.zeros(3)), covariance).log_prob(x)
     result = host.log_marginal(grouped_model(host), **untuned(host))(x)
     assert result.estimate.shape == ()
-    assert abs(result.estimate - exact) < 4 * result.standard_error < 0.5
+    assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
 
 
 def normal_model(host):
@@ -85,7 +85,7 @@ def test_a_guide_that_ties_data_points(host):
     exact = host.dist.Normal(0.0, math.sqrt(2.0)).log_prob(x).sum()
     result = host.log_marginal(model, guide, num_samples=4000)(x)
     assert result.estimate.shape == ()
-    assert abs(result.estimate - exact) < 4 * result.standard_error < 0.5
+    assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
 
 
 @pytest.mark.once
@@ -292,7 +292,7 @@ def test_options_of_the_model_are_its_own(host):
     x = host.array(0.5)
     result = host.log_marginal(model, **untuned(host))(x, method=1.0)
     exact = host.dist.Normal(0.0, math.sqrt(2)).log_prob(x)
-    assert abs(result.estimate - exact) < 4 * result.standard_error < 0.5
+    assert abs(result.estimate - exact) < 4 * result.standard_error < 1.0
 
 
 def test_few_effective_samples_trigger_a_warning(host):
